@@ -255,7 +255,7 @@ async def test_large_values_are_not_read_for_documents_and_lists(shared: System,
 
 async def pages(system: System, query: str, parameters: Any) -> int:
     """The pages that a query and the sending of its rows touch. A new connection reads six pages of the catalogue, too, once."""
-    async with system.container.feed._pool.connection() as connection:  # type: ignore[attr-defined]
+    async with system.container.database.connection() as connection:
         for _ in range(2):
             cursor = await connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, SERIALIZE BINARY, FORMAT JSON) {query}", parameters)
             [(told,)] = await cursor.fetchall()

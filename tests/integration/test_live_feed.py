@@ -83,7 +83,7 @@ async def test_replay_and_live_have_no_seam_under_concurrent_appends(system: Sys
     seen = asyncio.create_task(crowd())
     while (head := await system.container.feed.head()) < expected:
         await asyncio.gather(*(create_projects(system, 1) for _ in range(min(4, expected - head))))
-    log = {e.position: e for e in await system.container.feed.read(after=0, limit=1000)}
+    log = {e.position: e for e in await system.container.feed.read_tenant(DEFAULT_TENANT_ID, after=0, limit=1000)}
     for after, events in await seen:
         assert positions(events) == list(range(after + 1, expected + 1))
         for event in events:
