@@ -94,11 +94,15 @@ async def resolve_invocation(
     command: invocations.ResolveInvocation,
     audited: Callable[[CommandRequest], CommandRequest] = lambda request: request,
 ) -> CommandOutcome:
-    """Records how an ambiguous call ended, as a person says. `audited` gives the request its entry in the audit trail.
+    """Records how an ambiguous call ended, or that it had no effect, as a person says.
 
-    The first resolution counts. The same resolution again gets the first answer. Raises NotFound, AlreadyResolved for another
-    resolution, InvalidState.
+    `audited` gives the request its entry in the audit trail. The first resolution counts. The same resolution again gets the first
+    answer. Raises NotFound, AlreadyResolved for another resolution, InvalidState.
     """
     run_id = await _run_of(commands, caller.tenant_id, command.invocation_id)
-    request = caller.named(derive_id(command.invocation_id, "resolve"), run_id)
+    name = "resolve"
+    if command.not_happened:  # may be said of each attempt
+        state: invocations.Invocation = (await commands.load(invocations.DECIDER, caller.tenant_id, command.invocation_id)).state
+        name = f"not happened:{state.called if command.attempt is None else command.attempt}"
+    request = caller.named(derive_id(command.invocation_id, name), run_id)
     return await commands.execute(audited(request), command)

@@ -73,6 +73,8 @@ ROUTES: dict[type[Command], Route] = {
     invocations.LapseAttempt: _of_invocation(),
     invocations.CompleteInvocation: _of_invocation("result"),
     invocations.FailInvocation: _of_invocation("error"),
+    invocations.ReconcileInvocation: _of_invocation("outcome"),
+    invocations.GiveUpReconcile: _of_invocation(),
     invocations.ResolveInvocation: _of_invocation("result", "error", "reason", "evidence"),
     invocations.RequeueInvocation: _of_invocation(),
     invocations.CancelInvocation: _of_invocation(),

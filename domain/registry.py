@@ -27,7 +27,9 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "invocations": (
         invocations.InvocationRequested, invocations.AttemptStarted, invocations.InvocationRetryScheduled,
         invocations.InvocationRequeued, invocations.InvocationSucceeded, invocations.InvocationFailed,
-        invocations.InvocationBecameAmbiguous, invocations.InvocationResolved, invocations.InvocationCancelRequested,
+        invocations.InvocationBecameAmbiguous, invocations.InvocationReconcileRequested,
+        invocations.InvocationReconcileStarted, invocations.InvocationReconcileFailed, invocations.InvocationReconciled,
+        invocations.InvocationNotHappened, invocations.InvocationResolved, invocations.InvocationCancelRequested,
         invocations.InvocationCancelled,
     ),
     "messages": (messages.MessageSent,),

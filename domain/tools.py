@@ -21,6 +21,8 @@ class ToolRegistered(Event):
     """True: calling it again with the same idempotency key has no second effect, so an unknown outcome may be tried again."""
     timeout_s: float
     max_attempts: int
+    reconcile_timeout_s: float | None = None
+    """The limit of one call of the tool's `reconcile` function. None: the tool has no such function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class RegisterTool(Command):
     idempotent: bool = False
     timeout_s: float = Field(default=60.0, gt=0, le=86_400)
     max_attempts: int = Field(default=3, ge=1, le=20)
+    reconcile_timeout_s: float | None = Field(default=None, gt=0, le=3600)
 
 
 @lru_cache(maxsize=10_000)

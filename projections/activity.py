@@ -29,6 +29,9 @@ TURNS: dict[str, State] = {
     invocations.AttemptStarted.TOPIC: "running",
     invocations.InvocationRetryScheduled.TOPIC: "retrying",
     invocations.InvocationBecameAmbiguous.TOPIC: "ambiguous",
+    invocations.InvocationReconcileRequested.TOPIC: "waiting",
+    invocations.InvocationReconcileStarted.TOPIC: "running",
+    invocations.InvocationReconcileFailed.TOPIC: "retrying",
 }
 """Topic → the state that begins with an event of the topic."""
 ENDS: dict[str, Outcome] = {

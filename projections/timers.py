@@ -63,10 +63,11 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
         await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
 
 
-RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRetryScheduled)
+RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRetryScheduled, invocations.InvocationReconcileFailed)
+GIVING_UP = topics_of(invocations.InvocationReconcileRequested)
 PROJECTION = Projection(
     "timers",
-    topics_of(agent_runs.AgentRunRequested) | RETRIES | ENDS,
+    topics_of(agent_runs.AgentRunRequested) | RETRIES | GIVING_UP | ENDS,
     ("timer",),
     apply,
     hurried=RETRIES,

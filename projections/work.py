@@ -14,15 +14,17 @@ from domain.kernel import RecordedEvent
 from projections.kernel import Connection, Projection, decoded, topics_of
 
 OPENED = topics_of(
-    agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, invocations.InvocationRequested, invocations.InvocationRequeued
-)
-CLAIMED = topics_of(agent_runs.AgentRunClaimed, invocations.AttemptStarted)
+    agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, invocations.InvocationRequested, invocations.InvocationRequeued,
+    invocations.InvocationReconcileRequested,
+)  # fmt: skip
+CLAIMED = topics_of(agent_runs.AgentRunClaimed, invocations.AttemptStarted, invocations.InvocationReconcileStarted)
 # Not InvocationCancelRequested: while the last attempt is under way, its item in the queue shows whether the worker has vanished. A
 # worker that claims the item then gets no attempt. The attempt of a session lapses with the session.
 CLOSED = topics_of(
     agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
     invocations.InvocationRetryScheduled, invocations.InvocationSucceeded, invocations.InvocationFailed,
     invocations.InvocationBecameAmbiguous, invocations.InvocationResolved, invocations.InvocationCancelled,
+    invocations.InvocationReconcileFailed,
 )  # fmt: skip
 
 
@@ -37,6 +39,8 @@ def opened(recorded: RecordedEvent) -> WorkItem:
             kind, pool, dispatch = "tool", event.tool, 1
         case invocations.InvocationRequeued():
             kind, pool, dispatch = "tool", event.tool, event.dispatch
+        case invocations.InvocationReconcileRequested():
+            kind, pool, dispatch = "reconcile", event.tool, event.dispatch
         case other:
             raise TypeError(f"{type(other).__name__} opens no work")
     return WorkItem(recorded.tenant_id, kind, pool, recorded.stream_id, dispatch, recorded.root_id, event.priority)
@@ -50,7 +54,7 @@ class Claim:
 
 def claimed(recorded: RecordedEvent) -> Claim | None:
     """The claim of a session. None: a worker without a session has claimed the work, and the queue keeps its lease."""
-    event: agent_runs.AgentRunClaimed | invocations.AttemptStarted = decoded(recorded)
+    event: agent_runs.AgentRunClaimed | invocations.AttemptStarted | invocations.InvocationReconcileStarted = decoded(recorded)
     return None if event.session_id is None else Claim(event.session_id, event.attempt)
 
 
@@ -85,7 +89,7 @@ INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispat
 SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::int[], %b::timestamptz[], %b::uuid[], %b::int[], %b::text[]
 )
-ON CONFLICT (work_id) DO UPDATE SET dispatch = EXCLUDED.dispatch, dispatched_at = EXCLUDED.dispatched_at,
+ON CONFLICT (work_id) DO UPDATE SET kind = EXCLUDED.kind, dispatch = EXCLUDED.dispatch, dispatched_at = EXCLUDED.dispatched_at,
     session_id = EXCLUDED.session_id, attempt = EXCLUDED.attempt, priority = EXCLUDED.priority
 """
 CLAIM = """

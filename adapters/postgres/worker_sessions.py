@@ -81,7 +81,7 @@ SELECT s.session_id, s.tenant_id, s.worker_id, s.actor, s.incarnation, s.release
 FROM worker_session AS s
 LEFT JOIN worker_offer AS o ON o.session_id = s.session_id
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE kind = 'agent') AS agent_runs, count(*) FILTER (WHERE kind = 'tool') AS calls
+    SELECT count(*) FILTER (WHERE kind = 'agent') AS agent_runs, count(*) FILTER (WHERE kind <> 'agent') AS calls
     FROM open_work WHERE session_id = s.session_id
 ) AS w
 WHERE s.tenant_id = %(tenant)s AND s.ended_at IS NULL
@@ -95,6 +95,7 @@ CROSS JOIN LATERAL unnest(CASE %(kind)s WHEN 'agent' THEN o.agents ELSE o.tools 
 WHERE s.tenant_id = %(tenant)s AND s.ended_at IS NULL AND u.name = ANY (%(names)s::text[])
 GROUP BY u.name
 """
+# Of a tool's `reconcile` function it is not known who offers it: after a while a person is asked instead.
 UNOFFERED = """
 WITH going_on AS MATERIALIZED (
     SELECT s.tenant_id, o.session_id IS NOT NULL AS known, o.agents, o.tools
@@ -104,7 +105,8 @@ WITH going_on AS MATERIALIZED (
     UNION ALL SELECT tenant_id, 'tool', unnest(tools) FROM going_on
 ), waiting AS (
     SELECT tenant_id, kind, pool, count(*) AS count, min(dispatched_at) AS oldest FROM open_work
-    WHERE session_id IS NULL AND dispatched_at < now() - make_interval(secs => %(waiting)s) GROUP BY tenant_id, kind, pool
+    WHERE session_id IS NULL AND kind <> 'reconcile' AND dispatched_at < now() - make_interval(secs => %(waiting)s)
+    GROUP BY tenant_id, kind, pool
 )
 SELECT kind, pool, sum(count)::bigint, extract(epoch FROM now() - min(oldest))::float8 FROM waiting AS w
 WHERE NOT EXISTS (SELECT FROM offered AS o WHERE (o.tenant_id, o.kind, o.pool) = (w.tenant_id, w.kind, w.pool))

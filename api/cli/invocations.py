@@ -16,9 +16,9 @@ InvocationId = Annotated[str, typer.Argument(metavar="ID", help="The call's id, 
 
 
 def to_resolve(invocation_id: str) -> str:
-    """The two commands for an ambiguous call. A person runs the command that tells the truth."""
+    """The commands for an ambiguous call. A person runs the command that tells the truth."""
     command = f"{output.program()} invocations resolve {invocation_id}"
-    return f"  {command} --result JSON --reason TEXT\n  {command} --error MESSAGE --reason TEXT"
+    return "\n".join(f"  {command} {what} --reason TEXT" for what in ("--result JSON", "--error MESSAGE", "--not-happened"))
 
 
 @app.command("list")
@@ -60,12 +60,14 @@ async def _list(
 
 
 def _show_list(found: list[dict[str, Any]], *, then: bool) -> None:
-    table = output.table("Call", "Tool", "Status", "Since", "Attempt", "Run", "Key")
+    waits = any(call.get("arguments_preview") for call in found)  # missing in answers of an earlier release
+    table = output.table("Call", "Tool", "Status", "Since", "Attempt", "Run", "Key", *(["Arguments"] if waits else []))
     for call in found:
         since = call["since"][:19].replace("T", " ")
         table.add_row(
             call["invocation_id"], output.escape(call["tool"]), output.call_status(call), since, str(call["attempt"]),
             call["run_id"], output.escape(output.shortened(call["key"], 40)),
+            *([output.escape(output.one_line(call.get("arguments_preview") or ""))] if waits else []),
         )  # fmt: skip
     output.console().print(table)
     waiting = [call["invocation_id"] for call in found if call["status"] == "ambiguous"]
@@ -121,10 +123,11 @@ def _show_one(call: dict[str, Any], traceback: bool, *, then: bool = False) -> N
         "resolved by": f"{phrases.who(resolution)} at {resolution['at']}" if resolution else "",
         "reason": resolution["reason"] if resolution else "",
         "evidence": output.shortened(resolution["evidence"], 400) if resolution and resolution["evidence"] is not None else "",
+        **_doubts(call),
     }
     for name, value in head.items():
         if value:
-            console.print(f"  [dim]{name:<12}[/dim]{output.escape(value)}")
+            console.print(f"  [dim]{name:<16}[/dim]{output.escape(value)}")
     console.print("\n[bold]Arguments[/bold]")
     console.print(JSON.from_data(call["arguments"]))
     if call["status"] == "succeeded":
@@ -137,6 +140,21 @@ def _show_one(call: dict[str, Any], traceback: bool, *, then: bool = False) -> N
         output.say(f"\nIts worker vanished: look what became of it, then say it:\n{to_resolve(call['invocation_id'])}")
 
 
+def _doubts(call: dict[str, Any]) -> dict[str, str]:
+    """What was found out about effects in doubt. Answers of an earlier release have nothing of it."""
+    said, asked = call.get("not_happened"), call.get("reconcile")
+    told = {"idempotency key": call["invocation_id"]} if call["attempt"] else {}
+    if said:
+        told["not happened"] = f"said {phrases.who(said)} at {said['at']}: {said['reason']}"
+    if asked:
+        answer = asked["gave_up"] or asked["outcome"] or "no answer yet"
+        times = f"asked {asked['asked']} times, {asked['failures']} failures"
+        told["reconcile"] = f"about attempt {asked['attempt']} ({asked['because']}), since {asked['since']}: {answer}; {times}"
+        if asked["error"]:
+            told["its failure"] = failures.headline(asked["error"])
+    return told
+
+
 @app.command()
 def resolve(
     invocation_id: InvocationId,
@@ -145,6 +163,9 @@ def resolve(
         str | None, typer.Option("--result", metavar="JSON|@FILE", help="It took effect, and this is its result (null: none).")
     ] = None,
     error: Annotated[str | None, typer.Option("--error", metavar="MESSAGE", help="It did not take effect, or failed.")] = None,
+    not_happened: Annotated[
+        bool, typer.Option("--not-happened", help="It did not take effect: the tool is called again, with the same key.")
+    ] = False,
     error_type: Annotated[
         str | None,
         typer.Option("--error-type", metavar="TYPE", help="With --error: the type of the error.  \\[default: ResolvedByHand]"),
@@ -164,30 +185,32 @@ def resolve(
       tidelog invocations resolve 0198c0de-… --result '{"sent": true}' --reason "It is in the customer's inbox."
 
       tidelog invocations resolve 0198c0de-… --error "not sent" --reason "The mail server's log does not have it."
+
+      tidelog invocations resolve 0198c0de-… --not-happened --reason "The mail server was down all that time."
     """
-    if (result is None) == (error is None):
-        output.fail("give either --result or --error", output.WRONG_USAGE)
+    if (result is not None) + (error is not None) + not_happened != 1:
+        output.fail("give either --result or --error or --not-happened", output.WRONG_USAGE)
     if error_type is not None and error is None:
         output.fail("--error-type goes with --error", output.WRONG_USAGE)
-    output.run(_resolve(invocation_id, reason, result, error, error_type, evidence, on_behalf_of, data_dir, url, as_json))
+    outcome = {"error": {"type": error_type or "ResolvedByHand", "message": error}} if error is not None else {"not_happened": True}
+    output.run(_resolve(invocation_id, reason, result, outcome, evidence, on_behalf_of, data_dir, url, as_json))
 
 
 async def _resolve(
-    invocation_id: str, reason: str, result: str | None, error: str | None, error_type: str | None, evidence: str | None,
-    on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool,
+    invocation_id: str, reason: str, result: str | None, otherwise: dict[str, Any], evidence: str | None, on_behalf_of: str | None,
+    data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-
+    """`otherwise`: what the request says of a call without a result."""
     given = GivenId.parse(invocation_id, CALL)
-    said: dict[str, Any] = (
-        {"result": options.json_of("--result", result)}
-        if error is None
-        else {"error": {"type": error_type or "ResolvedByHand", "message": error}}
-    )
+    said = otherwise if result is None else {"result": options.json_of("--result", result)}
     body = {**said, "reason": reason} | ({} if evidence is None else {"evidence": evidence})
     async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         wanted = await given.complete(server)
+        if "not_happened" in said:  # of this attempt: a repeat of the request must not speak of a later one
+            body["attempt"] = (await server.get(f"/v1/invocations/{wanted}", {}))["attempt"] or None
         accepted: dict[str, Any] = await server.post(f"/v1/invocations/{wanted}/resolve", body)
     if as_json:
         output.document(accepted)
     else:
-        output.say(f"Resolved call {wanted}")
+        then = ": the tool is called again, unless the call was cancelled" if "not_happened" in said else ""
+        output.say(f"Resolved call {wanted}{then}")

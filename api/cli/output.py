@@ -30,7 +30,7 @@ INTERRUPTED = 130
 
 STATUS_STYLES: Mapping[str, str] = {
     "running": "cyan", "completed": "green", "succeeded": "green", "ok": "green", "failed": "red", "cancelled": "yellow",
-    "ambiguous": "red", "retrying": "yellow", "pending": "dim", "scheduled": "dim", "requested": "dim",
+    "ambiguous": "red", "retrying": "yellow", "reconciling": "yellow", "pending": "dim", "scheduled": "dim", "requested": "dim",
 }  # fmt: skip
 
 
@@ -199,10 +199,14 @@ def status(text: str) -> str:
     return f"[{style}]{text}[/{style}]" if style else escape(text)
 
 
+UNDER_WAY = ("running", "retrying", "ambiguous", "reconciling")
+"""Statuses of a call that a cancellation does not end at once."""
+
+
 def call_status(call: Mapping[str, Any]) -> str:
     """The status of a tool call with notes for people, as rich markup."""
     notes = [
-        "cancel requested" if call["cancel_requested"] and call["status"] in ("running", "retrying", "ambiguous") else "",
+        "cancel requested" if call["cancel_requested"] and call["status"] in UNDER_WAY else "",
         "effect unknown" if call.get("effect") == "unknown" else "",
         "resolved by a person" if call.get("resolution") else "",
     ]

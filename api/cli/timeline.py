@@ -97,6 +97,8 @@ class Timeline:
 _Told = tuple[str, str, Mood] | None
 _LAPSED: Mapping[object, str] = {"lost": "its worker vanished", "left": "its worker stopped"}
 """Reason of a lapse → words. A lapse for another reason, or the end of a retry's delay, has no line."""
+_DOUBTS: Mapping[object, str] = {**_LAPSED, "reported": "it was stopped in the middle"}
+_FOUND = {"succeeded": "it took effect", "not_happened": "it did not take effect", "unknown": "it cannot be found out"}
 _Teller = Callable[[Timeline, Event, Mapping[str, Any], datetime], _Told]
 
 
@@ -207,11 +209,39 @@ def _requeued(line: Timeline, event: Event, data: Mapping[str, Any], at: datetim
     return (call.actor, f"{call.name}: {why}, waits for another", "warning") if call and why else None
 
 
+def _reconcile_requested(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call, why = line._calls.get(event["subject"]), _DOUBTS.get(data["reason"])
+    if call is None or why is None or data.get("give_up_s") is None:
+        return None
+    return call.actor, f"{call.name}: {why}, so its reconcile function is asked whether it took effect", "warning"
+
+
+def _reconcile_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    if call is None:
+        return None
+    again = f", again in {duration(data['delay_s'])}" if data.get("delay_s") is not None else ""
+    return call.actor, f"{call.name}: its reconcile function failed{again}: {headline(data['error'])}", "warning"
+
+
+def _reconciled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    return (call.actor, f"{call.name}: its reconcile function says: {_FOUND[data['outcome']]}", "plain") if call else None
+
+
+def _not_happened(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    if call is None:
+        return None
+    return call.actor, f"{call.name} did not take effect, says {who(data)} because: {shortened(data['reason'])}", "warning"
+
+
 def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
-    return call.actor, f"{call.name}: its worker vanished, whether it took effect is unknown. A person must say it:", "bad"
+    why = data.get("reason") or "its worker vanished"
+    return call.actor, f"{call.name}: {why}; whether it took effect is unknown. A person must say it:", "bad"
 
 
 def _resolved(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
@@ -291,6 +321,10 @@ _TELL: Mapping[str, _Teller] = {
     "invocation.retry_scheduled": _invocation_retry,
     "invocation.requeued": _requeued,
     "invocation.became_ambiguous": _ambiguous,
+    "invocation.not_happened": _not_happened,
+    "invocation.reconcile_requested": _reconcile_requested,
+    "invocation.reconcile_failed": _reconcile_failed,
+    "invocation.reconciled": _reconciled,
     "invocation.resolved": _resolved,
     "invocation.cancel_requested": _cancel_requested,
     "invocation.cancelled": _call_cancelled,

@@ -19,7 +19,7 @@ LONGEST_PAUSE_S = 600.0
 _TAKEN = frozenset({
     "agent_run.claimed", "agent_run.retry_scheduled", "agent_run.completed", "agent_run.failed", "agent_run.cancelled",
     "invocation.attempt_started", "invocation.retry_scheduled", "invocation.succeeded", "invocation.failed",
-    "invocation.became_ambiguous", "invocation.resolved", "invocation.cancelled",
+    "invocation.became_ambiguous", "invocation.resolved", "invocation.cancelled", "invocation.reconcile_requested",
 })  # fmt: skip
 """Events after which the work is in no queue."""
 

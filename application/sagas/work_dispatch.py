@@ -1,4 +1,7 @@
-"""Work for workers: an agent run or an invocation that waits for a worker goes to the queue of its agent or tool."""
+"""Work for workers: an agent run or an invocation that waits for a worker goes to the queue of its agent or tool.
+
+An invocation whose effect is in doubt goes to a queue of its own, from which only workers pull that can ask about the effect.
+"""
 
 from application.engine.ports.queue import WorkItem
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
@@ -26,9 +29,14 @@ def on_invocation_requeued(event: invocations.InvocationRequeued, cause: Reactio
     return _work(cause, "tool", event.tool, event.dispatch, event.priority)
 
 
+def on_reconcile_requested(event: invocations.InvocationReconcileRequested, cause: ReactionCause) -> list[Reaction]:
+    return _work(cause, "reconcile", event.tool, event.dispatch, event.priority)
+
+
 REACTIONS: Reactions = {
     agent_runs.AgentRunRequested: on_agent_run_requested,
     agent_runs.AgentRunResumed: on_agent_run_resumed,
     invocations.InvocationRequested: on_invocation_requested,
     invocations.InvocationRequeued: on_invocation_requeued,
+    invocations.InvocationReconcileRequested: on_reconcile_requested,
 }

@@ -8,9 +8,10 @@ from pydantic import BaseModel
 from application.engine.ports.views import Timestamp
 from application.views.large import HoldsLarge, path_of_call, put_error, put_value
 from domain.failures import Failure
+from domain.invocations import Found
 from domain.kernel import Json
 
-Status = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
+Status = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
 
 
 class ResolutionView(HoldsLarge):
@@ -24,7 +25,28 @@ class ResolutionView(HoldsLarge):
     at: Timestamp
 
 
-class InvocationSummary(BaseModel):
+class ReconcileView(BaseModel):
+    """Asking the tool's `reconcile` function about the last effect that came in doubt."""
+
+    because: str
+    """`lost`, `left`: the worker of the attempt vanished. `reported`: it had to stop the tool in the middle."""
+    attempt: int
+    """The attempt whose effect is in doubt."""
+    since: Timestamp
+    asked: int = 0
+    """How often a worker began to ask."""
+    failures: int = 0
+    error: Failure | None = None
+    """The last failure of the function."""
+    outcome: Found | None = None
+    """The answer. None: there is none yet, or there was none."""
+    gave_up: str | None = None
+    """Why a person is asked instead."""
+
+
+class InvocationHead(BaseModel):
+    """What the list and the single call show."""
+
     invocation_id: UUID
     run_id: UUID
     agent_run_id: UUID
@@ -38,7 +60,12 @@ class InvocationSummary(BaseModel):
     """Whether the call was cancelled in the middle of an attempt. Such a call is not tried again."""
 
 
-class InvocationView(InvocationSummary, HoldsLarge):
+class InvocationSummary(InvocationHead):
+    arguments_preview: str | None = None
+    """The beginning of the arguments as JSON, of a call that waits for a person. None: the call does not."""
+
+
+class InvocationView(InvocationHead, HoldsLarge):
     arguments: dict[str, Json]
     idempotent: bool
     requested_at: Timestamp
@@ -47,6 +74,10 @@ class InvocationView(InvocationSummary, HoldsLarge):
     error: Failure | None = None
     effect: Literal["unknown"] | None = None
     resolution: ResolutionView | None = None
+    not_happened: ResolutionView | None = None
+    """A person said last that an attempt had no effect, so that the tool could be called again."""
+    reconcile: ReconcileView | None = None
+    """None: the tool's `reconcile` function was not asked."""
     version: int
     """Version of the call's stream."""
 
@@ -58,3 +89,5 @@ class InvocationView(InvocationSummary, HoldsLarge):
         put_error(self, self.error, path, position)
         if self.resolution is not None:
             put_value(self.resolution, "evidence", self.resolution.evidence, path, position)
+        if self.not_happened is not None and self.resolution is None:
+            put_value(self.not_happened, "evidence", self.not_happened.evidence, path, position)

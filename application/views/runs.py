@@ -22,7 +22,7 @@ MAX_FOUND_WORDS = 50
 
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 StepStatus = Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"]
-CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "cancelled"]
+CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
 
 
 class Folded(BaseModel):

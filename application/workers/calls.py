@@ -56,6 +56,7 @@ class Calls:
                 retry=Retry(max_attempts=tool.max_attempts),
                 priority=state.requested.priority,
                 on_behalf_of=state.requested.on_behalf_of,
+                reconcile_timeout_s=tool.reconcile_timeout_s,
             ),
         )
         return invocation_id, outcome

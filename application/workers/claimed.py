@@ -19,7 +19,7 @@ from application.engine.reading.live import LiveFeed
 from domain.agent_runs import AgentRunClaimed
 from domain.errors import Unavailable
 from domain.event_registry import EventRegistry
-from domain.invocations import AttemptStarted
+from domain.invocations import AttemptStarted, InvocationReconcileStarted
 from domain.kernel import RecordedEvent
 
 IN_FLIGHT_S = 60.0
@@ -27,7 +27,7 @@ IN_FLIGHT_S = 60.0
 BEGUN_S = 5.0
 """Seconds that the reading of the log may take to begin."""
 PAGE = 500
-_KINDS = {AgentRunClaimed.TOPIC: "agent", AttemptStarted.TOPIC: "tool"}
+_KINDS = {AgentRunClaimed.TOPIC: "agent", AttemptStarted.TOPIC: "tool", InvocationReconcileStarted.TOPIC: "reconcile"}
 
 Told = Callable[[HeldWork], None]
 """Takes a claim of a session. It must not wait."""
@@ -125,6 +125,6 @@ class ClaimedWork:
         for event in events:
             if (kind := _KINDS.get(event.topic)) is not None:
                 claim = self._registry.decode(event.topic, event.schema_version, event.state)
-                assert isinstance(claim, AgentRunClaimed | AttemptStarted)
+                assert isinstance(claim, AgentRunClaimed | AttemptStarted | InvocationReconcileStarted)
                 if claim.session_id is not None:
                     yield HeldWork(event.tenant_id, kind, event.stream_id, event.root_id, claim.attempt, claim.session_id)

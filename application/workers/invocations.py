@@ -8,7 +8,15 @@ from application.invocations import request_for_invocation
 from application.workers.claims import claim_name
 from domain import invocations, runs
 from domain.errors import WorkOver
-from domain.invocations import CancelInvocation, ClaimInvocation, CompleteInvocation, FailInvocation, Invocation
+from domain.invocations import (
+    HELD,
+    CancelInvocation,
+    ClaimInvocation,
+    CompleteInvocation,
+    FailInvocation,
+    Invocation,
+    ReconcileInvocation,
+)
 from domain.kernel import derive_id
 
 
@@ -32,7 +40,7 @@ class WorkerInvocations:
                 raise
             outcome = await self._commands.execute(request, command)  # what becomes of an attempt that was begun before
         state = await self._state(caller, command.invocation_id, fresh=outcome.duplicate)
-        if state.status != "started" or (state.worker_id, state.session_id) != (command.worker_id, command.session_id):
+        if state.status not in HELD or (state.worker_id, state.session_id) != (command.worker_id, command.session_id):
             raise WorkOver(f"the invocation is {state.status}, claimed by {state.worker_id}")
         if command.session_id is not None and state.dispatch != command.dispatch:
             raise WorkOver(f"the claim of dispatch {command.dispatch} lapsed; {state.dispatch} is the newest")
@@ -63,6 +71,12 @@ class WorkerInvocations:
         """Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
         return await self._report(caller, command, f"fail:{command.attempt}")
 
-    async def _report(self, caller: Caller, command: CompleteInvocation | FailInvocation, name: str) -> CommandOutcome:
+    async def reconcile(self, caller: Caller, command: ReconcileInvocation) -> CommandOutcome:
+        """The answer of the tool's `reconcile` function. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
+        return await self._report(caller, command, f"reconcile:{command.attempt}")
+
+    async def _report(
+        self, caller: Caller, command: CompleteInvocation | FailInvocation | ReconcileInvocation, name: str
+    ) -> CommandOutcome:
         request = await request_for_invocation(self._commands, caller, command.invocation_id, name)
         return await self._commands.execute(request, command)

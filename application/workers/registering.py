@@ -19,7 +19,7 @@ from domain.tools import RegisterTool
 
 log = structlog.get_logger(__name__)
 
-MAX_PENDING = {"agent": 2_000, "tool": 256}
+MAX_PENDING = {"agent": 2_000, "tool": 256, "reconcile": 256}
 """Items of one queue that workers may hold at the same time. Agents mostly wait: for tools, for people, for one another."""
 OFFERS_AT_ONCE = 16
 
@@ -32,6 +32,11 @@ class Offer:
     version: str | None
     command: RegisterAgent | RegisterTool | None
     error: TidelogError | None = None
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether it is a tool with a `reconcile` function."""
+        return isinstance(self.command, RegisterTool) and self.command.reconcile_timeout_s is not None
 
 
 class Registration:
@@ -77,7 +82,11 @@ class Registration:
 
     async def _offer(self, request: CommandRequest, command: RegisterAgent | RegisterTool, kind: str, name: str) -> Queue:
         await self._commands.execute(request, command)
-        return self._queue.address(request.tenant_id, kind, name, max_pending=MAX_PENDING[kind])
+        return self.queue_of(request.tenant_id, kind, name)
+
+    def queue_of(self, tenant_id: UUID, kind: str, name: str) -> Queue:
+        """The queue of the work of a kind for an agent or tool. The name is one of a definition that was accepted."""
+        return self._queue.address(tenant_id, kind, name, max_pending=MAX_PENDING[kind])
 
 
 def refused_definition(kind: str, name: str | None, error: Exception) -> WorkerProblem:

@@ -37,9 +37,14 @@ class ClaimedCall:
     timeout_s: float
     idempotent: bool
     on_behalf_of: str | None = None
+    asks: bool = False
+    """Whether the tool's `reconcile` function is called, and not the tool. `timeout_s` is the function's then."""
 
 
 Claimed = ClaimedAgentRun | ClaimedCall
+
+HELD = invocations.HELD | {"running"}
+"""The statuses of work that a worker has."""
 
 
 class SessionWork:
@@ -127,15 +132,11 @@ class SessionWork:
         await self.tokens.ready()
         agent_run = await self._agent_run(tenant_id, work_id)
         if agent_run.requested is not None:
-            mine = agent_run.status == "running" and self._fits(agent_run, work_id, attempt, token)
-            return "agent" if mine else None
+            session_id = agent_run.session_id if agent_run.status == "running" and agent_run.attempt == attempt else None
+            return "agent" if session_id is not None and self.tokens.fits(token, work_id, attempt, session_id) else None
         call = await self._invocation(tenant_id, work_id)
-        mine = call.status in ("started", "ambiguous") and self._fits(call, work_id, attempt, token)
-        return "tool" if mine else None
-
-    def _fits(self, state: AgentRun | Invocation, work_id: UUID, attempt: int, token: str) -> bool:
-        session_id = state.session_id
-        return session_id is not None and attempt == state.attempt and self.tokens.fits(token, work_id, attempt, session_id)
+        of_call = call.session_of(attempt) if call.may_be_reported(attempt) else None
+        return "tool" if of_call is not None and self.tokens.fits(token, work_id, attempt, of_call) else None
 
     async def returned(self, tenant_id: UUID, session_id: UUID, kind: str, work_id: UUID, attempt: int) -> None:
         """The worker of a session gives up a piece of work. It is dispatched anew at once. Raises Unavailable."""
@@ -157,7 +158,7 @@ class SessionWork:
             state: AgentRun | Invocation = await self._agent_run(item.tenant_id, item.work_id)
         else:
             state = await self._invocation(item.tenant_id, item.work_id)
-        session_id = state.session_id if state.status in ("running", "started") else None
+        session_id = state.session_id if state.status in HELD else None
         if session_id is not None and await self._sessions.over([session_id]):
             work = HeldWork(item.tenant_id, item.kind, item.work_id, item.root_id, state.attempt, session_id)
             await self._commands.execute(lapse_request(work), lapse_of(work, "lost"))
@@ -181,19 +182,21 @@ def claim_of(session: WorkerSession, item: WorkItem) -> ClaimAgentRun | ClaimInv
 
 def _is_held(state: AgentRun | Invocation, session_id: UUID) -> bool:
     """Whether an attempt is under way, for this session."""
-    return state.status in ("running", "started") and state.session_id == session_id
+    return state.status in HELD and state.session_id == session_id
 
 
 def _call(call: Invocation) -> ClaimedCall:
     requested = call.requested
     assert requested is not None
+    asks = call.attempt != call.called
     return ClaimedCall(
         run_id=requested.run_id,
         agent_run_id=requested.agent_run_id,
         attempt=call.attempt,
         tool=requested.tool,
         arguments=requested.arguments,
-        timeout_s=requested.timeout_s,
+        timeout_s=requested.reconcile_timeout_s or 0.0 if asks else requested.timeout_s,
         idempotent=requested.idempotent,
         on_behalf_of=requested.on_behalf_of,
+        asks=asks,
     )

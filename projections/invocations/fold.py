@@ -4,13 +4,18 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from application.views.invocations import InvocationView, ResolutionView
+from application.views.invocations import InvocationView, ReconcileView, ResolutionView
 from domain.invocations import (
     AttemptStarted,
     InvocationBecameAmbiguous,
     InvocationCancelled,
     InvocationCancelRequested,
     InvocationFailed,
+    InvocationNotHappened,
+    InvocationReconciled,
+    InvocationReconcileFailed,
+    InvocationReconcileRequested,
+    InvocationReconcileStarted,
     InvocationRequested,
     InvocationRequeued,
     InvocationResolved,
@@ -31,8 +36,10 @@ def changes(recorded: RecordedEvent) -> dict[str, Any]:
             return {"status": "running", "attempt": event.attempt, "worker_id": event.worker_id}
         case InvocationRetryScheduled() as event:
             return {"status": "retrying", "error": event.error}
-        case InvocationRequeued(lapsed=int()):
+        case InvocationRequeued(lapsed=int()) | InvocationRequeued(reason=str()):
             return {"status": "requested"}
+        case InvocationReconcileRequested():
+            return {"status": "reconciling"}
         case InvocationSucceeded() as event:
             return {"status": "succeeded", "result": event.result, "error": None}
         case InvocationFailed() as event:
@@ -50,8 +57,32 @@ def changes(recorded: RecordedEvent) -> dict[str, Any]:
             return {}
 
 
-def resolution_of(event: InvocationResolved, at: datetime) -> ResolutionView:
+def resolution_of(event: InvocationResolved | InvocationNotHappened, at: datetime) -> ResolutionView:
     return ResolutionView(by=event.by, on_behalf_of=event.on_behalf_of, reason=event.reason, evidence=event.evidence, at=at)
+
+
+def _of_doubt(known: ReconcileView | None, recorded: RecordedEvent) -> dict[str, Any]:
+    """What an event changes of what is shown of an effect in doubt. `known`: what is known of asking about it."""
+    event = decoded(recorded)
+    match event:
+        case InvocationNotHappened():
+            return {"not_happened": resolution_of(event, recorded.recorded_at)}
+        case InvocationReconcileRequested(give_up_s=float()):
+            return {"reconcile": ReconcileView(because=event.reason, attempt=event.attempt, since=recorded.recorded_at)}
+    if known is None:
+        return {}
+    match event:
+        case InvocationReconcileStarted():
+            changed: dict[str, Any] = {"asked": known.asked + 1}
+        case InvocationReconcileFailed():
+            changed = {"failures": known.failures + 1, "error": event.error}
+        case InvocationReconciled():
+            changed = {"outcome": event.outcome}
+        case InvocationBecameAmbiguous(reason=str()):
+            changed = {"gave_up": event.reason}
+        case _:
+            return {}
+    return {"reconcile": known.model_copy(update=changed)}
 
 
 def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:
@@ -66,7 +97,7 @@ def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:
                 **event.model_dump(include={"run_id", "agent_run_id", "key", "tool", "arguments", "idempotent"}),
             )  # fmt: skip
         elif view is not None:
-            changed = changes(recorded)
+            changed = changes(recorded) | _of_doubt(view.reconcile, recorded)
             since = {"since": recorded.recorded_at} if "status" in changed else {}
             view = view.model_copy(update={**changed, **since, "version": recorded.version})
     return view

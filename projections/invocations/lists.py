@@ -7,6 +7,7 @@ from uuid import UUID
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import InvocationsWanted
 from application.views.invocations import InvocationSummary
+from projections.invocations.previews import put_previews
 from projections.kernel import Connection
 
 COLUMNS = "invocation_id, run_id, agent_run_id, key, tool, status, since, attempt, cancel_requested"
@@ -48,6 +49,7 @@ async def list_invocations(connection: Connection, tenant_id: UUID, wanted: Invo
     # Not prepared: only with the status known does the planner see how few calls it leaves.
     rows = await (await connection.execute(sql, parameters_of(tenant_id, wanted), prepare=False)).fetchall()
     data = [summary_of(row) for row in rows[:limit]]
+    await put_previews(connection, tenant_id, data)
     return Page(data, encode_cursor(str(data[-1].invocation_id)) if len(rows) > limit else None)
 
 

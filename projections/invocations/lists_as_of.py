@@ -21,6 +21,11 @@ from domain.invocations import (
     InvocationCancelled,
     InvocationCancelRequested,
     InvocationFailed,
+    InvocationNotHappened,
+    InvocationReconciled,
+    InvocationReconcileFailed,
+    InvocationReconcileRequested,
+    InvocationReconcileStarted,
     InvocationRequested,
     InvocationRequeued,
     InvocationResolved,
@@ -31,6 +36,7 @@ from domain.kernel import RecordedEvent
 from projections import moments
 from projections.invocations.fold import TOPICS, changes
 from projections.invocations.lists import BY_TENANT, COLUMNS, WALKS, parameters_of, summary_of
+from projections.invocations.previews import put_previews
 from projections.kernel import Connection, topics_of
 from projections.moments import moment_of, page_of_then
 
@@ -38,7 +44,15 @@ LAST_EVENTS = {
     "requested": topics_of(InvocationRequested, InvocationRequeued),
     "running": topics_of(AttemptStarted, InvocationCancelRequested),
     "retrying": topics_of(InvocationRetryScheduled, InvocationRequeued),
-    "ambiguous": topics_of(InvocationBecameAmbiguous, InvocationCancelRequested),
+    "ambiguous": topics_of(InvocationBecameAmbiguous, InvocationCancelRequested, InvocationReconciled, InvocationNotHappened),
+    "reconciling": topics_of(
+        InvocationReconcileRequested,
+        InvocationReconcileStarted,
+        InvocationReconcileFailed,
+        InvocationReconciled,
+        InvocationCancelRequested,
+        InvocationNotHappened,
+    ),
     "succeeded": topics_of(InvocationSucceeded, InvocationResolved),
     "failed": topics_of(InvocationFailed, InvocationResolved),
     "cancelled": topics_of(InvocationCancelled),
@@ -77,8 +91,12 @@ FROM event
 WHERE originator_id = ANY (%(calls)s) AND tenant_id = %(tenant)s AND notification_id <= %(position)s
 ORDER BY originator_id, originator_version LIMIT %(most)s
 """
-READ = topics_of(AttemptStarted, InvocationRequeued, InvocationBecameAmbiguous, InvocationCancelRequested, InvocationCancelled)
-"""Events without a value of a user."""
+READ = topics_of(
+    AttemptStarted, InvocationRequeued, InvocationBecameAmbiguous, InvocationCancelRequested, InvocationCancelled,
+    InvocationReconcileRequested,
+)  # fmt: skip
+"""Events without a value of a user that change what a list shows."""
+CHANGE_NOTHING = topics_of(InvocationReconcileStarted, InvocationReconcileFailed, InvocationReconciled, InvocationNotHappened)
 ENDS = topics_of(InvocationSucceeded, InvocationFailed, InvocationResolved, InvocationCancelled)
 
 
@@ -106,7 +124,9 @@ async def list_invocations_as_of(
     then = [_at(call, events[call.invocation_id]) if call.invocation_id in events else call for call in now]
     shown = [call for call in then if status in (None, call.status)]
     more = len(rows) > limit or (rows and rows[-1][-1] == moments.LOOKED_AT)
-    return page_of_then(shown, limit, lambda call: call.invocation_id, rows[-1][0] if more else None)
+    page = page_of_then(shown, limit, lambda call: call.invocation_id, rows[-1][0] if more else None)
+    await put_previews(connection, tenant_id, page.data)
+    return page
 
 
 async def _events(
@@ -131,6 +151,8 @@ def _at(now: InvocationSummary, events: Sequence[RecordedEvent]) -> InvocationSu
         return now
     then: dict[str, Any] = {"status": "requested", "since": events[0].recorded_at, "attempt": 0, "cancel_requested": False}
     for recorded in events[1:]:
+        if recorded.topic in CHANGE_NOTHING:
+            continue
         changed = {"status": "retrying"} if recorded.topic == InvocationRetryScheduled.TOPIC else changes(recorded)
         then |= {name: value for name, value in changed.items() if name in then}
         if "status" in changed:

@@ -201,7 +201,7 @@ def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedE
         case invocations.InvocationRetryScheduled():
             call.status = "retrying"
             parts.keep_error(call, event.error, recorded)
-        case invocations.InvocationRequeued() if event.lapsed is not None:
+        case invocations.InvocationRequeued() if event.lapsed is not None or event.reason is not None:
             call.status = "requested"
         case invocations.InvocationSucceeded():
             call.status, call.finished_at = "succeeded", at
@@ -209,6 +209,8 @@ def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedE
         case invocations.InvocationFailed():
             call.status, call.finished_at = "failed", at
             parts.keep_error(call, event.error, recorded)
+        case invocations.InvocationReconcileRequested():
+            call.status = "reconciling"
         case invocations.InvocationBecameAmbiguous():
             call.status = "ambiguous"
         case invocations.InvocationResolved():
@@ -234,6 +236,7 @@ _OF_CALLS = (
     invocations.AttemptStarted, invocations.InvocationRetryScheduled, invocations.InvocationRequeued,
     invocations.InvocationSucceeded, invocations.InvocationFailed, invocations.InvocationBecameAmbiguous,
     invocations.InvocationResolved, invocations.InvocationCancelRequested, invocations.InvocationCancelled,
+    invocations.InvocationReconcileRequested,
 )  # fmt: skip
 CHANGES_A_STEP = frozenset(kind.TOPIC for kind in (*_OF_AGENT_RUNS, agent_runs.StepRecorded))
 CHANGES_A_CALL = frozenset(kind.TOPIC for kind in _OF_CALLS)

@@ -94,7 +94,7 @@ BY_THE_SERVER = {
     tenants.CreateTenant, runs.CompleteStep, runs.FailStep, runs.CheckRun,
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
-    invocations.CancelInvocation, invocations.LapseAttempt, projects.UseProject, audit.RecordAction,
+    invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, projects.UseProject, audit.RecordAction,
     audit.RecordRefusals,
 }  # fmt: skip
 """Commands of the set-up, of sagas, of timers, of the sweeper, and conditions: no client repeats these commands."""

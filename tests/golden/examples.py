@@ -49,7 +49,7 @@ EXAMPLES: tuple[Event, ...] = (
     tools.ToolRegistered(
         name="git.history", version="1", description="Commits.", capabilities=("git",),
         parameters={"type": "object", "properties": {"limit": {"type": "integer", "default": 5000}}}, idempotent=True,
-        timeout_s=300.0, max_attempts=3,
+        timeout_s=300.0, max_attempts=3, reconcile_timeout_s=30.0,
     ),
     runs.RunStarted(
         project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high"
@@ -83,14 +83,24 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,)),
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
-        idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada",
+        idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
     invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
     invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON),
     invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE),
-    invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1"),
+    invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1", reason="the reconcile function does not know"),
+    invocations.InvocationNotHappened(
+        attempt=1, by="key:ada", reason="the mail server has no trace of it", evidence=JSON, on_behalf_of="ada@example.com",
+    ),
+    invocations.InvocationReconcileRequested(
+        run_id=RUN, tool="git.history", attempt=1, worker_id="worker-1", dispatch=2, reason="lost", lapsed=1, error=FAILURE,
+        give_up_s=600.0, priority="high",
+    ),
+    invocations.InvocationReconcileStarted(attempt=2, worker_id="worker-2", dispatch=2, session_id=SESSION),
+    invocations.InvocationReconcileFailed(attempt=2, error=FAILURE, delay_s=1.5, dispatch=3),
+    invocations.InvocationReconciled(attempt=2, outcome="not_happened"),
     invocations.InvocationResolved(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=1, outcome="failed", result=None, error=FAILURE,
         by=f"key:{KEY}", reason="The service has no trace of it.", evidence={"ticket": "T-7", "log": ["no such request"]},

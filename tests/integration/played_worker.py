@@ -17,6 +17,7 @@ from application.engine.ports.queue import WorkItem
 from application.engine.ports.sessions import HeldWork
 from application.workers.hosting.session import HostedSession
 from application.workers.registering import MAX_PENDING
+from domain.failures import LapseReason
 from domain.runs import agent_run_id_of
 from tests.integration.nats_kit import consumer_of
 from tests.integration.session_kit import PATIENCE_S, Message, SocketWorker, worker_at
@@ -111,12 +112,12 @@ class Claim:
         """Waits until the worker is told to stop the work. Returns the reason."""
         return str((await (await self.worker.socket()).wait(t="stop", work=self.work_id, attempt=self.attempt))["reason"])
 
-    async def lose(self) -> None:
+    async def lose(self, reason: LapseReason = "lost") -> None:
         """The server takes the work away, as from a worker that vanished."""
         hosted = await self.worker.hosted()
         assert hosted.session is not None
         where = hosted.tenant_id, self.kind, UUID(self.work_id), UUID(self.body["run"]), self.attempt
-        await self.worker.system.container.workers.sessions.give_back(HeldWork(*where, hosted.session.session_id), "lost")
+        await self.worker.system.container.workers.sessions.give_back(HeldWork(*where, hosted.session.session_id), reason)
 
 
 @dataclass
@@ -158,11 +159,16 @@ class PlayedWorker:
     async def register(self, *agents: Message | str, tools: Iterable[Message | str] = ()) -> None:
         """Offers further agents and tools. A refusal fails the test."""
         assert all(one["accepted"] for one in await self.define(*agents, tools=tools))
-        await asyncio.gather(*map(self._bind, self._offers.keys() - self.queues.keys()))
+        await asyncio.gather(*map(self._bind, self._pools() - self.queues.keys()))
+
+    def _pools(self) -> set[tuple[str, str]]:
+        """The queues of all that is offered, also of the `reconcile` functions of tools."""
+        able = {("reconcile", name) for (_, name), offer in self._offers.items() if offer.get("reconcile_timeout_s")}
+        return self._offers.keys() | able
 
     async def bind(self) -> None:
         """Makes sure of all queues, as whoever pulls from a queue that was lost does."""
-        await asyncio.gather(*map(self._bind, self._offers))
+        await asyncio.gather(*map(self._bind, self._pools()))
 
     async def _bind(self, of: tuple[str, str]) -> None:
         kind, pool = of

@@ -103,10 +103,11 @@ def test_a_call_that_waits_for_a_person_says_what_to_write(log: Log) -> None:
     log("agent_run.call_started", WRITER, {"key": "mail.send#1", "tool": "mail.send", "invocation_id": CALL})
     told = log("invocation.became_ambiguous", CALL, {"attempt": 1, "worker_id": "w"})
     assert told is not None
-    first, result, error = told.splitlines()
-    assert first.endswith("mail.send: its worker vanished, whether it took effect is unknown. A person must say it:")
+    first, result, error, nothing = told.splitlines()
+    assert first.endswith("mail.send: its worker vanished; whether it took effect is unknown. A person must say it:")
     assert result.endswith("tidelog invocations resolve the-call --result JSON --reason TEXT")
     assert error.endswith("tidelog invocations resolve the-call --error MESSAGE --reason TEXT")
+    assert nothing.endswith("tidelog invocations resolve the-call --not-happened --reason TEXT")
     said = {"by": "key:ann", "reason": "It is in\nthe outbox.", "error": None}
     resolved = log("invocation.resolved", CALL, said)
     assert resolved is not None
@@ -114,6 +115,25 @@ def test_a_call_that_waits_for_a_person_says_what_to_write(log: Log) -> None:
     failed = log("invocation.resolved", CALL, {**said, "error": {"type": "NotSent", "message": "no trace"}})
     assert failed is not None
     assert failed.endswith("mail.send failed: NotSent: no trace, resolved by key:ann because: It is in the outbox.")
+
+
+def test_asking_a_reconcile_function_is_told(log: Log) -> None:
+    log("agent_run.call_started", WRITER, {"key": "mail.send#1", "tool": "mail.send", "invocation_id": CALL})
+    asked = log("invocation.reconcile_requested", CALL, {"reason": "lost", "give_up_s": 600.0})
+    assert asked is not None
+    assert asked.endswith("mail.send: its worker vanished, so its reconcile function is asked whether it took effect")
+    assert log("invocation.reconcile_requested", CALL, {"reason": "lost", "give_up_s": None}) is None, "it goes on"
+    error = {"type": "Down", "message": "no route"}
+    failed = log("invocation.reconcile_failed", CALL, {"error": error, "delay_s": 2.0})
+    assert failed is not None and failed.endswith("mail.send: its reconcile function failed, again in 2.0 s: Down: no route")
+    failed = log("invocation.reconcile_failed", CALL, {"error": error, "delay_s": None})
+    assert failed is not None and failed.endswith("mail.send: its reconcile function failed: Down: no route")
+    said = log("invocation.reconciled", CALL, {"outcome": "not_happened"})
+    assert said is not None and said.endswith("mail.send: its reconcile function says: it did not take effect")
+    gave_up = log("invocation.became_ambiguous", CALL, {"reason": "the reconcile function does not know"})
+    assert gave_up is not None and "mail.send: the reconcile function does not know; whether" in gave_up
+    person = log("invocation.not_happened", CALL, {"by": "key:ann", "reason": "no trace"})
+    assert person is not None and person.endswith("mail.send did not take effect, says key:ann because: no trace")
 
 
 def test_a_cancelled_call_is_told(log: Log) -> None:

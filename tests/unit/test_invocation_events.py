@@ -171,9 +171,9 @@ def test_the_state_after_each_event() -> None:
     first = fold(invocations.DECIDER, [requested()])
     assert first == Invocation("requested", requested(), dispatch=1)
     started = invocations.evolve(first, STARTED)
-    assert started == replace(first, status="started", attempt=1, worker_id="w1", lost_claims=1)
+    assert started == replace(first, status="started", attempt=1, worker_id="w1", called=1, called_by="w1", lost_claims=1)
     again = invocations.evolve(started, AttemptStarted(attempt=2, worker_id="w2", dispatch=1))
-    assert again == replace(first, status="started", attempt=2, worker_id="w2", lost_claims=2)
+    assert again == replace(first, status="started", attempt=2, worker_id="w2", called=2, called_by="w2", lost_claims=2)
 
     def becomes(event: invocations.InvocationEvent, **changes: object) -> None:
         assert invocations.evolve(again, event) == replace(again, **changes)  # type: ignore[arg-type]

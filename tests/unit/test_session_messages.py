@@ -65,8 +65,8 @@ def test_what_the_page_says_of_workers_is_read() -> None:
     said = [message for frame in frames_after("What a worker says") for message in read(frame)]
     assert not [one for one in said if isinstance(one, Unreadable)]
     assert [one.t for one in said if not isinstance(one, Unreadable)] == [
-        "hello", "credit", "log", "record", "call", "send", "receive", "get", "set", "more", "more", "complete", "fail", "return",
-        "define", "beat", "leaving",
+        "hello", "credit", "log", "record", "call", "send", "receive", "get", "set", "more", "more", "complete", "fail",
+        "reconciled", "return", "define", "beat", "leaving",
     ]  # fmt: skip
     assert isinstance(said[0], Hello) and said[0].work[0].version == 17
 
@@ -82,6 +82,7 @@ def test_what_the_page_says_of_the_server_is_what_the_server_writes(monkeypatch:
         Welcome(session, "c2VjcmV0", 10.0, [Verdict("greeter", "1")], [refused]),
         WorkForAgent(1, WORK, "c2VjcmV0", claimed(journal, {"name": "Ada"}, {"upstream": 1})),
         WorkForTool(2, CALL, "c2VjcmV0", call),
+        WorkForTool(3, CALL, "c2VjcmV0", replace(call, attempt=2, timeout_s=30.0, idempotent=False, asks=True)),
         Done(1, {"version": 3}),
         Refused(2, WorkOver("the agent run is cancelled")),
         Update(WORK, 1, news),

@@ -26,7 +26,7 @@ from domain.failures import Failure
 from tests.kit.scripted_work import agent_work, answer, running, tool_work
 from tests.kit.session_server import scripted
 from tests.kit.waiting import until
-from tidelog import Agent, Context, tool
+from tidelog import Agent, Context, Reconciled, tool
 from tidelog.session.frames import read as read_by_sdk
 
 FOLDER = Path(__file__).parent.parent / "golden" / "frames"
@@ -117,6 +117,9 @@ def examples() -> dict[str, list[Answer]]:
         "work": [
             messages.WorkForAgent(1, WORK, "c2VjcmV0", claimed),
             messages.WorkForTool(2, CALL, "c2VjcmV0", ClaimedCall(RUN, WORK, 1, "names.shorten", {"name": "Ada"}, 60.0, True)),
+            messages.WorkForTool(
+                3, CALL, "c2VjcmV0", ClaimedCall(RUN, WORK, 2, "names.shorten", {"name": "Ada"}, 30.0, False, asks=True)
+            ),
         ],
         "done": [
             messages.Done(1, {"version": 3}), messages.Done(2, {}, page), messages.Defined(3, *verdicts),
@@ -162,7 +165,7 @@ class Says(Agent):
         return await ctx.tool("math.add", a=1)
 
 
-@tool("t.breaks", idempotent=True)
+@tool("t.breaks", idempotent=True, reconcile=Reconciled.unknown)
 def breaks(a: int = 1) -> None:
     raise ValueError("no")
 
@@ -188,6 +191,8 @@ async def test_the_schemas_accept_what_the_sdk_says(monkeypatch: pytest.MonkeyPa
         await peer.say({"t": "update", **named, "version": 12, "journal": [entry], "mailbox": []})
         await answer(peer, "complete")
         await until(lambda: any(message["t"] == "fail" for frame in peer.frames for message in frame))
+        await peer.say(tool_work(3, "t.breaks", kind="reconcile"))
+        await answer(peer, "reconciled")
     said = [peer.hello, *(message for frame in peer.frames for message in frame)]
     for message in said:
         check("worker", message)

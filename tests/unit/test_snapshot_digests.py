@@ -82,7 +82,7 @@ def test_digest_reads_every_file_of_the_slice(name: str) -> None:
 
 def test_slices_of_both_kinds_are_tried() -> None:
     assert len(files_of("agent_runs")) > 5
-    assert len(files_of("invocations")) == 1
+    assert len(files_of("messages")) == 1
 
 
 @pytest.mark.parametrize("name", DECIDERS)

@@ -126,6 +126,14 @@ class WorkOfTool(Shown):
     """For whom the call is. Missing: for nobody."""
 
 
+class WorkOfReconcile(WorkOfTool):
+    """A worker is to ask the tool's `reconcile` function whether an attempt of the call took effect."""
+
+    kind: Literal["reconcile"]  # type: ignore[assignment]
+    timeout_s: float
+    """The limit of the function."""
+
+
 class DoneMessage(Shown):
     """The fields beside `id` are those of the report: see the page."""
 
@@ -187,8 +195,8 @@ class BeatMessage(Shown):
 
 
 SERVER: tuple[type[BaseModel], ...] = (
-    WelcomeMessage, WorkOfAgent, WorkOfTool, DoneMessage, RefusedMessage, UpdateMessage, StopMessage, DrainMessage, ErrorMessage,
-    BeatMessage,
+    WelcomeMessage, WorkOfAgent, WorkOfTool, WorkOfReconcile, DoneMessage, RefusedMessage, UpdateMessage, StopMessage,
+    DrainMessage, ErrorMessage, BeatMessage,
 )  # fmt: skip
 WORKER: tuple[type[BaseModel], ...] = get_args(Saying)
 

@@ -1,10 +1,10 @@
 """Tool calls over HTTP: people list, read and resolve them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
@@ -32,16 +32,20 @@ CallAsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 t
 
 
 def _one_outcome(schema: dict[str, Any]) -> None:
-    schema["oneOf"] = [{"required": ["result"]}, {"required": ["error"]}]
+    schema["oneOf"] = [{"required": [one]} for one in ("result", "error", "not_happened")]
 
 
 class ResolveBody(Body):
-    """Exactly one of `result` and `error` is given. A result may be null."""
+    """Exactly one of `result`, `error` and `not_happened` is given. A result may be null."""
 
     model_config = ConfigDict(json_schema_extra=_one_outcome)
 
     result: Json = None
     error: Failure | None = None
+    not_happened: Literal[True] | None = None
+    """The call had no effect: the tool is called again, with the same idempotency key."""
+    attempt: int | None = Field(default=None, ge=1)
+    """The attempt that is in doubt, as the call shows it. Another one is refused. Null: the newest."""
     reason: rules.Reason
     """How the person knows the outcome, in words."""
     evidence: Json = None
@@ -49,9 +53,9 @@ class ResolveBody(Body):
 
     @model_validator(mode="after")
     def _either(self) -> "ResolveBody":
-        given = self.model_fields_set & {"result", "error"}
-        if len(given) != 1 or (given == {"error"} and self.error is None):
-            raise ValueError("give either `result` (it may be null) or `error`")
+        given = self.model_fields_set & {"result", "error", "not_happened"}
+        if len(given) != 1 or (given == {"error"} and self.error is None) or (given == {"not_happened"} and not self.not_happened):
+            raise ValueError("give either `result` (it may be null) or `error` or `not_happened`")
         return self
 
 
@@ -121,6 +125,7 @@ async def call_of(request: Request, invocation_id: UUID, as_of: str | None) -> P
     openapi_extra=openapi.body(
         ResolveBody,
         {"result": {"sent": True}, "reason": "It is in the customer's inbox.", "evidence": "message id 17@mail.example"},
+        {"not_happened": True, "attempt": 1, "reason": "The mail server was down all that time."},
         {"error": {"type": "NotSent", "message": "no trace of it"}, "reason": "The log of the mail server does not have it."},
         takes=("Tidelog-On-Behalf-Of",),
     ),
@@ -130,13 +135,16 @@ async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
     """Records how a tool call ended, as a person has found out.
 
     The worker of the call vanished after the intent, and the tool may not be called twice. The first resolution counts. The same
-    resolution again gets the first answer; another resolution gets 409 `already-resolved`.
+    resolution again gets the first answer; another resolution gets 409 `already-resolved`. With `not_happened` the tool is called
+    again; a call that was cancelled meanwhile is over instead.
     """
     body, caller = await body_of(request, ResolveBody), caller_of(request)
     command = rules.ResolveInvocation(
         invocation_id=invocation_id,
         result=body.result,
         error=body.error,
+        not_happened=bool(body.not_happened),
+        attempt=body.attempt,
         by=caller.actor,
         reason=body.reason,
         evidence=body.evidence,

@@ -119,7 +119,7 @@ def _work_for_tool(answer: WorkForTool) -> dict[str, Json]:
     return {
         "t": "work",
         "n": answer.n,
-        "kind": "tool",
+        "kind": "reconcile" if call.asks else "tool",
         "work": answer.work_id,
         "attempt": call.attempt,
         "token": answer.token,

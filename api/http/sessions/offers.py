@@ -38,6 +38,8 @@ class ToolOffer(Body):
     idempotent: bool = False
     timeout_s: float = Field(default=60.0, gt=0, le=86_400)
     max_attempts: int = Field(default=3, ge=1, le=20)
+    reconcile_timeout_s: float | None = Field(default=None, gt=0, le=3600)
+    """The limit of one call of the tool's `reconcile` function. Missing: the tool has none."""
 
 
 class ProblemReport(Body):

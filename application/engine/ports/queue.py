@@ -10,13 +10,13 @@ from domain.kernel import Priority
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """One piece of work for a worker: run an agent, or call a tool."""
+    """One piece of work for a worker: run an agent, call a tool, or ask whether a call of a tool took effect."""
 
     tenant_id: UUID
     kind: str
-    """`agent` or `tool`."""
+    """`agent`, `tool`, or `reconcile`: asking a tool's `reconcile` function."""
     pool: str
-    """The name of the agent or tool. Workers that have the agent or tool pull from its queue."""
+    """The name of the agent or tool. Workers that have the agent, the tool or the function pull from its queue."""
     work_id: UUID
     """The id of the agent run or of the invocation."""
     dispatch: int

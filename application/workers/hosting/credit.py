@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from application.workers.hosting.messages import FreeSlots
 
-KINDS = ("agent", "tool")
+KINDS = ("agent", "tool", "reconcile")
+"""Of work."""
+SLOTS = {"agent": "agent", "tool": "tool", "reconcile": "tool"}
+"""Kind of work → whose slots it takes."""
 LINGER_S = 0.5
 """Seconds without a free slot after which requests for work are taken back. A busy worker has a free slot again sooner."""
 
@@ -58,14 +61,14 @@ class Slots:
     """The free slots of a worker for agents and for tools."""
 
     def __init__(self, grew: Callable[[str], None], starved: Callable[[str], None]) -> None:
-        """`grew`: called with a kind that has more free slots. `starved`: with a kind that has had none for a while."""
+        """`grew`: called with `agent` or `tool` when more slots are free. `starved`: when none has been free for a while."""
         self._grew = grew
         self._starved = starved
-        self._credit = {kind: Credit() for kind in KINDS}
+        self._credit = {kind: Credit() for kind in SLOTS.values()}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def free(self, kind: str) -> int:
-        return self._credit[kind].free
+        return self._credit[SLOTS[kind]].free
 
     def tell(self, said: FreeSlots, last: int) -> None:
         """The worker tells its free slots. `last`: the number of the last work that was sent."""
@@ -76,19 +79,21 @@ class Slots:
 
     def reserve(self, kind: str) -> None:
         """Keeps a slot for work that is being claimed."""
+        kind = SLOTS[kind]
         before = self.free(kind)
         self._credit[kind].reserve()
         self._look(kind, before)
 
     def release(self, kind: str) -> None:
         """The claim for which a slot was kept came to nothing."""
+        kind = SLOTS[kind]
         before = self.free(kind)
         self._credit[kind].release()
         self._look(kind, before)
 
     def sent(self, kind: str, number: int, *, reserved: bool) -> None:
         """Work was sent. `reserved`: a slot was kept for it."""
-        credit = self._credit[kind]
+        credit = self._credit[SLOTS[kind]]
         credit.sent(number) if reserved else credit.sent_again(number)
 
     def close(self) -> None:

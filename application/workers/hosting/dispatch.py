@@ -8,7 +8,7 @@ slots at that moment: such items wait for a short time, and then go back to the 
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -20,6 +20,7 @@ from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller
 from application.engine.retry import persistently
 from application.workers import Workers
 from application.workers.hosting.claiming import Claiming
+from application.workers.hosting.credit import KINDS, SLOTS
 from application.workers.hosting.hand import DECIDERS, Hand
 from application.workers.hosting.looking import version_of
 from application.workers.hosting.taker import Taker
@@ -130,18 +131,24 @@ class Dispatcher(Generic[T]):
 
     def credit_grew(self, session: T, kind: str) -> None:
         """A session has more free slots. Requests under way go on as they are."""
-        for name in session.offered(kind):
-            pool = self._pools.get((session.tenant_id, kind, name))
-            if pool is not None and (pool.waiting or not pool.asked):
+        for pool in self._pools_of(session, kind):
+            if pool.waiting or not pool.asked:
                 pool.changed.set()
 
     def starved(self, session: T, kind: str) -> None:
         """A session has had no free slot for a while."""
-        for name in session.offered(kind):
-            pool = self._pools.get((session.tenant_id, kind, name))
-            if pool is not None and (pool.waiting or pool.asked) and not pool.share():
+        for pool in self._pools_of(session, kind):
+            if (pool.waiting or pool.asked) and not pool.share():
                 pool.starved = True
                 pool.changed.set()
+
+    def _pools_of(self, session: T, slots: str) -> Iterator[Pool[T]]:
+        """The pools of a session whose work takes slots of a kind."""
+        for kind in KINDS:
+            if SLOTS[kind] == slots:
+                for name in session.offered(kind):
+                    if (pool := self._pools.get((session.tenant_id, kind, name))) is not None:
+                        yield pool
 
     # --- the loop of a pool -----------------------------------------------------------------------------------------------------
 
@@ -243,7 +250,7 @@ class Dispatcher(Generic[T]):
 
         None: the step asks for a version that no session of this process offers, or none with a free slot.
         """
-        if item.kind == "tool":
+        if item.kind != "agent":
             return session
         wanted = await persistently(lambda: version_of(self._commands, item.tenant_id, item.work_id))
         if wanted.version is None or pool.offers.get(session) == wanted.version:

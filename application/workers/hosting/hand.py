@@ -26,6 +26,7 @@ from domain.kernel import Decider, Event
 CONCERNING: dict[str, tuple[type[Event], ...]] = {
     "agent": (CallFinished, MailDelivered, AgentRunCancelled, AgentRunFailed, AgentRunResumed),
     "tool": (InvocationCancelRequested, InvocationCancelled, InvocationFailed, InvocationRequeued, InvocationResolved),
+    "reconcile": (InvocationCancelled, InvocationFailed, InvocationRequeued, InvocationResolved),
 }  # fmt: skip
 """Events of a piece of work that its worker did not cause itself, by the kind of the work."""
 
@@ -34,7 +35,9 @@ def _topics(events: tuple[type[Event], ...]) -> frozenset[str]:
     return frozenset(event.TOPIC for event in events)
 
 
-DECIDERS: dict[str, Decider[Any]] = {"agent": agent_runs.DECIDER, "tool": invocations.DECIDER}
+DECIDERS: dict[str, Decider[Any]] = {
+    "agent": agent_runs.DECIDER, "tool": invocations.DECIDER, "reconcile": invocations.DECIDER,
+}  # fmt: skip
 TOPICS = {kind: _topics(events) for kind, events in CONCERNING.items()}
 
 
@@ -100,7 +103,7 @@ async def news_of(commands: CommandLoop, journals: Journals, tenant_id: UUID, ha
         version = (await commands.load(DECIDERS[hand.kind], tenant_id, hand.work_id, fresh=False)).version
         if heard <= version == hand.looked:
             return None
-        look = _news_of_call if hand.kind == "tool" else _news_of_run
+        look = _news_of_run if hand.kind == "agent" else _news_of_call
         news = await look(commands, journals, tenant_id, hand, fresh=version < heard)
     except BaseException:
         hand.heard = max(hand.heard, heard)
@@ -144,9 +147,10 @@ def _end_of_run(status: str, newest: int, attempt: int) -> StopReason | None:
 
 
 def _end_of_call(call: Invocation, attempt: int) -> StopReason | None:
-    """Why a worker is to stop a tool call. None: the worker goes on, also with an ambiguous call, whose report still counts."""
+    """Why a worker is to stop a tool call. None: the worker goes on, also with a call whose effect is in doubt, and with asking
+    about it: its report still counts."""
     if call.status == "cancelled" or (call.status == "started" and call.attempt == attempt and call.cancel_request is not None):
         return "cancelled"
     if call.status in invocations.TERMINAL:
         return "over"
-    return None if call.status in ("started", "ambiguous") and call.attempt == attempt else "lost"
+    return None if call.may_be_reported(attempt) else "lost"

@@ -49,7 +49,7 @@ class Handover(Generic[T]):
 
 def _fitting(pool: Pool[T], item: WorkItem, state: Any) -> T | None:
     """The session with the most free slots for the version that the work wants. None: the work waits for another one."""
-    if item.kind == "tool":
+    if item.kind != "agent":
         return pool.best()
     requested = state.requested
     wanted: str | None = requested.agent_version

@@ -173,7 +173,7 @@ async def author_of(commands: CommandLoop, tokens: LeaseTokens, source: LogSourc
     if kind is None:
         return None
     agent_run_id, tool, call_id = work_id, None, None
-    if kind == "tool":
+    if kind != "agent":
         call: Invocation = (await commands.load(invocations.DECIDER, tenant_id, work_id, fresh=False)).state
         assert call.requested is not None
         agent_run_id, tool, call_id = call.requested.agent_run_id, call.requested.tool, work_id

@@ -58,6 +58,10 @@ async def kind_for(
     if state.attempt < attempt:  # the cached state is older than the claim
         decider: Decider[Any] = agent_runs.DECIDER if call is None else invocations.DECIDER
         state = (await commands.load(decider, tenant_id, work_id)).state
-    mine = {session_id} | ({state.session_id} if state.session_id is not None and state.attempt == attempt else set())
+    if isinstance(state, Invocation):
+        of_attempt = state.session_of(attempt)
+    else:
+        of_attempt = state.session_id if state.attempt == attempt else None
+    mine = {session_id} | ({of_attempt} if of_attempt is not None else set())
     fits = any([tokens.fits(token, work_id, attempt, one) for one in mine])
     return ("agent" if call is None else "tool") if fits else None

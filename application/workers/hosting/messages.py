@@ -20,6 +20,7 @@ from domain.agent_runs import EntryKey
 from domain.context import ValueName
 from domain.errors import Forbidden, InvalidCommand, TidelogError
 from domain.failures import Failure
+from domain.invocations import Found
 from domain.kernel import Json, Name, ShortText
 
 VERSION = 1
@@ -222,6 +223,17 @@ class Complete(Report):
 class Fail(Report):
     t: Literal["fail"]
     error: Failure
+    effect: Literal["unknown"] | None = None
+    """Of a call that was stopped in the middle: whether it took effect is unknown."""
+
+
+class Reconciled(Report):
+    """The answer of a tool's `reconcile` function."""
+
+    t: Literal["reconciled"]
+    outcome: Found
+    result: Json = None
+    """Of the call, if it took effect."""
 
 
 class Return(Report):
@@ -250,7 +262,7 @@ class Log(Said):
     """Lines of this attempt for which the worker had no room, since its last message."""
 
 
-RecordedReport = Record | Call | Send | Receive | Get | Set | More | Complete | Fail
+RecordedReport = Record | Call | Send | Receive | Get | Set | More | Complete | Fail | Reconciled
 AnyReport = RecordedReport | Return
 Saying = Hello | Define | FreeSlots | LifeSign | Leaving | Log | AnyReport
 RESERVED = frozenset({"delta", "signal", "progress"})

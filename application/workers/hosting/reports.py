@@ -18,6 +18,7 @@ from application.workers.hosting.messages import (
     Get,
     More,
     Receive,
+    Reconciled,
     Record,
     RecordedReport,
     Send,
@@ -29,11 +30,11 @@ from domain.errors import InvalidCommand
 
 
 async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kind: str, report: RecordedReport) -> Done:
-    """Carries out a report about an agent run or a tool call. `kind`: `agent` or `tool`.
+    """Carries out a report about an agent run or a tool call. `kind`: `agent`, `tool` or `reconcile`.
 
     Raises TidelogError: the report is refused, or a dependency is away.
     """
-    if kind == "tool":
+    if kind != "agent":
         return await _of_call(workers, caller, report)
     work: dict[str, Any] = {"agent_run_id": report.work, "attempt": report.attempt}
     match report:
@@ -73,6 +74,8 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
             fail = agent_runs.FailAgentRun(**work, error=report.error)
             outcome, again = await workers.outcomes.fail(caller, fail)
             return done(report, outcome, retry=again)
+        case Reconciled():
+            raise InvalidCommand("the work is an agent run, which is not asked about an effect")
 
 
 async def _of_call(workers: Workers, caller: Caller, report: RecordedReport) -> Done:
@@ -81,8 +84,15 @@ async def _of_call(workers: Workers, caller: Caller, report: RecordedReport) -> 
             complete = invocations.CompleteInvocation(invocation_id=report.work, attempt=report.attempt, result=report.result)
             return done(report, await workers.invocations.complete(caller, complete))
         case Fail():
-            fail = invocations.FailInvocation(invocation_id=report.work, attempt=report.attempt, error=report.error)
+            fail = invocations.FailInvocation(
+                invocation_id=report.work, attempt=report.attempt, error=report.error, effect=report.effect
+            )
             return done(report, await workers.invocations.fail(caller, fail))
+        case Reconciled():
+            answer = invocations.ReconcileInvocation(
+                invocation_id=report.work, attempt=report.attempt, outcome=report.outcome, result=report.result
+            )
+            return done(report, await workers.invocations.reconcile(caller, answer))
         case _:
             raise InvalidCommand(f"the work is a tool call, which has no {report.t}: it is completed or fails")
 

@@ -46,6 +46,7 @@ from application.workers.hosting.messages import (
     MalformedMessage,
     More,
     NoCommonVersion,
+    Reconciled,
     Record,
     Refused,
     Return,
@@ -76,6 +77,8 @@ DRAIN_S = 3.0
 """Seconds that reports under way may take when the process stops."""
 CLOSE_S = 2.0
 """Seconds that reports under way may take after their connection is lost."""
+ENDS = Complete | Fail | Reconciled | Return
+"""Reports after which the worker does not have the work any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +252,8 @@ class HostedSession:
                     self._offered[kind] = {name: version for name, (_, version) in accepted.items()}
                     for queue, version in accepted.values():
                         self._shared.dispatcher.offer(self, queue, version)
+                    if kind == "tool":
+                        self._offer_to_ask([offer for offer, queue, _ in registered if queue is not None])
                 verdicts.append([Verdict(offer.name, offer.version, error) for offer, _, error in registered])
                 problems += [refused_definition(kind, offer.name, error) for offer, _, error in registered if error is not None]
             self.problems = problems
@@ -257,6 +262,16 @@ class HostedSession:
                 offered, session_id = Offered(self._offered["agent"], self._offered["tool"]), self.session.session_id
                 await persistently(lambda: self._shared.sessions.offer(session_id, offered))
             return verdicts[0], verdicts[1]
+
+    def _offer_to_ask(self, accepted: Sequence[Offer]) -> None:
+        """Offers the `reconcile` functions of accepted tools. Workers that know of no such functions get no such work."""
+        able = {offer.name: offer.version or "" for offer in accepted if offer.name is not None and offer.can_tell}
+        for name in self._offered["reconcile"].keys() - able.keys():
+            self._shared.dispatcher.withdraw(self, "reconcile", name)
+        self._offered["reconcile"] = able
+        for name, version in able.items():
+            queue = self._workers.registration.queue_of(self.tenant_id, "reconcile", name)
+            self._shared.dispatcher.offer(self, queue, version)
 
     async def _leave(self) -> None:
         assert self.session is not None
@@ -326,7 +341,7 @@ class HostedSession:
         return answered
 
     async def _handle_one(self, report: AnyReport, hand: Hand | None) -> None:
-        if hand is not None and isinstance(report, Complete | Fail | Return):
+        if hand is not None and isinstance(report, ENDS):
             hand.ending = True
         try:
             kind = await self._kind_for(report)
@@ -337,11 +352,11 @@ class HostedSession:
         except Exception as error:  # noqa: BLE001  # a defect is an answer, too
             self._refuse(report, error, hand)
         else:
-            ends = isinstance(report, Complete | Fail | Return)
+            ends = isinstance(report, ENDS)
             if ends:
                 await waiters_first()  # the client waits for the end of the run, the worker for nothing
             self._peer.put(done, alone=not ends and self._lanes.open == 1)
-            if ends:
+            if ends and self.hands.held.get(report.work) is hand:  # else the worker has got the call anew, to ask about its effect
                 self.hands.drop(report.work)
             elif isinstance(report, More) and done.page is not None and hand is not None:
                 hand.seen, hand.paging = max(hand.seen, done.page.version), done.page.more

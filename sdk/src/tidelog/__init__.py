@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ToolError,
         TransientError,
     )
+    from tidelog.reconciling import Reconciled
     from tidelog.tools import Tool, ToolContext, tool
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Message",
     "PermanentError",
     "RecipientOverError",
+    "Reconciled",
     "TidelogAPIError",
     "TidelogConnectionError",
     "TidelogError",
@@ -54,6 +56,7 @@ _NAMES = {
         "ToolError",
         "TransientError",
     ),
+    "reconciling": ("Reconciled",),
     "tools": ("Tool", "ToolContext", "tool"),
 }
 """Module → the names that this package takes from the module."""

@@ -251,19 +251,25 @@ class Client(Administration):
         reason: str,
         result: Any = _NOT_GIVEN,
         error: str | Mapping[str, Any] | None = None,
+        not_happened: bool = False,
+        attempt: int | None = None,
         evidence: Any = None,
         on_behalf_of: str | None = None,
     ) -> ResolvedInvocation:
-        """Record the outcome of an ambiguous tool call: its `result` (JSON; may be None), or the `error` with which it failed.
+        """Record what became of an ambiguous tool call: its `result` (JSON; may be None), the `error` with which it failed, or that
+        it did not happen, so that the tool is called again, with the same key.
 
-        Give exactly one of the two. `reason`: how you know the outcome; recorded together with the id of your API key. `error`: a
-        message, or `{type, message, kind}`. `evidence`: any value. The first resolution counts: `ConflictError` with code
-        `already-resolved` if there is a different one already. Values are converted like those of `start_run`.
+        Give exactly one of the three. `attempt`: the attempt that you speak of; None: the newest. `reason`: how you know the
+        outcome; recorded together with the id of your API key. `error`: a message, or `{type, message, kind}`. `evidence`: any
+        value. The first resolution counts: `ConflictError` with code `already-resolved` if there is a different one already.
+        Values are converted like those of `start_run`.
         """
-        if (result is _NOT_GIVEN) == (error is None):
-            raise ValueError("give exactly one of result and error")
-        body: dict[str, Any] = {"reason": reason}
-        if error is None:
+        if (result is not _NOT_GIVEN) + (error is not None) + not_happened != 1:
+            raise ValueError("give exactly one of result, error and not_happened")
+        body: dict[str, Any] = {"reason": reason} | ({} if attempt is None else {"attempt": attempt})
+        if not_happened:
+            body["not_happened"] = True
+        elif error is None:
             body["result"] = to_json(result, "the result", max_bytes=None)
         else:
             failed = {"type": "ResolvedByHand", "message": error} if isinstance(error, str) else error

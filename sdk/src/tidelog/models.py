@@ -33,7 +33,8 @@ class HoldsLarge(Model):
 class Call(HoldsLarge):
     """A tool call of a step. `error`: `{type, message, kind, file, line, traceback, causes}`.
 
-    `status`: requested, running, retrying, succeeded, failed, ambiguous (the effect is not known) or cancelled. `cancel_requested`:
+    `status`: requested, running, retrying, succeeded, failed, reconciling (the tool's `reconcile` function is asked about the
+    effect), ambiguous (the effect is not known) or cancelled. `cancel_requested`:
     cancelled in the middle of an attempt; not tried again. `effect`: "unknown" if the worker of a cancelled call vanished.
     `resolution`: `{by, reason, evidence, at}` if a person stated the outcome.
     """
@@ -174,7 +175,10 @@ class StartedRun(Model):
 
 
 class InvocationSummary(Model):
-    """A tool call in a list. `status` and `cancel_requested` as of `Call`; `since`: when it got this status."""
+    """A tool call in a list. `status` and `cancel_requested` as of `Call`; `since`: when it got this status.
+
+    `arguments_preview`: the beginning of the arguments, as JSON, of a call in a list that waits for a person.
+    """
 
     invocation_id: UUID
     run_id: UUID
@@ -185,10 +189,12 @@ class InvocationSummary(Model):
     since: datetime
     attempt: int = 0
     cancel_requested: bool = False
+    arguments_preview: str | None = None
 
 
 class Invocation(InvocationSummary, HoldsLarge):
-    """A tool call. `error`, `effect` and `resolution` as of `Call`."""
+    """A tool call. `error`, `effect` and `resolution` as of `Call`. `reconcile`: what the tool's `reconcile` function was asked and
+    said. `not_happened`: `{by, reason, evidence, at}` of a person who said that an attempt had no effect."""
 
     arguments: dict[str, Any] = Field(default_factory=dict)
     idempotent: bool = False
@@ -197,6 +203,8 @@ class Invocation(InvocationSummary, HoldsLarge):
     error: dict[str, Any] | None = None
     effect: str | None = None
     resolution: dict[str, Any] | None = None
+    reconcile: dict[str, Any] | None = None
+    not_happened: dict[str, Any] | None = None
     version: int = 0
 
 

@@ -14,6 +14,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from tidelog.calling import call
 from tidelog.errors import DefinitionError, ValueTooDeepError
 from tidelog.naming import TOOL_NAME, check_capabilities, check_json, check_name, check_version, first_paragraph
+from tidelog.reconciling import Reconciled, read_reconcile
 from tidelog.values import check_depth, to_json
 from tidelog.work_log import Log
 
@@ -59,6 +60,7 @@ class ToolDefinition(BaseModel):
     idempotent: bool
     timeout_s: float
     max_attempts: int
+    reconcile_timeout_s: float | None = None
 
 
 class InvalidArgumentsError(Exception):
@@ -90,8 +92,12 @@ class Tool(Generic[P, R]):
         timeout_s: float,
         max_attempts: int,
         version: str,
+        reconcile: Callable[..., Any] | None = None,
+        reconcile_timeout_s: float = 30,
     ) -> None:
         self.function = function
+        self.reconcile = reconcile
+        self.reconcile_timeout_s = reconcile_timeout_s
         self.name = name
         self.capabilities = capabilities
         self.idempotent = idempotent
@@ -128,6 +134,7 @@ class Tool(Generic[P, R]):
             idempotent=bool(self.idempotent),
             timeout_s=float(self.timeout_s),
             max_attempts=self.max_attempts,
+            reconcile_timeout_s=self._reconcile_timeout_s(what),
         )
         check_json(definition, what)
         return definition
@@ -157,6 +164,33 @@ class Tool(Generic[P, R]):
         validated = self.validate(arguments)
         first = (context,) if self._read_signature().takes_context else ()
         return to_json(await call(self.function, first, validated), f"the result of tool {self.name!r}")
+
+    async def ask(self, arguments: Mapping[str, Any], context: ToolContext) -> Reconciled:
+        """Ask the `reconcile` function whether the call took effect. Exceptions of the function are raised here.
+
+        Raises:
+            InvalidArgumentsError: the arguments break the schema of the tool.
+            TypeError: the function's answer is no `Reconciled`.
+        """
+        assert self.reconcile is not None
+        validated = self.validate(arguments)
+        takes_context, names = read_reconcile(self.reconcile, ToolContext, validated, f"tool {self.name!r}")
+        chosen = {name: validated[name] for name in names}
+        answer = await call(self.reconcile, (context,) if takes_context else (), chosen)
+        if not isinstance(answer, Reconciled):
+            raise TypeError(f"the reconcile function of tool {self.name!r} must return a Reconciled, not {type(answer).__name__}")
+        return Reconciled(answer.outcome, to_json(answer.result, f"the result that reconcile of tool {self.name!r} found"))
+
+    def _reconcile_timeout_s(self, what: str) -> float | None:
+        """None: there is no `reconcile` function. Raises DefinitionError."""
+        if self.reconcile is None:
+            return None
+        if not callable(self.reconcile):
+            raise DefinitionError("invalid-metadata", f"{what}: reconcile must be a function")
+        if not isinstance(self.reconcile_timeout_s, int | float) or not 0 < self.reconcile_timeout_s <= 3600:
+            raise DefinitionError("invalid-metadata", f"{what}: reconcile_timeout_s must be over 0 and at most 3600 (an hour)")
+        read_reconcile(self.reconcile, ToolContext, dict.fromkeys(self._read_signature().names.values()), what)
+        return float(self.reconcile_timeout_s)
 
     def _schema(self, what: str) -> dict[str, Any]:
         try:
@@ -225,6 +259,8 @@ def tool(
     timeout_s: float = 60,
     max_attempts: int = 3,
     version: str = "1",
+    reconcile: Callable[..., Any] | None = None,
+    reconcile_timeout_s: float = 30,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
@@ -237,13 +273,19 @@ def tool(
     timeout_s: float = 60,
     max_attempts: int = 3,
     version: str = "1",
+    reconcile: Callable[..., Any] | None = None,
+    reconcile_timeout_s: float = 30,
 ) -> Any:
     """Make a function a tool: `@tool`, `@tool()` or `@tool("git.history", ...)`.
 
     name: `[a-z0-9_-]+`, with dots for namespaces; default: the function's name.
     idempotent: calling it twice with the same arguments does no harm, so a failed or unknown attempt may be repeated.
     timeout_s: limit of one attempt. An async function is cancelled; the thread of a sync one cannot be stopped and is abandoned.
-    max_attempts: number of attempts in all, if idempotent.
+    max_attempts: number of attempts in all, if idempotent or `reconcile` found out that an attempt had no effect.
+    reconcile: a function that finds out whether a call took effect, and has no effect itself. It is asked when a worker vanished in
+    a call that must not be repeated, or when the tool was stopped in the middle. It takes the `ToolContext` first, whose
+    `idempotency_key` is the call's, and arguments of the tool by their names. It returns a `Reconciled`.
+    reconcile_timeout_s: limit of one call of `reconcile`.
 
     The worker checks the declaration when it describes the tool, so that one faulty tool does not disable the other tools and
     agents of its module.
@@ -258,6 +300,8 @@ def tool(
             timeout_s=timeout_s,
             max_attempts=max_attempts,
             version=version,
+            reconcile=reconcile,
+            reconcile_timeout_s=reconcile_timeout_s,
         )
 
     return decorate(name) if callable(name) else decorate

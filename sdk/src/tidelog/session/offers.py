@@ -52,7 +52,7 @@ class SlotsTold:
 
     def work_came(self, kind: str) -> None:
         """The server has sent work, and counts one free slot less."""
-        taken = Slots(kind == "agent", kind == "tool")
+        taken = Slots(kind == "agent", kind in ("tool", "reconcile"))
         self._known = self._known.less(taken)
         if self.counted is not None:
             self.counted = self.counted.less(taken)
@@ -119,6 +119,8 @@ def _written(kind: Kind, definition: AgentDefinition | ToolDefinition) -> _Writt
     name = definition.name.encode(errors="replace").decode()
     try:
         plain = definition.model_dump(exclude_none=kind == "agent")
+        if plain.get("reconcile_timeout_s", 0) is None:
+            del plain["reconcile_timeout_s"]
         return _Written(kind, name, plain, len(encode(plain)), "")
     except (TypeError, ValueError, RecursionError) as error:
         return _Written(kind, name, {}, 0, f"the definition cannot be written as JSON: {text_of(error, 500)}")

@@ -1,8 +1,12 @@
-"""Runs a tool, whose attempt the server has recorded before it sent the work: call within the time-out, report."""
+"""Runs a tool, whose attempt the server has recorded before it sent the work: call within the time-out, report.
+
+Also asks a tool's `reconcile` function about a call whose effect is in doubt.
+"""
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,13 @@ from tidelog.crews import CREW, Crew
 from tidelog.errors import InvalidRequestError, PermanentError, TransientError
 from tidelog.failures import ErrorReport, report_error, tool_failure
 from tidelog.logs import log, log_failure
+from tidelog.reconciling import Reconciled
 from tidelog.tools import Tool, ToolContext
 from tidelog.work_log import WORK_LOG, Log
 from tidelog.worker.leases import Loss
 from tidelog.worker.outcomes import Outcome, outcome_of
 from tidelog.worker.pieces import Piece
-from tidelog.worker.protocol import ToolWork, WorkerApi
+from tidelog.worker.protocol import ReconcileWork, ToolWork, WorkerApi
 from tidelog.worker.slots import Slot
 
 logger = logging.getLogger(__name__)
@@ -31,6 +36,14 @@ class ToolTimeoutError(TransientError):
 
 class ToolCancelledError(PermanentError):
     """The call was cancelled while the tool ran: its agent run, its run or its time is over."""
+
+
+class ReconcileTimeoutError(TransientError):
+    """The `reconcile` function did not answer within its `reconcile_timeout_s`."""
+
+
+IN_THE_MIDDLE = (ToolTimeoutError, ToolCancelledError)
+"""Errors of a tool that was stopped: it may have had its effect all the same."""
 
 
 class ToolRunner:
@@ -56,6 +69,8 @@ class ToolRunner:
             "tool": claim.tool,
             "attempt": claim.attempt,
         }
+        if isinstance(claim, ReconcileWork):
+            return await self._reconcile(piece, claim, crew, fields)
         if piece.cancelled.done():  # while it waited for a slot
             error = ToolCancelledError("the call was cancelled before the tool was called")
             await self._fail(piece, tool_failure(error), error, fields)
@@ -66,7 +81,8 @@ class ToolRunner:
             log(logger, logging.INFO, "tool_let_go", reason=piece.lease.lost.result(), **fields)
             return piece.lease.lost.result()
         if outcome.error is not None:
-            await self._fail(piece, tool_failure(outcome.error), outcome.error, fields)
+            effect = "unknown" if isinstance(outcome.error, IN_THE_MIDDLE) else None
+            await self._fail(piece, tool_failure(outcome.error), outcome.error, fields, effect)
             return None
         try:
             await self._api.complete(piece.ticket, outcome.result)
@@ -101,19 +117,60 @@ class ToolRunner:
             return outcome_of(task, crew, ToolCancelledError("the call was cancelled, and so was the tool"))
         return outcome_of(task, crew, asyncio.CancelledError("the tool cancelled itself"))
 
+    async def _reconcile(self, piece: Piece, claim: ReconcileWork, crew: Crew, fields: Mapping[str, Any]) -> Loss | None:
+        """Asks the `reconcile` function. A cancelled call is asked about all the same: somebody wants to know what became of it."""
+        tool = self._tools[claim.tool]
+        log(logger, logging.INFO, "reconcile_started", **fields)
+        timeout_s = tool.reconcile_timeout_s if claim.timeout_s is None else claim.timeout_s
+        task = asyncio.create_task(self._ask(tool, piece, claim, crew), name=f"reconcile {claim.tool} {claim.work}")
+        crew.add_task(task)
+        try:
+            ends: set[asyncio.Future[Any]] = {task, crew.exited, piece.lease.lost}
+            await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await stop_task(task)
+        if piece.lease.lost.done():
+            return piece.lease.lost.result()
+        late = ReconcileTimeoutError(f"the reconcile function gave no answer within {timeout_s} s")
+        outcome = outcome_of(task, crew, late)
+        answer = outcome.result
+        if outcome.error is None and isinstance(answer, Reconciled):
+            try:
+                await self._api.reconciled(piece.ticket, answer)
+            except InvalidRequestError as refusal:
+                await self._fail(piece, report_error(refusal, "permanent"), refusal, fields)
+                return None
+            log(logger, logging.INFO, "reconciled", outcome=answer.outcome, **fields)
+            return None
+        error = outcome.error or late
+        await self._fail(piece, tool_failure(error), error, fields, event="reconcile_failed")
+        return None
+
+    async def _ask(self, tool: Tool[..., Any], piece: Piece, claim: ReconcileWork, crew: Crew) -> Any:
+        with self._context(piece, claim, crew) as context:
+            return await tool.ask(claim.arguments, context)
+
     async def _call(self, tool: Tool[..., Any], piece: Piece, claim: ToolWork, crew: Crew) -> JsonValue:
+        with self._context(piece, claim, crew) as context:
+            return await tool.invoke(claim.arguments, context)
+
+    @contextmanager
+    def _context(self, piece: Piece, claim: ToolWork, crew: Crew) -> Iterator[ToolContext]:
+        """The context of user code that the present task calls."""
         work_log = self._api.log_of(piece.ticket)
         CREW.set(crew)
         WORK_LOG.set(work_log)
         ensure()
         log = Log(work_log, {"run_id": claim.run, "invocation_id": claim.work, "tool": claim.tool, "attempt": claim.attempt})
         with keep_process():
-            context = ToolContext(self._workspace, str(claim.work), claim.attempt, log, piece.told, claim.on_behalf_of)
             try:
-                return await tool.invoke(claim.arguments, context)
+                yield ToolContext(self._workspace, str(claim.work), claim.attempt, log, piece.told, claim.on_behalf_of)
             finally:
                 work_log.end()
 
-    async def _fail(self, piece: Piece, report: ErrorReport, error: BaseException, fields: Mapping[str, Any]) -> None:
-        await self._api.fail(piece.ticket, report)
-        log_failure(logger, "tool_failed", error, kind=report.kind, **fields)
+    async def _fail(
+        self, piece: Piece, report: ErrorReport, error: BaseException, fields: Mapping[str, Any], effect: str | None = None,
+        event: str = "tool_failed",
+    ) -> None:  # fmt: skip
+        await self._api.fail(piece.ticket, report, effect)
+        log_failure(logger, event, error, kind=report.kind, **fields)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -13,7 +14,7 @@ from tidelog.crews import Crew
 class Outcome:
     """The result, or the error instead of a result."""
 
-    result: JsonValue = None
+    result: Any = None
     error: BaseException | None = None
 
 

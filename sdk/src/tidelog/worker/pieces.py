@@ -8,10 +8,13 @@ from uuid import UUID
 
 from tidelog.journal import JournalUpdate
 from tidelog.worker.leases import Lease
-from tidelog.worker.protocol import AgentWork, Ticket, ToolWork, parsed
+from tidelog.worker.protocol import AgentWork, ReconcileWork, Ticket, ToolWork, parsed
 
 Kind = Literal["agent", "tool"]
-MODELS: dict[Kind, type[AgentWork] | type[ToolWork]] = {"agent": AgentWork, "tool": ToolWork}
+MODELS: dict[str, tuple[Kind, type[AgentWork] | type[ToolWork]]] = {
+    "agent": ("agent", AgentWork), "tool": ("tool", ToolWork), "reconcile": ("tool", ReconcileWork),
+}  # fmt: skip
+"""Kind of work as the server says it → who does it, and how it is read."""
 
 
 class Piece:
@@ -37,7 +40,8 @@ class Piece:
         kind = message.get("kind")
         if kind not in MODELS:
             raise ValueError(f"work of the kind {kind!r:.50}")
-        return cls(kind, ticket_of(message), parsed(MODELS[kind], message))
+        of, model = MODELS[kind]
+        return cls(of, ticket_of(message), parsed(model, message))
 
     @property
     def pool(self) -> str:

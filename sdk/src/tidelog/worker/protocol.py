@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from tidelog.errors import ConflictError, InvalidRequestError, TidelogAPIError, TidelogConnectionError
 from tidelog.failures import ErrorReport
 from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
+from tidelog.reconciling import Reconciled
 from tidelog.retries import RetryPolicy
 from tidelog.session import Session
 from tidelog.session.session import PATIENCE_S
@@ -74,6 +75,10 @@ class ToolWork(_Read):
     on_behalf_of: str | None = None
 
 
+class ReconcileWork(ToolWork):
+    """A claimed invocation whose effect is in doubt. `timeout_s`: the limit of the `reconcile` function."""
+
+
 class _CallAnswer(_Read):
     invocation_id: UUID
 
@@ -133,13 +138,20 @@ class WorkerApi:
     async def complete(self, ticket: Ticket, result: JsonValue, unused_keys: Sequence[str] = ()) -> None:
         await self._report("complete", ticket, {"result": result, **({"unused_keys": list(unused_keys)} if unused_keys else {})})
 
-    async def fail(self, ticket: Ticket, error: ErrorReport) -> bool:
-        """Whether the work is tried again. A server that refuses the report as a whole gets its core: work that has failed must not
-        be executed again because of its report."""
+    async def reconciled(self, ticket: Ticket, answer: Reconciled) -> None:
+        await self._report("reconciled", ticket, {"outcome": answer.outcome, "result": answer.result})
+
+    async def fail(self, ticket: Ticket, error: ErrorReport, effect: str | None = None) -> bool:
+        """Whether the work is tried again. `effect`: `unknown` for a call that may have had its effect all the same.
+
+        A server that refuses the report as a whole gets its core: work that has failed must not be executed again because of its
+        report.
+        """
+        more = {} if effect is None else {"effect": effect}
         try:
-            answer = await self._report("fail", ticket, {"error": error.model_dump(exclude_defaults=True)})
+            answer = await self._report("fail", ticket, {"error": error.model_dump(exclude_defaults=True), **more})
         except InvalidRequestError:
-            answer = await self._report("fail", ticket, {"error": error.core().model_dump(exclude_defaults=True)})
+            answer = await self._report("fail", ticket, {"error": error.core().model_dump(exclude_defaults=True), **more})
         return answer.get("retry") is True
 
     async def give_back(self, ticket: Ticket, reason: str) -> None:

@@ -1,0 +1,107 @@
+"""What sagas, timers, workers and people may ask of an invocation."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from domain.failures import Failure, LapseReason, Retry
+from domain.invocations.events import Found
+from domain.kernel import Command, Json, Name, Priority, ShortText
+
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"^[^\x00]+$")]
+"""Why a person did something, in the person's own words."""
+
+
+class RequestInvocation(Command):
+    invocation_id: UUID
+    run_id: UUID
+    agent_run_id: UUID
+    key: str
+    tool: Name
+    arguments: dict[str, Json] = {}
+    idempotent: bool
+    timeout_s: float
+    retry: Retry
+    priority: Priority = "normal"
+    on_behalf_of: str | None = None
+    reconcile_timeout_s: float | None = None
+
+
+class ClaimInvocation(Command):
+    invocation_id: UUID
+    worker_id: ShortText
+    dispatch: int = Field(ge=1)
+    session_id: UUID | None = None
+
+
+class LapseAttempt(Command):
+    """Takes the invocation away from the session that claimed it."""
+
+    invocation_id: UUID
+    attempt: int
+    reason: LapseReason
+
+
+class CompleteInvocation(Command):
+    invocation_id: UUID
+    attempt: int
+    result: Json = None
+
+
+class FailInvocation(Command):
+    """The attempt failed: of the tool, or of its `reconcile` function."""
+
+    invocation_id: UUID
+    attempt: int
+    error: Failure
+    effect: Literal["unknown"] | None = None
+    """`unknown`: the tool was stopped in the middle, so it may have had its effect all the same."""
+
+
+class ReconcileInvocation(Command):
+    """The answer of the tool's `reconcile` function."""
+
+    invocation_id: UUID
+    attempt: int
+    outcome: Found
+    result: Json = None
+
+
+class GiveUpReconcile(Command):
+    """The time of the `reconcile` function is over."""
+
+    invocation_id: UUID
+    attempt: int
+    """The attempt whose effect is in doubt."""
+
+
+class ResolveInvocation(Command):
+    """A person says what became of an ambiguous invocation: that it had no effect, or an error, or else the result."""
+
+    invocation_id: UUID
+    result: Json = None
+    error: Failure | None = None
+    not_happened: bool = False
+    attempt: int | None = None
+    """The attempt that the person speaks of. None: the newest."""
+    by: str
+    reason: Reason
+    evidence: Json = None
+    on_behalf_of: str | None = None
+
+
+class RequeueInvocation(Command):
+    invocation_id: UUID
+    dispatch: int
+
+
+class CancelInvocation(Command):
+    invocation_id: UUID
+    reason: ShortText | None = None
+
+
+InvocationCommand = (
+    RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | ReconcileInvocation | GiveUpReconcile
+    | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt
+)  # fmt: skip

@@ -1,0 +1,195 @@
+"""What happens to an invocation."""
+
+from typing import Literal
+from uuid import UUID
+
+from domain.failures import Failure, Retry
+from domain.kernel import Event, Json, Priority
+
+Found = Literal["succeeded", "not_happened", "unknown"]
+"""What a `reconcile` function found out about an effect."""
+
+
+class InvocationRequested(Event):
+    TOPIC = "invocation.requested"
+    run_id: UUID
+    agent_run_id: UUID
+    key: str
+    tool: str
+    arguments: dict[str, Json]
+    idempotent: bool
+    timeout_s: float
+    retry: Retry
+    priority: Priority = "normal"
+    """The priority of the run."""
+    on_behalf_of: str | None = None
+    """For whom the call is: the metadata of all that comes of the call has it, too. None: for nobody."""
+    reconcile_timeout_s: float | None = None
+    """The limit of one call of the tool's `reconcile` function. None: the tool has no such function."""
+
+
+class AttemptStarted(Event):
+    """Appended before the tool is called."""
+
+    TOPIC = "invocation.attempt_started"
+    attempt: int
+    worker_id: str
+    dispatch: int
+    session_id: UUID | None = None
+    """The session that holds the lease. None: the queue of the work keeps the lease."""
+
+
+class InvocationRetryScheduled(Event):
+    TOPIC = "invocation.retry_scheduled"
+    attempt: int
+    error: Failure
+    delay_s: float
+    dispatch: int
+
+
+class InvocationRequeued(Event):
+    TOPIC = "invocation.requeued"
+    run_id: UUID
+    tool: str
+    dispatch: int
+    lapsed: int | None = None
+    """The attempt whose claim lapsed. None: the delay of a retry is over."""
+    reason: str | None = None
+    """Why the claim lapsed; `not_happened`: somebody found out that the attempt before had no effect."""
+    priority: Priority = "normal"
+    """The priority of the run."""
+
+
+class InvocationSucceeded(Event):
+    TOPIC = "invocation.succeeded"
+    agent_run_id: UUID
+    key: str
+    attempt: int
+    result: Json = None
+
+
+class InvocationFailed(Event):
+    TOPIC = "invocation.failed"
+    agent_run_id: UUID
+    key: str
+    attempt: int
+    error: Failure
+
+
+class InvocationBecameAmbiguous(Event):
+    """The worker vanished after the intent was recorded. A person must say whether the effect happened, unless the worker comes
+    back and reports the outcome first."""
+
+    TOPIC = "invocation.became_ambiguous"
+    attempt: int
+    worker_id: str
+    reason: str | None = None
+    """Why the tool's `reconcile` function did not clear it up. None: the tool has no such function."""
+
+
+class InvocationResolved(Event):
+    """A person said what became of an ambiguous invocation."""
+
+    TOPIC = "invocation.resolved"
+    agent_run_id: UUID
+    key: str
+    attempt: int
+    outcome: Literal["succeeded", "failed"]
+    result: Json = None
+    error: Failure | None = None
+    by: str
+    """The actor of the person's key."""
+    reason: str
+    evidence: Json = None
+    on_behalf_of: str | None = None
+    """For whom the actor asked."""
+
+
+class InvocationCancelRequested(Event):
+    """The invocation was cancelled while an attempt was under way, or while the outcome of the last attempt was unknown."""
+
+    TOPIC = "invocation.cancel_requested"
+    attempt: int
+    reason: str | None = None
+
+
+class InvocationCancelled(Event):
+    TOPIC = "invocation.cancelled"
+    reason: str | None = None
+    effect: Literal["unknown"] | None = None
+    """`unknown`: the worker of the last attempt vanished. None: no attempt was under way, or the last one had no effect."""
+
+
+class InvocationNotHappened(Event):
+    """A person said that an ambiguous invocation had no effect, so the tool may be called again."""
+
+    TOPIC = "invocation.not_happened"
+    attempt: int
+    """The attempt that was in doubt."""
+    by: str
+    """The actor of the person's key."""
+    reason: str
+    evidence: Json = None
+    on_behalf_of: str | None = None
+    """For whom the actor asked."""
+
+
+class InvocationReconcileRequested(Event):
+    """Nobody knows whether the attempt had its effect: a worker with the tool is to ask the tool's `reconcile` function."""
+
+    TOPIC = "invocation.reconcile_requested"
+    run_id: UUID
+    tool: str
+    attempt: int
+    """The attempt whose effect is in doubt."""
+    worker_id: str
+    """The worker of that attempt."""
+    dispatch: int
+    reason: str
+    """Why somebody is asked: `lost` or `left` (the worker of the attempt vanished), `reported` (the worker itself does not know);
+    for a further request also `unsent`, and `retry` after a failure of the function."""
+    lapsed: int | None = None
+    """The attempt whose claim lapsed. None: none did."""
+    error: Failure | None = None
+    """What the worker of the attempt reported, if it did."""
+    give_up_s: float | None = None
+    """Seconds after which a person is asked instead. None: it is a further request, and the time of the first one counts."""
+    priority: Priority = "normal"
+    """The priority of the run."""
+
+
+class InvocationReconcileStarted(Event):
+    """A worker asks the tool's `reconcile` function. It takes a number as an attempt does, so that its reports are told apart."""
+
+    TOPIC = "invocation.reconcile_started"
+    attempt: int
+    worker_id: str
+    dispatch: int
+    session_id: UUID | None = None
+
+
+class InvocationReconcileFailed(Event):
+    """The `reconcile` function failed. It has no effect, so it is asked again if the failure may pass."""
+
+    TOPIC = "invocation.reconcile_failed"
+    attempt: int
+    error: Failure
+    delay_s: float | None = None
+    """Seconds until it is asked again. None: it is not asked again."""
+    dispatch: int | None = None
+
+
+class InvocationReconciled(Event):
+    """The tool's `reconcile` function has answered. What follows is the next event."""
+
+    TOPIC = "invocation.reconciled"
+    attempt: int
+    outcome: Found
+
+
+InvocationEvent = (
+    InvocationRequested | AttemptStarted | InvocationRetryScheduled | InvocationRequeued | InvocationSucceeded
+    | InvocationFailed | InvocationBecameAmbiguous | InvocationResolved | InvocationNotHappened | InvocationCancelRequested
+    | InvocationCancelled | InvocationReconcileRequested | InvocationReconcileStarted | InvocationReconcileFailed
+    | InvocationReconciled
+)  # fmt: skip

@@ -1,0 +1,145 @@
+"""Asking the tool's `reconcile` function whether an effect happened, and what its answer brings about.
+
+The function has no effect of its own. So it may be asked as often as it takes, by any worker that has it: one that vanished is
+asked anew, one that failed is asked again after a while, and after `PATIENCE_S` a person is asked instead.
+"""
+
+from domain.errors import StaleAttempt, WorkOver
+from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, LapseReason, Retry, backoff_s
+from domain.invocations.commands import FailInvocation, GiveUpReconcile, ReconcileInvocation
+from domain.invocations.events import (
+    InvocationBecameAmbiguous,
+    InvocationCancelled,
+    InvocationFailed,
+    InvocationReconciled,
+    InvocationReconcileFailed,
+    InvocationReconcileRequested,
+    InvocationRequested,
+    InvocationRequeued,
+    InvocationRetryScheduled,
+    InvocationSucceeded,
+)
+from domain.invocations.state import RECONCILING, TERMINAL, Invocation
+from domain.kernel import Event, Json
+
+PATIENCE_S = 600.0
+"""Seconds after which a person is asked. So long may a worker with the function be away, or the function fail."""
+RETRY = Retry(max_attempts=10, initial_s=1.0, max_s=60.0)
+"""Of the function, where its failure may pass."""
+
+
+def can_tell(invocation: Invocation, requested: InvocationRequested) -> bool:
+    """Whether the tool's `reconcile` function is to be asked about an effect in doubt.
+
+    A call that may be repeated is repeated instead, unless it was cancelled.
+    """
+    return requested.reconcile_timeout_s is not None and (not requested.idempotent or invocation.cancel_request is not None)
+
+
+def ask(
+    invocation: Invocation,
+    requested: InvocationRequested,
+    reason: str,
+    *,
+    lapsed: int | None = None,
+    error: Failure | None = None,
+    again: bool = False,
+) -> InvocationReconcileRequested:
+    """`again`: it is not the first request about this effect."""
+    return InvocationReconcileRequested(
+        run_id=requested.run_id,
+        tool=requested.tool,
+        attempt=invocation.called,
+        worker_id=invocation.called_by or "",
+        dispatch=invocation.dispatch + 1,
+        reason=reason,
+        lapsed=lapsed,
+        error=error,
+        give_up_s=None if again else PATIENCE_S,
+        priority=requested.priority,
+    )
+
+
+def vanished(invocation: Invocation, requested: InvocationRequested, attempt: int, reason: LapseReason) -> Event:
+    """What follows when a worker vanished while it asked."""
+    if reason == "lost" and invocation.lost_reconciles >= MAX_LOST_CLAIMS:
+        return nobody_knows(invocation, requested, f"{MAX_LOST_CLAIMS} workers in a row vanished while they asked")
+    return ask(invocation, requested, reason, lapsed=attempt, again=True)
+
+
+def fail(invocation: Invocation, requested: InvocationRequested, command: FailInvocation) -> list[Event]:
+    """The function failed."""
+    if invocation.status not in RECONCILING:  # a person is asked already
+        return []
+    error, failures = command.error, invocation.reconcile_failures + 1
+    if error.kind in RETRYABLE and failures < RETRY.max_attempts:
+        delay = backoff_s(RETRY, command.invocation_id, failures, error)
+        return [InvocationReconcileFailed(attempt=command.attempt, error=error, delay_s=delay, dispatch=invocation.dispatch + 1)]
+    failed = InvocationReconcileFailed(attempt=command.attempt, error=error)
+    return [failed, nobody_knows(invocation, requested, f"the reconcile function failed: {error.message}"[:500])]
+
+
+def give_up(invocation: Invocation, requested: InvocationRequested, command: GiveUpReconcile) -> list[Event]:
+    """Nothing, if the effect is not in doubt any more, or another attempt's is."""
+    if invocation.status not in RECONCILING or command.attempt != invocation.called:
+        return []
+    return [nobody_knows(invocation, requested, f"the reconcile function gave no answer within {PATIENCE_S:.0f} s")]
+
+
+def answer(invocation: Invocation, requested: InvocationRequested, command: ReconcileInvocation) -> list[Event]:
+    """The function has answered. The answer still counts while a person is asked who has not spoken."""
+    if invocation.status in TERMINAL:
+        raise WorkOver(f"the invocation is {invocation.status}")
+    if command.attempt == invocation.called or not invocation.may_be_reported(command.attempt):
+        raise StaleAttempt(f"attempt {command.attempt} does not ask about the effect; {invocation.attempt} is the newest attempt")
+    reconciled = InvocationReconciled(attempt=command.attempt, outcome=command.outcome)
+    if command.outcome == "succeeded":
+        return [reconciled, succeeded(invocation, requested, command.result)]
+    if command.outcome == "not_happened":
+        return [reconciled, had_no_effect(invocation, requested, command)]
+    if invocation.status == "ambiguous":
+        return []
+    return [reconciled, nobody_knows(invocation, requested, "the reconcile function does not know")]
+
+
+def succeeded(invocation: Invocation, requested: InvocationRequested, result: Json) -> InvocationSucceeded:
+    return InvocationSucceeded(agent_run_id=requested.agent_run_id, key=requested.key, attempt=invocation.called, result=result)
+
+
+def had_no_effect(invocation: Invocation, requested: InvocationRequested, command: ReconcileInvocation) -> Event:
+    """The tool may be called again, as after a failure: within its attempts, and never after a cancel."""
+    if invocation.cancel_request is not None:
+        return InvocationCancelled(reason=invocation.cancel_request.reason)
+    error = invocation.doubt
+    if error is not None:
+        if error.kind in RETRYABLE and invocation.failures + 1 < requested.retry.max_attempts:
+            delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
+            return InvocationRetryScheduled(attempt=invocation.called, error=error, delay_s=delay, dispatch=invocation.dispatch + 1)
+        return failed(invocation, requested, error)
+    if invocation.lost_claims >= MAX_LOST_CLAIMS:
+        return failed(invocation, requested, workers_lost())
+    return requeued(requested, invocation.dispatch + 1, reason="not_happened")
+
+
+def nobody_knows(invocation: Invocation, requested: InvocationRequested, reason: str | None) -> Event:
+    """The end of an attempt with an unknown effect that is not repeated: a person must say what became of it, or, where a
+    second effect would do no harm and nobody waits for the call, it is over."""
+    if requested.idempotent and invocation.cancel_request is not None:
+        return InvocationCancelled(reason=invocation.cancel_request.reason, effect="unknown")
+    return InvocationBecameAmbiguous(attempt=invocation.called, worker_id=invocation.called_by or "", reason=reason)
+
+
+def workers_lost() -> Failure:
+    why = f"{MAX_LOST_CLAIMS} workers in a row vanished while they ran this tool"
+    return Failure(type="WorkersLost", message=why, kind="lost")
+
+
+def failed(invocation: Invocation, requested: InvocationRequested, error: Failure) -> InvocationFailed:
+    return InvocationFailed(agent_run_id=requested.agent_run_id, key=requested.key, attempt=invocation.called, error=error)
+
+
+def requeued(
+    requested: InvocationRequested, dispatch: int, *, lapsed: int | None = None, reason: str | None = None
+) -> InvocationRequeued:
+    run_id, tool, priority = requested.run_id, requested.tool, requested.priority
+    return InvocationRequeued(run_id=run_id, tool=tool, dispatch=dispatch, lapsed=lapsed, reason=reason, priority=priority)

@@ -1,0 +1,240 @@
+"""What each command brings about: the intent before the effect, retries, and what becomes of an effect in doubt.
+
+A cancelled call is never tried again. The outcome of an attempt that was under way is recorded when it arrives, also when the call
+has become ambiguous meanwhile and no person has resolved it.
+"""
+
+import json
+from typing import assert_never
+from uuid import UUID
+
+from domain.errors import AlreadyResolved, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
+from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s
+from domain.invocations import reconciling
+from domain.invocations.commands import (
+    CancelInvocation,
+    ClaimInvocation,
+    CompleteInvocation,
+    FailInvocation,
+    GiveUpReconcile,
+    InvocationCommand,
+    LapseAttempt,
+    ReconcileInvocation,
+    RequestInvocation,
+    RequeueInvocation,
+    ResolveInvocation,
+)
+from domain.invocations.events import (
+    AttemptStarted,
+    InvocationCancelled,
+    InvocationCancelRequested,
+    InvocationNotHappened,
+    InvocationReconcileFailed,
+    InvocationReconcileRequested,
+    InvocationReconcileStarted,
+    InvocationRequested,
+    InvocationResolved,
+    InvocationRetryScheduled,
+)
+from domain.invocations.reconciling import failed, nobody_knows, requeued, succeeded, workers_lost
+from domain.invocations.state import HELD, IN_DOUBT, RECONCILING, TERMINAL, Invocation, evolve
+from domain.kernel import Decider, Event, Scheduled, same_json
+
+
+def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
+    if isinstance(command, RequestInvocation):
+        if invocation.requested is not None:
+            first = invocation.requested
+            if command.tool != first.tool or not same_json(command.arguments, first.arguments):
+                raise RepeatedDifferently(f"key '{first.key}' called '{first.tool}' before, with other arguments", pointer="/key")
+            return []
+        return [
+            InvocationRequested(
+                **command.model_dump(exclude={"invocation_id", "arguments", "retry"}),
+                arguments=command.arguments,
+                retry=command.retry,
+            )
+        ]
+    requested = invocation.requested
+    if requested is None:
+        raise NotFound(f"there is no invocation {command.invocation_id}")
+    match command:
+        case ClaimInvocation():
+            return [_claim(invocation, requested, command)]
+        case LapseAttempt():
+            return _lapse(invocation, requested, command)
+        case CompleteInvocation() | FailInvocation():
+            return _report(invocation, requested, command)
+        case ReconcileInvocation():
+            return reconciling.answer(invocation, requested, command)
+        case GiveUpReconcile():
+            return reconciling.give_up(invocation, requested, command)
+        case ResolveInvocation():
+            return _resolve(invocation, requested, command)
+        case RequeueInvocation():
+            return _requeue(invocation, requested, command)
+        case CancelInvocation():
+            if invocation.status in ("requested", "waiting"):
+                return [InvocationCancelled(reason=command.reason)]
+            if invocation.status in TERMINAL or invocation.cancel_request is not None:
+                return []
+            return [InvocationCancelRequested(attempt=invocation.attempt, reason=command.reason)]
+        case _:
+            assert_never(command)
+
+
+def _claim(invocation: Invocation, requested: InvocationRequested, command: ClaimInvocation) -> Event:
+    if invocation.status in TERMINAL or invocation.status == "ambiguous":
+        raise WorkOver(f"the invocation is {invocation.status}")
+    if invocation.status in ("waiting", "asking_later") or command.dispatch != invocation.dispatch:
+        raise WorkOver(f"dispatch {command.dispatch} is over; {invocation.dispatch} is the newest")
+    if invocation.status in HELD:
+        if invocation.session_id is not None:
+            raise WorkOver(f"dispatch {command.dispatch} is claimed by a session, as attempt {invocation.attempt}")
+        # The queue delivered the work again, so the worker of the open attempt has vanished.
+        if invocation.status == "started" and (end := _end_of_lost(invocation, requested, "lost")) is not None:
+            return end
+    begins = InvocationReconcileStarted if invocation.status in RECONCILING else AttemptStarted
+    attempt = invocation.attempt + 1
+    return begins(attempt=attempt, worker_id=command.worker_id, dispatch=command.dispatch, session_id=command.session_id)
+
+
+def _end_of_lost(invocation: Invocation, requested: InvocationRequested, reason: str, lapsed: int | None = None) -> Event | None:
+    """What becomes of an invocation whose worker vanished in an attempt, with an unknown outcome. None: it is tried again."""
+    if reconciling.can_tell(invocation, requested):
+        return reconciling.ask(invocation, requested, reason, lapsed=lapsed)
+    if not requested.idempotent or invocation.cancel_request is not None:
+        return nobody_knows(invocation, requested, None)
+    if invocation.lost_claims >= MAX_LOST_CLAIMS:
+        return failed(invocation, requested, workers_lost())
+    return None
+
+
+def _lapse(invocation: Invocation, requested: InvocationRequested, command: LapseAttempt) -> list[Event]:
+    """Nothing, for an attempt that no session began, that has ended, or after which the invocation was claimed again."""
+    if invocation.status not in HELD or command.attempt != invocation.attempt or invocation.session_id is None:
+        return []
+    if invocation.status == "asking":
+        return [reconciling.vanished(invocation, requested, command.attempt, command.reason)]
+    if command.reason == "unsent":  # the tool was never called: not even a call that must not be repeated is in doubt
+        if invocation.cancel_request is not None:
+            return [InvocationCancelled(reason=invocation.cancel_request.reason)]
+    elif (end := _end_of_lost(invocation, requested, command.reason, command.attempt)) is not None:
+        return [end]
+    return [requeued(requested, invocation.dispatch + 1, lapsed=command.attempt, reason=command.reason)]
+
+
+def _requeue(invocation: Invocation, requested: InvocationRequested, command: RequeueInvocation) -> list[Event]:
+    if command.dispatch != invocation.dispatch + 1:
+        return []
+    if invocation.status == "waiting":
+        return [requeued(requested, command.dispatch)]
+    if invocation.status == "asking_later":
+        return [reconciling.ask(invocation, requested, "retry", again=True)]
+    return []
+
+
+def _report(invocation: Invocation, requested: InvocationRequested, command: CompleteInvocation | FailInvocation) -> list[Event]:
+    if invocation.status in TERMINAL:
+        raise WorkOver(f"the invocation is {invocation.status}")
+    if not invocation.may_be_reported(command.attempt):
+        raise StaleAttempt(f"attempt {command.attempt} lost its lease; {invocation.attempt} is the newest")
+    if command.attempt != invocation.called:
+        if isinstance(command, FailInvocation):
+            return reconciling.fail(invocation, requested, command)
+        raise InvalidState(f"attempt {command.attempt} asks whether the effect happened: it has an answer, not a result")
+    if isinstance(command, CompleteInvocation):
+        return [succeeded(invocation, requested, command.result)]
+    error = command.error
+    if command.effect == "unknown" and reconciling.can_tell(invocation, requested):
+        if invocation.status in IN_DOUBT:  # the worker knows no more than before
+            return []
+        return [reconciling.ask(invocation, requested, "reported", error=error)]
+    if _may_be_tried_again(invocation, requested, error):
+        delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
+        dispatch = invocation.dispatch + 1
+        return [InvocationRetryScheduled(attempt=command.attempt, error=error, delay_s=delay, dispatch=dispatch)]
+    return [failed(invocation, requested, error)]
+
+
+def _may_be_tried_again(invocation: Invocation, requested: InvocationRequested, error: Failure) -> bool:
+    if invocation.cancel_request is not None or not requested.idempotent:
+        return False
+    return error.kind in RETRYABLE and invocation.failures + 1 < requested.retry.max_attempts
+
+
+def _resolve(invocation: Invocation, requested: InvocationRequested, command: ResolveInvocation) -> list[Event]:
+    if command.not_happened:
+        return _not_happened(invocation, requested, command)
+    resolution = InvocationResolved(
+        agent_run_id=requested.agent_run_id,
+        key=requested.key,
+        attempt=invocation.called,
+        outcome="succeeded" if command.error is None else "failed",
+        result=command.result,
+        error=command.error,
+        by=command.by,
+        reason=command.reason,
+        evidence=command.evidence,
+        on_behalf_of=command.on_behalf_of,
+    )
+    first = invocation.resolved
+    if first is not None:
+        if _said(first) == _said(resolution):
+            return []
+        raise _resolved_before(first)
+    _must_be_in_doubt(invocation, command)
+    return [resolution]
+
+
+def _not_happened(invocation: Invocation, requested: InvocationRequested, command: ResolveInvocation) -> list[Event]:
+    """The tool may be called again, with the same idempotency key. A cancelled call is over instead."""
+    attempt = invocation.called if command.attempt is None else command.attempt
+    said = InvocationNotHappened(
+        attempt=attempt, by=command.by, reason=command.reason, evidence=command.evidence, on_behalf_of=command.on_behalf_of
+    )
+    before = invocation.not_happened
+    if before is not None and before.attempt == attempt:
+        if _said(before) == _said(said):
+            return []
+        raise AlreadyResolved(f"{before.by} said before that attempt {attempt} had no effect (reason: {before.reason})")
+    if invocation.resolved is not None:
+        raise _resolved_before(invocation.resolved)
+    _must_be_in_doubt(invocation, command)
+    if invocation.cancel_request is not None:
+        return [said, InvocationCancelled(reason=invocation.cancel_request.reason)]
+    return [said, requeued(requested, invocation.dispatch + 1, reason="not_happened")]
+
+
+def _must_be_in_doubt(invocation: Invocation, command: ResolveInvocation) -> None:
+    """Raises InvalidState if no attempt is in doubt, or another one than the person speaks of."""
+    if invocation.status not in IN_DOUBT:
+        raise InvalidState(f"the invocation is {invocation.status}; only an ambiguous one is resolved by hand")
+    if command.attempt not in (None, invocation.called):
+        raise InvalidState(f"attempt {invocation.called} is in doubt, not attempt {command.attempt}", pointer="/attempt")
+
+
+def _resolved_before(first: InvocationResolved) -> AlreadyResolved:
+    told = first.error.message if first.error is not None else json.dumps(first.result, ensure_ascii=False)
+    return AlreadyResolved(f"{first.by} said before that the call {first.outcome}: {told[:200]} (reason: {first.reason})")
+
+
+def _said(resolution: InvocationResolved | InvocationNotHappened) -> str:
+    """The content of a resolution, without its author: another person, or one for another, may say the same."""
+    return json.dumps(resolution.model_dump(mode="json", exclude={"by", "on_behalf_of"}), sort_keys=True)
+
+
+def scheduled_by(event: Event, invocation_id: UUID) -> Scheduled | None:
+    """The command that an event of an invocation schedules; None for events that schedule nothing."""
+    match event:
+        case InvocationRetryScheduled():
+            return Scheduled(event.delay_s, RequeueInvocation(invocation_id=invocation_id, dispatch=event.dispatch))
+        case InvocationReconcileFailed(delay_s=float() as delay_s, dispatch=int() as dispatch):
+            return Scheduled(delay_s, RequeueInvocation(invocation_id=invocation_id, dispatch=dispatch))
+        case InvocationReconcileRequested(give_up_s=float() as give_up_s):
+            return Scheduled(give_up_s, GiveUpReconcile(invocation_id=invocation_id, attempt=event.attempt))
+        case _:
+            return None
+
+
+DECIDER: Decider[Invocation] = Decider("invocations", Invocation, decide, evolve)

@@ -1,0 +1,153 @@
+"""The state of an invocation, and how each event changes it."""
+
+from dataclasses import dataclass
+from typing import Literal, assert_never
+from uuid import UUID
+
+from domain.failures import Failure
+from domain.invocations.events import (
+    AttemptStarted,
+    InvocationBecameAmbiguous,
+    InvocationCancelled,
+    InvocationCancelRequested,
+    InvocationEvent,
+    InvocationFailed,
+    InvocationNotHappened,
+    InvocationReconciled,
+    InvocationReconcileFailed,
+    InvocationReconcileRequested,
+    InvocationReconcileStarted,
+    InvocationRequested,
+    InvocationRequeued,
+    InvocationResolved,
+    InvocationRetryScheduled,
+    InvocationSucceeded,
+)
+from domain.kernel import Json, replace
+
+Status = Literal[
+    "absent", "requested", "started", "waiting", "succeeded", "failed", "ambiguous", "cancelled",
+    "reconciling", "asking", "asking_later",
+]  # fmt: skip
+"""`waiting`: between a failed attempt and the next. `ambiguous`: a worker vanished in an attempt that must not be repeated, and a
+person must say what became of it.
+
+`reconciling`: a worker is to ask the tool's `reconcile` function about the last attempt. `asking`: a worker does so.
+`asking_later`: the function failed, and is asked again after a while.
+"""
+
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+RECONCILING: frozenset[str] = frozenset({"reconciling", "asking", "asking_later"})
+HELD: frozenset[str] = frozenset({"started", "asking"})
+"""A worker has the work."""
+IN_DOUBT: frozenset[str] = RECONCILING | {"ambiguous"}
+"""The outcome of the last attempt is unknown. Its worker may still report it."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    status: Status = "absent"
+    requested: InvocationRequested | None = None
+    attempt: int = 0
+    """The number of the newest claim: of a call of the tool, or of its `reconcile` function."""
+    worker_id: str | None = None
+    session_id: UUID | None = None
+    """The session that made the newest claim."""
+    called: int = 0
+    """The number of the newest claim of the tool itself."""
+    called_by: str | None = None
+    """The worker of that claim."""
+    called_in: UUID | None = None
+    """The session of that claim."""
+    dispatch: int = 0
+    failures: int = 0
+    lost_claims: int = 0
+    reconcile_failures: int = 0
+    """In a row, since an effect came in doubt."""
+    lost_reconciles: int = 0
+    """Claims of the `reconcile` function in a row whose workers vanished."""
+    result: Json = None
+    error: Failure | None = None
+    doubt: Failure | None = None
+    """What the worker of an attempt reported whose effect is in doubt."""
+    resolved: InvocationResolved | None = None
+    not_happened: InvocationNotHappened | None = None
+    """What a person said last."""
+    cancel_request: InvocationCancelRequested | None = None
+
+    def session_of(self, attempt: int) -> UUID | None:
+        """The session of an attempt about which its worker may still report. None: there is none."""
+        if attempt == self.attempt:
+            return self.session_id
+        return self.called_in if attempt == self.called and self.status in IN_DOUBT else None
+
+    def may_be_reported(self, attempt: int) -> bool:
+        """Whether a report about an attempt, of the tool or of its `reconcile` function, still counts."""
+        if attempt == self.called:
+            return self.status == "started" or self.status in IN_DOUBT
+        return attempt == self.attempt and self.status in ("asking", "ambiguous")
+
+
+def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
+    match event:
+        case InvocationRequested():
+            return replace(invocation, status="requested", requested=event, dispatch=1)
+        case AttemptStarted():
+            return replace(
+                invocation,
+                status="started",
+                attempt=event.attempt,
+                worker_id=event.worker_id,
+                session_id=event.session_id,
+                called=event.attempt,
+                called_by=event.worker_id,
+                called_in=event.session_id,
+                lost_claims=invocation.lost_claims + 1,
+            )
+        case InvocationSucceeded():
+            return replace(invocation, status="succeeded", result=event.result)
+        case InvocationRetryScheduled():
+            return replace(invocation, status="waiting", failures=invocation.failures + 1, lost_claims=0)
+        case InvocationRequeued():
+            counts = event.reason in (None, "lost", "not_happened")
+            lost = invocation.lost_claims if counts else max(0, invocation.lost_claims - 1)
+            return replace(invocation, status="requested", dispatch=event.dispatch, lost_claims=lost)
+        case InvocationFailed():
+            return replace(invocation, status="failed", error=event.error)
+        case InvocationBecameAmbiguous():
+            return replace(invocation, status="ambiguous")
+        case InvocationResolved():
+            return replace(invocation, status=event.outcome, result=event.result, error=event.error, resolved=event)
+        case InvocationNotHappened():
+            return replace(invocation, not_happened=event, lost_claims=0)
+        case InvocationCancelRequested():
+            return replace(invocation, cancel_request=event)
+        case InvocationCancelled():
+            return replace(invocation, status="cancelled")
+        case InvocationReconcileRequested():
+            return _asked(invocation, event)
+        case InvocationReconcileStarted():
+            return replace(
+                invocation,
+                status="asking",
+                attempt=event.attempt,
+                worker_id=event.worker_id,
+                session_id=event.session_id,
+                lost_reconciles=invocation.lost_reconciles + 1,
+            )
+        case InvocationReconcileFailed():
+            failures = invocation.reconcile_failures + 1
+            return replace(invocation, status="asking_later", reconcile_failures=failures, lost_reconciles=0)
+        case InvocationReconciled():
+            return invocation
+        case _:
+            assert_never(event)
+
+
+def _asked(invocation: Invocation, event: InvocationReconcileRequested) -> Invocation:
+    if event.give_up_s is not None:
+        return replace(
+            invocation, status="reconciling", dispatch=event.dispatch, doubt=event.error, reconcile_failures=0, lost_reconciles=0
+        )
+    lost = invocation.lost_reconciles if event.reason in ("lost", "retry") else max(0, invocation.lost_reconciles - 1)
+    return replace(invocation, status="reconciling", dispatch=event.dispatch, lost_reconciles=lost)
