@@ -148,7 +148,7 @@ def _doubts(call: dict[str, Any]) -> dict[str, str]:
         told["not happened"] = f"said {phrases.who(said)} at {said['at']}: {said['reason']}"
     if asked:
         answer = asked["gave_up"] or asked["outcome"] or "no answer yet"
-        times = f"asked {asked['asked']} times, {asked['failures']} failures"
+        times = f"asked {asked['asked']} times" + (f", failed {asked['failures']} times" if asked["failures"] else "")
         told["reconcile"] = f"about attempt {asked['attempt']} ({asked['because']}), since {asked['since']}: {answer}; {times}"
         if asked["error"]:
             told["its failure"] = failures.headline(asked["error"])

@@ -25,6 +25,9 @@ STATES = {
     invocations.AttemptStarted: "running",
     invocations.InvocationRetryScheduled: "retrying",
     invocations.InvocationBecameAmbiguous: "ambiguous",
+    invocations.InvocationReconcileRequested: "waiting",
+    invocations.InvocationReconcileStarted: "running",
+    invocations.InvocationReconcileFailed: "retrying",
 }
 
 

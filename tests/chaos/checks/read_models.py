@@ -229,7 +229,7 @@ def _invocations(snapshot: Snapshot) -> dict[UUID, Row]:
                 status = "requested"
             case invocations.AttemptStarted(attempt=attempt):
                 row["attempt"], status = attempt, "running"
-            case invocations.InvocationRequeued(lapsed=int()):
+            case invocations.InvocationRequeued(lapsed=int()) | invocations.InvocationRequeued(reason=str()):
                 status = "requested"
             case invocations.InvocationResolved(outcome=outcome):
                 status = outcome
@@ -247,6 +247,7 @@ CALL_STATUS: dict[type[Any], str] = {
     invocations.InvocationSucceeded: "succeeded",
     invocations.InvocationFailed: "failed",
     invocations.InvocationBecameAmbiguous: "ambiguous",
+    invocations.InvocationReconcileRequested: "reconciling",
     invocations.InvocationCancelled: "cancelled",
 }
 
@@ -301,6 +302,13 @@ def _timers(snapshot: Snapshot, *, settled: bool) -> Iterator[Violation]:
             yield Violation("timer-fires", f"timer {timer_id}", f"gone without {row['command']} having had an effect: {row}")
 
 
+END_A_DOUBT: tuple[type[Any], ...] = (
+    invocations.InvocationReconciled, invocations.InvocationBecameAmbiguous, invocations.InvocationCancelled,
+    invocations.InvocationSucceeded, invocations.InvocationFailed, invocations.InvocationResolved,
+    invocations.InvocationNotHappened,
+)  # fmt: skip
+
+
 def _had_effect(stream: list[Fact], timer: Row) -> bool:
     """Whether the timer's command is done, or the stream has moved past the command."""
     after = int(timer["cause"].rpartition(":")[2])
@@ -308,6 +316,9 @@ def _had_effect(stream: list[Fact], timer: Row) -> bool:
         "TimeOutAgentRun": (agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled),
         "ResumeAgentRun": (agent_runs.AgentRunResumed,),
         "RequeueInvocation": (invocations.InvocationRequeued, invocations.InvocationCancelled),
-    }
+        "GiveUpReconcile": END_A_DOUBT,
+    }  # fmt: skip
     wanted = kinds[timer["command"]]
+    if any(fact.recorded.version == after and isinstance(fact.event, invocations.InvocationReconcileFailed) for fact in stream):
+        wanted = (invocations.InvocationReconcileRequested, *END_A_DOUBT)
     return any(isinstance(fact.event, wanted) for fact in stream if fact.recorded.version > after)

@@ -231,9 +231,19 @@ class _Invocation(_Stream):
     def _attempts(self, requested: invocations.InvocationRequested) -> Iterator[Violation]:
         attempt = lost = retries = unsent = 0
         of_sessions: dict[int, UUID] = {}
+        said_not = asked = called = 0
         for event in self.events:
-            if isinstance(event, invocations.AttemptStarted):
+            if isinstance(event, invocations.InvocationReconcileStarted):
+                attempt, asked = attempt + 1, asked + 1
+                if event.attempt != attempt:
+                    yield self.violation("claims-numbered", f"attempt {event.attempt}, expected {attempt}")
+            elif isinstance(event, invocations.InvocationNotHappened):
+                said_not, lost = said_not + 1, 0
+            elif isinstance(event, invocations.InvocationReconciled):
+                said_not += event.outcome == "not_happened"
+            elif isinstance(event, invocations.AttemptStarted):
                 attempt, lost = attempt + 1, lost + 1
+                called = attempt
                 if event.dispatch in of_sessions:
                     yield self.violation("claimed-once", f"dispatch {event.dispatch} by {of_sessions[event.dispatch]}, then again")
                 if event.session_id is not None:
@@ -244,12 +254,12 @@ class _Invocation(_Stream):
                 retries, lost = retries + 1, 0
             elif isinstance(event, invocations.InvocationRequeued) and event.reason in GIVEN_BACK:
                 lost, unsent = max(0, lost - 1), unsent + (event.reason == "unsent")
-            elif isinstance(event, OUTCOMES) and event.attempt != attempt:
-                yield self.violation("stale-attempts-refused", f"{type(event).__name__} of {event.attempt}, started {attempt}")
+            elif isinstance(event, OUTCOMES) and event.attempt != called:
+                yield self.violation("stale-attempts-refused", f"{type(event).__name__} of {event.attempt}, started {called}")
             if lost > MAX_LOST_CLAIMS:
                 yield self.violation("attempts-within-limit", f"{lost} attempts in a row were lost")
-        if not requested.idempotent and attempt - unsent > 1:
-            yield self.violation("one-attempt-unless-idempotent", f"{requested.tool} was started {attempt} times")
+        if not requested.idempotent and attempt - asked - unsent > 1 + said_not:
+            yield self.violation("one-attempt-unless-idempotent", f"{requested.tool} was started {attempt - asked} times")
         if retries >= requested.retry.max_attempts:
             yield self.violation("attempts-within-limit", f"{requested.tool} was retried {retries} times")
 
