@@ -98,6 +98,7 @@ async def test_a_cancelled_run_still_wants_to_know(system: System, told: PlayedW
     await system.until_topic(run_id, "invocation.cancel_requested")
     asks = await told.next("mail.told", "reconcile")
     await asks.lose()
+    assert await asks.stopped() == "lost"
     asks = await told.next("mail.told", "reconcile")
     assert asks.attempt == 3
     await asks.ok("reconciled", outcome="not_happened")

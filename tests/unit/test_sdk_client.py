@@ -375,18 +375,22 @@ async def test_resolving_says_exactly_one_thing(server: Server, client: Client) 
     await client.resolve(UUID(CALL), result=None, reason="I looked")
     await client.resolve(UUID(CALL), error="not sent", reason="I looked", evidence={"log": 1})
     done = await client.resolve(UUID(CALL), error={"type": "NotSent", "message": "no", "kind": "permanent"}, reason="I looked")
+    await client.resolve(UUID(CALL), not_happened=True, attempt=2, reason="I looked")
     assert (done.invocation_id, done.position) == (UUID(CALL), 9)
     assert [request.body for request in server.requests] == [
         {"reason": "I looked", "result": None},
         {"reason": "I looked", "error": {"type": "ResolvedByHand", "message": "not sent"}, "evidence": {"log": 1}},
         {"reason": "I looked", "error": {"type": "NotSent", "message": "no", "kind": "permanent"}},
+        {"reason": "I looked", "not_happened": True, "attempt": 2},
     ]
     assert server.requests[0].target == f"/v1/invocations/{CALL}/resolve"
     with pytest.raises(ValueError, match="exactly one"):  # a forgotten result must not mean "succeeded"
         await client.resolve(UUID(CALL), reason="I looked")
     with pytest.raises(ValueError, match="exactly one"):
         await client.resolve(UUID(CALL), result=1, error="no", reason="I looked")
-    assert len(server.requests) == 3
+    with pytest.raises(ValueError, match="exactly one"):
+        await client.resolve(UUID(CALL), not_happened=True, result=None, reason="I looked")
+    assert len(server.requests) == 4
     server.script = lambda request: problem(409, "already-resolved", detail="key:ann said before …")
     with pytest.raises(ConflictError) as refused:
         await client.resolve(UUID(CALL), result=1, reason="I looked")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from domain.failures import Failure
-from tidelog import Agent, Context, PermanentError, ToolError, TransientError, tool
+from tidelog import Agent, Context, InvalidError, PermanentError, ServiceRateLimitedError, ToolError, TransientError, tool
 from tidelog.calling import ProcessExitError, call
 from tidelog.failures import (
     MAX_CAUSES,
@@ -343,3 +343,40 @@ async def test_a_failed_tool_is_named_with_its_place() -> None:
     assert [(c.relation, c.type, c.message, c.line) for c in report.causes[1:2]] == [
         ("cause", "PermanentError", "the reason", leaf.line)
     ]
+
+
+# --- kinds that an exception says itself --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retry_after_s"),
+    [
+        (ServiceRateLimitedError("later", retry_after_s=7), "rate_limited", 7),
+        (ServiceRateLimitedError("later"), "rate_limited", None),
+        (InvalidError("no such room"), "invalid", None),
+        (ExceptionGroup("both", [ServiceRateLimitedError("a", 3), TransientError("b", 5)]), "transient", 5),
+        (ExceptionGroup("both", [ServiceRateLimitedError("a", 3), ServiceRateLimitedError("b", 9)]), "rate_limited", 9),
+        (ExceptionGroup("both", [ServiceRateLimitedError("a", 3), PermanentError("b")]), "permanent", None),
+        (ExceptionGroup("both", [InvalidError("a"), TransientError("b", 5)]), "permanent", None),
+    ],
+)
+def test_an_exception_says_its_kind(error: Exception, kind: str, retry_after_s: float | None) -> None:
+    for report in (tool_failure(error), agent_failure(error)):
+        assert (report.kind, report.retry_after_s) == (kind, retry_after_s)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("120", 120.0), (" 0 ", 0.0), (None, None), ("", None), ("soon", None), ("-3", None), ("\u00b2", None)]
+)
+def test_the_time_of_a_header(header: str | None, seconds: float | None) -> None:
+    error = ServiceRateLimitedError.of_header(header)
+    assert (error.retry_after_s, str(error)) == (seconds, "the service takes no more for now")
+    assert str(ServiceRateLimitedError.of_header(header, "429")) == "429"
+
+
+def test_the_date_of_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_767_225_600.0)
+    for text, seconds in (
+        ("Thu, 01 Jan 2026 00:00:30 GMT", 30.0), ("Thu, 01 Jan 2026 00:00:30 -0000", 30.0), ("Wed, 31 Dec 2025 23:59:00 GMT", 0.0),
+    ):  # fmt: skip
+        assert ServiceRateLimitedError.of_header(text).retry_after_s == seconds

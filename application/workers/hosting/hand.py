@@ -18,15 +18,20 @@ from domain.invocations import (
     InvocationCancelled,
     InvocationCancelRequested,
     InvocationFailed,
+    InvocationReconcileRequested,
     InvocationRequeued,
     InvocationResolved,
+    InvocationSucceeded,
 )
 from domain.kernel import Decider, Event
 
 CONCERNING: dict[str, tuple[type[Event], ...]] = {
     "agent": (CallFinished, MailDelivered, AgentRunCancelled, AgentRunFailed, AgentRunResumed),
     "tool": (InvocationCancelRequested, InvocationCancelled, InvocationFailed, InvocationRequeued, InvocationResolved),
-    "reconcile": (InvocationCancelled, InvocationFailed, InvocationRequeued, InvocationResolved),
+    "reconcile": (
+        InvocationCancelled, InvocationFailed, InvocationRequeued, InvocationResolved, InvocationReconcileRequested,
+        InvocationSucceeded,
+    ),
 }  # fmt: skip
 """Events of a piece of work that its worker did not cause itself, by the kind of the work."""
 

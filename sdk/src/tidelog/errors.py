@@ -1,6 +1,9 @@
 """All errors of the SDK. Errors carry data, so that code can decide without reading messages."""
 
+import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 
@@ -23,6 +26,30 @@ class TransientError(TidelogError):
     def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class InvalidError(PermanentError):
+    """The arguments of a tool call, or the input of an agent, are wrong: the same again cannot succeed."""
+
+
+class ServiceRateLimitedError(TransientError):
+    """A service takes no more for now. It is tried again like after a `TransientError`, and counts as a rate, not as a fault."""
+
+    @classmethod
+    def of_header(cls, retry_after: str | None, message: str = "") -> "ServiceRateLimitedError":
+        """With the time of the header `Retry-After`: seconds, or a date. None, and a text that is neither: without a time."""
+        return cls(message or "the service takes no more for now", _seconds_of(retry_after))
+
+
+def _seconds_of(retry_after: str | None) -> float | None:
+    text = (retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - time.time())
 
 
 class DuplicateKeyError(PermanentError):

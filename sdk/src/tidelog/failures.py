@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tidelog.errors import PermanentError, ToolError, TransientError
+from tidelog.errors import InvalidError, PermanentError, ServiceRateLimitedError, ToolError, TransientError
 from tidelog.places import is_of_library, is_of_sdk
 from tidelog.texts import cut, cut_front, text_of, type_of
 from tidelog.tools import InvalidArgumentsError
@@ -90,15 +90,21 @@ def _failure(error: BaseException, default: ErrorKind) -> ErrorReport:
         found = [(default, None)]
     kinds = {kind for kind, _ in found}
     waits = [wait_s for _, wait_s in found if wait_s is not None]
-    kind = kinds.pop() if len(kinds) == 1 else "permanent"
-    return report_error(error, kind, max(waits) if kind == "transient" and waits else None)
+    kind: ErrorKind = "permanent"
+    if len(kinds) == 1:
+        kind = kinds.pop()
+    elif kinds == {"transient", "rate_limited"}:
+        kind = "transient"
+    return report_error(error, kind, max(waits) if kind in ("transient", "rate_limited") and waits else None)
 
 
 def _kind_of(error: BaseException, default: ErrorKind) -> tuple[ErrorKind, float | None]:
-    if isinstance(error, InvalidArgumentsError):
+    if isinstance(error, InvalidArgumentsError | InvalidError):
         return "invalid", None
     if isinstance(error, PermanentError):
         return "permanent", None
+    if isinstance(error, ServiceRateLimitedError):
+        return "rate_limited", _seconds(error.retry_after_s)
     if isinstance(error, TransientError):
         return "transient", _seconds(error.retry_after_s)
     return default, None

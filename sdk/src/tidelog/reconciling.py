@@ -41,7 +41,7 @@ def read_reconcile(function: Callable[..., Any], context: type, parameters: Mapp
         declared = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
         raise DefinitionError("invalid-signature", f"{what} has no signature: {error}") from error
-    takes_context = bool(declared) and declared[0].name not in parameters and _may_be(declared[0].annotation, context)
+    takes_context = bool(declared) and declared[0].name not in parameters and _may_be(declared[0], context)
     named = declared[1:] if takes_context else declared
     for parameter in named:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -51,8 +51,11 @@ def read_reconcile(function: Callable[..., Any], context: type, parameters: Mapp
     return takes_context, [parameter.name for parameter in named if parameter.name in parameters]
 
 
-def _may_be(annotation: Any, context: type) -> bool:
-    """A text is the hint of a module whose annotations are not evaluated."""
+def _may_be(first: inspect.Parameter, context: type) -> bool:
+    """Whether the first parameter is meant for the context. A text is the hint of a module whose annotations are not evaluated."""
+    annotation = first.annotation
+    if first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        return False
     if isinstance(annotation, str):
         return annotation.rpartition(".")[2] == context.__name__
     return annotation is context or annotation is inspect.Parameter.empty
