@@ -1,7 +1,8 @@
 """The parts of a run that have not ended, from the events under the run alone.
 
 A part begins with one event and ends with one event, so counting is enough: scheduled steps up to the end of their agent runs, tool
-calls up to their outcome, messages up to their delivery. An ambiguous call counts as ended, because a person may need days.
+calls up to their outcome, messages up to their delivery. An ambiguous call counts as ended, because a person may need days. It
+counts again if it turns out that it had no effect, and goes on.
 """
 
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ _OUTCOMES = frozenset(
         invocations.InvocationBecameAmbiguous,
     )
 )
+_AGAIN = frozenset({invocations.InvocationRequeued.TOPIC, invocations.InvocationRetryScheduled.TOPIC})
+_AFTER_AMBIGUOUS = (_OUTCOMES - {invocations.InvocationBecameAmbiguous.TOPIC}) | _AGAIN | {invocations.InvocationResolved.TOPIC}
 _BEGIN = (runs.StepScheduled, invocations.InvocationRequested, messages.MessageSent)
 _END = (
     agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
@@ -37,6 +40,8 @@ class OpenParts(NamedTuple):
     """Agent runs, tool calls and messages that have not ended."""
     attempts: frozenset[UUID] = frozenset()
     """Cancelled calls whose last attempt is under way. Its outcome is recorded, whenever it comes."""
+    ambiguous: frozenset[UUID] = frozenset()
+    """Calls that wait for a person, and count as ended."""
 
     @property
     def over(self) -> bool:
@@ -45,14 +50,20 @@ class OpenParts(NamedTuple):
 
     def after(self, events: Iterable[RecordedEvent]) -> "OpenParts":
         """The open parts after further events of the run."""
-        ended, open_, attempts = self
+        ended, open_, attempts, ambiguous = self
         for event in events:
             topic = event.topic
-            open_ += _STEP.get(topic, 0)
+            if ambiguous and event.stream_id in ambiguous and topic in _AFTER_AMBIGUOUS:
+                ambiguous -= {event.stream_id}
+                open_ += topic in _AGAIN
+            else:
+                if topic == invocations.InvocationBecameAmbiguous.TOPIC:
+                    ambiguous |= {event.stream_id}
+                open_ += _STEP.get(topic, 0)
             if topic in runs.ENDS:
                 ended = True
             elif topic == invocations.InvocationCancelRequested.TOPIC:
                 attempts |= {event.stream_id}
             elif topic in _OUTCOMES and attempts:
                 attempts -= {event.stream_id}
-        return OpenParts(ended, open_, attempts)
+        return OpenParts(ended, open_, attempts, ambiguous)

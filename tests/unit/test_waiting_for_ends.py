@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -176,6 +177,35 @@ async def test_parts_that_are_counted_in_pages_are_those_of_the_whole(engine: En
     for event in events:
         paged = paged.after([event])
     assert paged == parts
+
+
+REQUESTED, AMBIGUOUS = "invocation.requested", "invocation.became_ambiguous"
+
+
+@pytest.mark.parametrize(
+    ("topics", "open_"),
+    [
+        ([AMBIGUOUS], 0),
+        ([AMBIGUOUS, "invocation.succeeded"], 0),
+        ([AMBIGUOUS, "invocation.resolved"], 0),
+        ([AMBIGUOUS, "invocation.cancelled"], 0),
+        ([AMBIGUOUS, "invocation.not_happened", "invocation.requeued"], 1),
+        ([AMBIGUOUS, "invocation.reconciled", "invocation.retry_scheduled"], 1),
+        ([AMBIGUOUS, "invocation.requeued", "invocation.requeued", AMBIGUOUS], 0),
+        ([AMBIGUOUS, "invocation.requeued", AMBIGUOUS, "invocation.failed"], 0),
+        (["invocation.requeued"], 1),
+    ],
+)
+def test_an_ambiguous_call_counts_as_ended_until_it_goes_on(topics: list[str], open_: int) -> None:
+    call, run_id, at = new_id(), new_id(), datetime(2026, 1, 1, tzinfo=UTC)
+    events = [
+        RecordedEvent(number, TENANT, call, number, run_id, topic, 1, b"{}", "{}", at)
+        for number, topic in enumerate([REQUESTED, *topics], start=1)
+    ]
+    assert OpenParts().after(events).open == open_
+    cancelled = RecordedEvent(9, TENANT, call, 9, run_id, "invocation.cancel_requested", 1, b"{}", "{}", at)
+    late = RecordedEvent(10, TENANT, call, 10, run_id, "invocation.succeeded", 1, b"{}", "{}", at)
+    assert not OpenParts().after([*events[:2], cancelled, late]).attempts
 
 
 async def current(feed: EventFeed, run_id: UUID) -> CurrentRun | None:
