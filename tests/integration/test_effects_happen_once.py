@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from domain import invocations
 from domain.failures import Retry
-from domain.invocations import reconciling
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.played_worker import Claim, PlayedWorker
 from tests.integration.system_kit import System, eventually
@@ -184,7 +183,7 @@ class Play:
 
 @pytest.fixture
 async def playing(system: System, worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch) -> PlayedWorker:
-    monkeypatch.setattr(reconciling, "RETRY", Retry(max_attempts=3, initial_s=0.01))
+    monkeypatch.setattr("domain.invocations.reconciling.RETRY", Retry(max_attempts=3, initial_s=0.01))
     await worker.register(tools=[{"name": name, "parameters": {}, "max_attempts": 2, **more} for name, more in TOOLS.items()])
     return worker
 

@@ -6,7 +6,6 @@ from uuid import UUID
 
 import pytest
 
-from domain.invocations import reconciling
 from projections.invocations import previews
 from tests.integration.played_worker import Claim, PlayedWorker
 from tests.integration.system_kit import System
@@ -76,7 +75,7 @@ async def test_another_worker_finds_out_what_became_of_a_call(system: System, to
 async def test_only_workers_that_can_tell_are_asked_and_a_person_after_a_while(
     system: System, told: PlayedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciling, "PATIENCE_S", 0.5)
+    monkeypatch.setattr("domain.invocations.reconciling.PATIENCE_S", 0.5)
     hosted = await told.hosted()
     assert (set(hosted.offered("tool")), set(hosted.offered("reconcile"))) == ({"add", "mail", "mail.told"}, {"mail.told"})
     await told.define(tools=[{"name": "mail.told", "parameters": {}}])  # as a worker of the release before says it

@@ -23,7 +23,6 @@ from domain.invocations import (
     RequestInvocation,
     RequeueInvocation,
     ResolveInvocation,
-    reconciling,
     scheduled_by,
 )
 from domain.kernel import Json, Scheduled
@@ -90,7 +89,7 @@ def test_the_function_is_asked_about_an_attempt_whose_worker_vanished() -> None:
     requested().after(claim(1)).when(lapse(1)).then(
         InvocationReconcileRequested(
             run_id=RUN, tool="mail.send", attempt=1, worker_id="w1", dispatch=2, reason="lost", lapsed=1,
-            give_up_s=reconciling.PATIENCE_S, priority="high",
+            give_up_s=600.0, priority="high",
         )
     )  # fmt: skip
 
@@ -246,7 +245,7 @@ def test_a_function_that_cannot_work_or_fails_too_often_leaves_it_to_a_person() 
     assert isinstance(events[1], invocations.InvocationBecameAmbiguous)
     assert events[1].reason == "the reconcile function failed: broken"
     state, dispatch = asking(), 2
-    for _ in range(reconciling.RETRY.max_attempts - 1):
+    for _ in range(9):
         state = state.after(fail(dispatch), RequeueInvocation(invocation_id=ID, dispatch=dispatch + 1), claim(dispatch + 1, SECOND))
         dispatch += 1
     state.when(fail(dispatch)).then_topics("invocation.reconcile_failed", "invocation.became_ambiguous")

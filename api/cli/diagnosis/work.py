@@ -42,8 +42,8 @@ async def _ambiguous_calls(found: Diagnosis, server: Asking, work: dict[str, Any
     example = calls[0]["invocation_id"] if calls else "ID"
     found.add(
         "calls", "wrong", f"{work['ambiguous']} ambiguous tool calls wait for a person{oldest}{names}",
-        f"find out whether each took effect, then: tidelog invocations resolve {example} --reason TEXT with --result JSON or "
-        "--error MESSAGE; all of them: tidelog invocations list --ambiguous",
+        f"find out whether each took effect, then: tidelog invocations resolve {example} --reason TEXT with --result JSON, "
+        "--error MESSAGE or --not-happened; all of them: tidelog invocations list --ambiguous",
     )  # fmt: skip
 
 
