@@ -350,12 +350,14 @@ def test_a_call_that_waits_for_a_person_is_found_and_resolved(up: Up, ambiguous:
         assert to_write in tidelog(*shown), shown
     [listed] = json.loads(tidelog("invocations", "list", "--ambiguous", "--run", of_run, "--limit", 5, "--json"))
     assert (listed["invocation_id"], listed["tool"], listed["status"]) == (call, "mail.post", "ambiguous")
+    assert listed["arguments_preview"] == '{"to":"ann"}'
     assert json.loads(tidelog("invocations", "show", call, "--json"))["arguments"] == {"to": "ann"}
 
     resolve = ("invocations", "resolve", call, "--data-dir", "data")
     for wrong, told in (
         (("--reason", "seen"), "give either --result or --error"),
         (("--reason", "seen", "--result", "1", "--error", "no"), "give either --result or --error"),
+        (("--reason", "seen", "--result", "1", "--not-happened"), "give either --result or --error or --not-happened"),
         (("--reason", "seen", "--result", "1", "--error-type", "T"), "--error-type goes with --error"),
         (("--reason", "seen", "--result", "sent"), "--result: is not JSON"),
     ):

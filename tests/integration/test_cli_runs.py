@@ -14,6 +14,7 @@ from tests.integration.played_worker import PlayedWorker
 from tests.integration.sdk_kit import running
 from tests.integration.system_kit import System, eventually, served
 from tidelog import Agent, Context, ToolError, TransientError
+from tidelog.errors import ConflictError
 
 TRACE = '  File "/srv/agents/classify.py", line 12, in execute\n    ticket = ctx.input["ticket"]\n'
 KEY_ERROR: dict[str, Any] = {
@@ -230,6 +231,29 @@ async def test_a_resolved_call_says_who_and_why(shared: System, player: PlayedWo
         [line] = [line for line in text.splitlines() if told in line]
         assert "by key:" in line
     assert "resolved by a person" in await cli.out(invocations._show(call, None, False, None, cli.url, False))
+
+
+async def test_a_call_that_did_not_happen_is_called_again(shared: System, player: PlayedWorker, cli: Cli) -> None:
+    run_id = await shared.start("alpha")
+    claim = await player.next("alpha")
+    call = await claim.call("mail#1", "mail", to="ann@example.com")
+    await (await player.next("mail", "tool")).lose()
+    await shared.settled()
+    assert "ann@example" in await cli.out(invocations._list(True, run_id, 20, None, None, cli.url, False))
+    said = invocations._resolve(call, "no trace of it", None, {"not_happened": True}, "log 7", None, None, cli.url, False)
+    assert await cli.out(said) == f"Resolved call {call}: the tool is called again, unless the call was cancelled\n"
+    again = await player.next("mail", "tool")
+    assert (again.work_id, again.attempt) == (call, 2)
+    await again.complete("sent")
+    await claim.complete()
+    await shared.ended(run_id)
+    watched = await cli.out(runs._watch(run_id, False, None, cli.url, False))
+    assert "did not take effect, says key:" in watched and "because: no trace of it" in watched
+    shown = await cli.out(invocations._show(call, None, False, None, cli.url, False))
+    assert "no trace of it" in shown and f"idempotency key {call}" in shown and "resolved by" not in shown
+    other = invocations._resolve(call, "it is", None, {"not_happened": True}, None, None, None, cli.url, False)
+    with pytest.raises(ConflictError, match="the invocation is succeeded"):
+        await other
 
 
 async def test_tools_and_agents_are_listed_and_shown_with_their_schemas(player: PlayedWorker, cli: Cli) -> None:
