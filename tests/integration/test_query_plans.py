@@ -389,8 +389,12 @@ PARKED = "SELECT DISTINCT consumer, root_id FROM parked_event WHERE consumer = A
 
 
 GENERIC, CUSTOM = "force_generic_plan", "force_custom_plan"
-OF_READER = {"the sessions of a tenant": "open_work_session worker_session_pkey"}
-"""Indexes of calls whose plans row-level security changes: an offer is looked up with its session."""
+OF_READER = {
+    "the sessions of a tenant": "open_work_session worker_session_pkey",
+    "calls, the first page": "invocation_pkey",
+}
+"""Indexes of calls whose plans row-level security changes: an offer is looked up with its session, and the reader sees
+no calls of another tenant, whose arguments it could look at."""
 NOT_FOR_READS = {
     "API keys", "a worker that comes back", "append: version of a stream that must exist", "parked roots",
     "several streams and their snapshots", "open work", "the next timer", "the rows of runs that events change",
