@@ -20,7 +20,7 @@ from application.views.parts import OpenParts
 from application.views.projects import ProjectView
 from application.views.runs import JournalEntryView, RunCallView, RunSummary, RunView
 from application.views.tenants import ApiKeyView
-from application.views.tools import ToolView
+from application.views.tools import ToolVersionView, ToolView
 from domain.access import Role
 from domain.kernel import RecordedEvent
 
@@ -194,6 +194,18 @@ class ToolReads(Protocol):
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Page[ToolView]]:
         """Tools in the order of their names, after a name."""
         ...
+
+    async def get(self, tenant_id: UUID, name: str) -> Positioned[ToolView | None]:
+        """A tool by its name. None: the tenant has no such tool."""
+        ...
+
+    async def versions(
+        self, tenant_id: UUID, tool_id: UUID, *, limit: int, before: int | None
+    ) -> Positioned[Page[ToolVersionView]]:
+        """The versions of a tool, the one that was registered last first, before a revision."""
+        ...
+
+    async def version(self, tenant_id: UUID, tool_id: UUID, version: str) -> Positioned[ToolVersionView | None]: ...
 
     async def names(self, tenant_id: UUID) -> Sequence[str]:
         """The names of the registered tools in order, at most `MOST_NAMES`."""

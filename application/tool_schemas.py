@@ -33,7 +33,9 @@ CACHE_WEIGHT = 500
 SHOWN = 500
 """Characters of the description of a fault."""
 MOST_FAULTS = 10
-"""Faults of one set of arguments that are described."""
+"""Faults of one set of arguments that the refusal of a call describes."""
+MOST_LISTED = 100
+"""Faults of a value that are listed for whoever asks for all of them."""
 
 REFERENCES = ("$ref", "$dynamicRef")
 Place = tuple[str | int, ...]
@@ -60,24 +62,29 @@ class ToolSchema:
     cost: int
     """The schema's share of `CACHE_WEIGHT`."""
 
-    def faults_in(self, arguments: Json) -> list[tuple[str, str]]:
-        """The JSON Pointer and the description of each fault, the first `MOST_FAULTS` + 1 of them.
+    def faults_in(self, arguments: Json, most: int = MOST_FAULTS + 1) -> list[tuple[str, str]]:
+        """The JSON Pointer and the description of each fault, the first `most` of them.
 
         Empty for valid arguments. Raises SchemaFault if the check is too expensive.
         """
-        size, depth = _extent(arguments)
-        work = self.weight * size
-        if work > MAX_WORK:
-            raise SchemaFault(f"too much to check: {size:,} values against a schema of weight {self.weight:,}")
+        depth, work = self.must_be_bounded(arguments)
         try:
             if self.validator.is_valid(arguments):
                 return []
             if work * max(1, self.returns) ** depth > MAX_WORK:  # unlike the check, the search for faults repeats steps
                 return [("", "they do not fit the tool's schema")]
-            faults = islice(self.validator.iter_errors(arguments), MOST_FAULTS + 1)
+            faults = islice(self.validator.iter_errors(arguments), most)
             return [(json_pointer(fault.instance_path), _shortened(fault.message)) for fault in faults]
         except ValueError as error:
             raise SchemaFault(str(error)) from None
+
+    def must_be_bounded(self, values: Json) -> tuple[int, int]:
+        """The depth of values, and the work of a check. Raises SchemaFault if the check is too expensive."""
+        size, depth = _extent(values)
+        work = self.weight * size
+        if work > MAX_WORK:
+            raise SchemaFault(f"too much to check: {size:,} values against a schema of weight {self.weight:,}")
+        return depth, work
 
 
 class ToolSchemas:
@@ -115,6 +122,26 @@ class ToolSchemas:
             more = "; and more" if len(faults) > MOST_FAULTS else ""
             places = [(f"/arguments{place}", text) for place, text in faults[:MOST_FAULTS]]
             raise InvalidCommand(f"arguments of tool '{tool}': {told}{more}", pointer=places[0][0], faults=places)
+
+    def fault_of_schema(self, schema: Json) -> tuple[str, str] | None:
+        """Why a schema cannot be used: the JSON Pointer of a place in it, and the reason. None for a usable one."""
+        try:
+            self._compiled(schema)
+        except SchemaFault as fault:
+            return json_pointer(fault.place), fault.message
+        return None
+
+    def faults_of(self, schema: Json, *values: Json) -> list[list[tuple[str, str]]]:
+        """The faults of each value, the first `MOST_LISTED` of them. `schema`: a usable one.
+
+        The work for all values together is bounded as that for one. What is too much to check has that as its fault.
+        """
+        try:
+            compiled = self._compiled(schema)
+            compiled.must_be_bounded(list(values))
+            return [compiled.faults_in(value, MOST_LISTED) for value in values]
+        except SchemaFault as fault:
+            return [[("", fault.message)] for _ in values]
 
     def _compiled(self, parameters: Json) -> ToolSchema:
         try:

@@ -38,6 +38,9 @@ class Action(StrEnum):
     INVOCATIONS_RESOLVE = "invocations.resolve"
     CATALOG_READ = "catalog.read"
     """Registered agents and tools, and what an id names."""
+    TOOLS_DEFINE = "tools.define"
+    """Tools that are data and their versions; deprecates any tool."""
+    TOOLS_REMOVE = "tools.remove"
     PROJECTS_READ = "projects.read"
     PROJECTS_CREATE = "projects.create"
     PROJECTS_REMOVE = "projects.remove"
@@ -83,7 +86,9 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.PROJECTIONS_RETRY,
         Action.LOG_READ,
     },
-    Role.DEVELOPER: _CONTENT | {Action.RUNS_START, Action.RUNS_CANCEL, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE},
+    Role.DEVELOPER: _CONTENT
+    | {Action.RUNS_START, Action.RUNS_CANCEL, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
+    | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE},
     Role.AUDITOR: _CONTENT | {Action.LOG_READ, Action.KEYS_READ, Action.AUDIT_READ, Action.AUDIT_EXPORT},
     Role.WORKER: frozenset({Action.WORKERS_WORK}),
 }
@@ -92,6 +97,8 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
 
 AUDITED = frozenset(
     {
+        Action.TOOLS_DEFINE,
+        Action.TOOLS_REMOVE,
         Action.RUNS_CANCEL,
         Action.INVOCATIONS_RESOLVE,
         Action.PROJECTS_REMOVE,

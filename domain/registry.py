@@ -13,7 +13,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "tenants": (tenants.TenantCreated, tenants.ApiKeyIssued, tenants.ApiKeyRotated, tenants.ApiKeyRevoked),
     "projects": (projects.ProjectCreated, projects.ProjectRemoved),
     "agents": (agents.AgentRegistered,),
-    "tools": (tools.ToolRegistered,),
+    "tools": (tools.ToolRegistered, tools.ToolDeprecated, tools.ToolReinstated, tools.ToolRemoved),
     "runs": (
         runs.RunStarted, runs.StepScheduled, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed,
         runs.RunCancelled,

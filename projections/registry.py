@@ -1,6 +1,20 @@
 """The read models of this distribution by name. `api.assembly` adds those that installed plug-ins bring."""
 
-from projections import activity, agents, audit, invocations, messages, projects, run_terms, runs, tenants, timers, tools, work
+from projections import (
+    activity,
+    agents,
+    audit,
+    invocations,
+    messages,
+    projects,
+    run_terms,
+    runs,
+    tenants,
+    timers,
+    tool_versions,
+    tools,
+    work,
+)
 from projections.kernel import Projection
 
 PROJECTIONS: tuple[Projection, ...] = (
@@ -8,6 +22,7 @@ PROJECTIONS: tuple[Projection, ...] = (
     projects.PROJECTION,
     agents.PROJECTION,
     tools.PROJECTION,
+    tool_versions.PROJECTION,
     runs.PROJECTION,
     messages.PROJECTION,
     invocations.PROJECTION,

@@ -94,6 +94,7 @@ TABLES: dict[str, Table] = {
     "tenant": Table("app"),
     "timer": Table("app"),
     "tool": _walled(),
+    "tool_version": _walled(),
     "upkeep": Table("app"),
     "work_log": _walled(),
     "work_log_tally": _walled(),

@@ -68,9 +68,14 @@ def show_head(what: str, definition: Mapping[str, Any], more: Mapping[str, str])
 
 def show_schema(title: str, schema: Any) -> None:
     """Prints a JSON Schema; nothing for a missing one."""
+    show_value(title, schema, " (JSON Schema)")
+
+
+def show_value(title: str, value: Any, kind: str = "") -> None:
+    """Prints a JSON value; nothing for a missing one."""
     from rich.json import JSON
 
-    if schema is not None:
+    if value is not None:
         console = output.console()
-        console.print(f"\n[bold]{title}[/bold] (JSON Schema)")
-        console.print(JSON.from_data(schema))
+        console.print(f"\n[bold]{title}[/bold]{kind}")
+        console.print(JSON.from_data(value))

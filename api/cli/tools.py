@@ -2,15 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.cli import definitions, options, output
+from api.cli.reaching import server_of
 
-app = typer.Typer(help="Tools that the server knows.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from tidelog.models import Validation
+
+app = typer.Typer(help="Tools: what they declare, and what changes them.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tool's name.")]
+Declaration = Annotated[
+    str,
+    typer.Option("--declaration", metavar="JSON|@FILE", help="What the version declares: a JSON object, @FILE, or @- for stdin."),
+]
 
 
 @app.callback()
@@ -20,7 +28,7 @@ def tools() -> None:
 
 @app.command("list")
 def list_tools(data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
-    """List the tools that workers have registered.
+    """List the tools: those that workers have announced, and those that are data.
 
     Example:
 
@@ -42,10 +50,11 @@ async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
 def _show_list(found: list[dict[str, Any]]) -> None:
     table = output.table("Tool", "Version", "Workers", "Arguments", "Idempotent", "What it does")
     for tool in found:
+        what = definitions.first_paragraph(tool)
         table.add_row(
             f"[bold]{output.escape(tool['name'])}[/bold]", output.escape(tool["version"]), definitions.workers_of(tool),
             output.escape(definitions.arguments_of(tool["parameters"])), _idempotent(tool),
-            output.escape(definitions.first_paragraph(tool)),
+            f"[yellow]deprecated[/yellow] {output.escape(what)}" if tool.get("deprecated") else output.escape(what),
         )  # fmt: skip
     output.console().print(table)
 
@@ -56,7 +65,7 @@ def _idempotent(tool: Mapping[str, Any]) -> str:
 
 @app.command()
 def show(name: Name, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
-    """Show a tool: what it does, and the JSON Schema of its arguments.
+    """Show a tool: what it does, and the JSON Schemas of its arguments and its result.
 
     Example:
 
@@ -74,9 +83,205 @@ async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool
         "Tool",
         tool,
         {
+            "deprecated": _deprecation(tool.get("deprecated")),
+            "kind": tool.get("kind", ""),
             "workers": definitions.workers_of(tool),
             "idempotent": _idempotent(tool) if tool["idempotent"] else "no: a call whose outcome is unknown waits for a person",
             "time limit": f"{output.duration(tool['timeout_s'])} for an attempt",
+            "needs": ", ".join([*tool.get("needs_tools", ()), *tool.get("needs_services", ())]),
+            "output": "untrusted: it has text of strangers" if tool.get("untrusted_output") else "",
+            "built in": tool.get("builtin") or "",
         },
     )
     definitions.show_schema("Arguments", tool["parameters"])
+    definitions.show_schema("Result", tool.get("result"))
+    definitions.show_value("Request", tool.get("request"))
+    definitions.show_value("Examples", tool.get("examples") or None)
+
+
+def _deprecation(hint: Mapping[str, Any] | None) -> str:
+    if hint is None:
+        return ""
+    instead = f"; use {hint['replaced_by']}" if hint.get("replaced_by") else ""
+    note = f" ({hint['note']})" if hint.get("note") else ""
+    return f"since {hint['since']}{instead}{note}"
+
+
+@app.command()
+def versions(name: Name, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
+    """List the versions of a tool, the one that was registered last first. `--json` shows what each declares.
+
+    Example:
+
+      tidelog tools versions web.search
+    """
+    output.run(_versions(name, data_dir, url, as_json))
+
+
+async def _versions(name: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    async with server_of(data_dir, url, as_json) as server:
+        found = [version.model_dump(mode="json") for version in await server.client.tool_versions(name)]
+    if as_json:
+        output.document(found)
+        return
+    table = output.table("Version", "Registered", "Last registered", "May change", "Arguments")
+    for one in found:
+        table.add_row(
+            output.escape(one["version"]),
+            output.escape(one["registered_at"]),
+            output.escape(one["last_registered_at"]),
+            "no" if one["pinned"] else "yes, with the code",
+            output.escape(definitions.arguments_of(one["parameters"])),
+        )
+    output.console().print(table)
+
+
+@app.command()
+def create(
+    name: Name,
+    declaration: Declaration,
+    new_version: Annotated[bool, typer.Option("--new-version", help="Of a tool that is there already.")] = False,
+    reason: options.Reason = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Define a tool that is data, or a new version of it. Tools that are code are announced by their workers.
+
+    Examples:
+
+      tidelog tools create weather --declaration @weather.json
+
+      tidelog tools create weather --declaration @weather-2.json --new-version
+    """
+    output.run(_create(name, declaration, new_version, reason, data_dir, url, as_json))
+
+
+async def _create(
+    name: str, declaration: str, new_version: bool, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
+    declared = options.object_of("--declaration", declaration)
+    async with server_of(data_dir, url, as_json) as server:
+        change = server.client.add_tool_version if new_version else server.client.define_tool
+        await change(name, declared, reason=reason)
+    if as_json:
+        output.document({"name": name})
+    else:
+        output.say(f"Defined {'a version of ' if new_version else ''}the tool {name}")
+
+
+@app.command()
+def deprecate(
+    name: Name,
+    replaced_by: Annotated[str | None, typer.Option("--replaced-by", metavar="NAME", help="The tool to use instead.")] = None,
+    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What its callers should know.")] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="The tool is not deprecated any more.")] = False,
+    reason: options.Reason = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Deprecate a tool. It can still be called, and each run that calls it gets a warning in its log.
+
+    Examples:
+
+      tidelog tools deprecate web.search --replaced-by web.find --note "no results after May"
+
+      tidelog tools deprecate web.search --undo
+    """
+    if undo and (replaced_by is not None or note is not None):
+        output.fail("--undo goes without --replaced-by and --note", output.WRONG_USAGE)
+    output.run(_deprecate(name, replaced_by, note, undo, reason, data_dir, url, as_json))
+
+
+async def _deprecate(
+    name: str, replaced_by: str | None, note: str | None, undo: bool, reason: str | None,
+    data_dir: Path | None, url: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    async with server_of(data_dir, url, as_json) as server:
+        if undo:
+            await server.client.reinstate_tool(name, reason=reason)
+        else:
+            await server.client.deprecate_tool(name, replaced_by=replaced_by, note=note, reason=reason)
+    if as_json:
+        output.document({"name": name, "deprecated": not undo})
+    else:
+        output.say(f"The tool {name} is {'not deprecated any more' if undo else 'deprecated'}")
+
+
+@app.command()
+def remove(
+    name: Name,
+    reason: options.Reason = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Remove a tool that no worker offers. It cannot be called any more; calls that were made go on.
+
+    Example:
+
+      tidelog tools remove weather --reason "the service is gone"
+    """
+    output.run(_remove(name, reason, data_dir, url, as_json))
+
+
+async def _remove(name: str, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+    async with server_of(data_dir, url, as_json) as server:
+        await server.client.remove_tool(name, reason=reason)
+    if as_json:
+        output.document({"name": name})
+    else:
+        output.say(f"Removed the tool {name}")
+
+
+@app.command()
+def validate(
+    name: Name,
+    arguments: Annotated[
+        str | None, typer.Option("--arguments", metavar="JSON|@FILE", help="What a call would give: an object, @FILE, or @-.")
+    ] = None,
+    declaration: Annotated[
+        str | None,
+        typer.Option("--declaration", metavar="JSON|@FILE", help="What a version would declare: an object, @FILE, or @-."),
+    ] = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check the arguments of a call, or a declaration, without any effect. Shows all faults at once; exits with 1 if there is one.
+
+    Examples:
+
+      tidelog tools validate weather --arguments '{"city": "Bergen"}'
+
+      tidelog tools validate weather --declaration @weather.json
+    """
+    if (arguments is None) is (declaration is None):
+        output.fail("give either --arguments or --declaration", output.WRONG_USAGE)
+    output.run(_validate(name, arguments, declaration, data_dir, url, as_json))
+
+
+async def _validate(
+    name: str, arguments: str | None, declaration: str | None, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
+    option, text = ("--arguments", arguments) if arguments is not None else ("--declaration", declaration)
+    given = options.object_of(option, text or "")
+    async with server_of(data_dir, url, as_json) as server:
+        check = server.client.validate_arguments if arguments is not None else server.client.validate_declaration
+        found = await check(name, given)
+    if as_json:
+        output.document(found.model_dump(mode="json"))
+    else:
+        _show_faults(found)
+    if not found.valid:
+        raise SystemExit(output.FAILED)
+
+
+def _show_faults(found: "Validation") -> None:
+    for error in found.errors:
+        output.say(f"{output.shortened(error.pointer or '/', 200)}: {output.shortened(error.detail, 500)}")
+    if found.warning:
+        output.say(f"Warning: {output.shortened(found.warning, 500)}")
+    if found.valid:
+        output.say("Valid.")

@@ -10,6 +10,7 @@ from application.engine.ports.queue import WorkQueue
 from application.engine.ports.sessions import WorkerSessions
 from application.suggestions import KnownNames
 from application.tool_schemas import ToolSchemas
+from application.tools import Declarations
 from application.workers.calls import Calls
 from application.workers.claims import Claims
 from application.workers.earlier import EarlierAttempts
@@ -37,13 +38,14 @@ class Workers:
     ) -> None:
         """`tools`: the names of the registered tools, for the refusal of a misspelt one."""
         schemas = ToolSchemas()
-        self.registration = Registration(commands, queue, schemas, problems)
+        self.declarations = Declarations(schemas)
+        self.registration = Registration(commands, queue, self.declarations, problems)
         self.journals = Journals(commands)
         self.claims = Claims(commands, self.journals)
         self.calls = Calls(commands, schemas, tools)
         self.mail = Mailboxes(commands)
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)
-        self.invocations = WorkerInvocations(commands)
+        self.invocations = WorkerInvocations(commands, schemas)
         self.earlier = EarlierAttempts(commands)
         self.sessions = SessionWork(commands, self.claims, self.invocations, sessions, tokens)

@@ -1,5 +1,6 @@
 """Calling a tool: the intent in the journal and the request of the invocation, in one append."""
 
+from typing import NamedTuple
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
@@ -7,16 +8,22 @@ from application.engine.commands.request import Caller, CommandOutcome
 from application.suggestions import KnownNames, did_you_mean, names_of
 from application.tool_schemas import ToolSchemas
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
-from domain import tools
 from domain.agent_runs import StartCall, invocation_id_of
-from domain.errors import NotFound
+from domain.errors import Unavailable
 from domain.failures import Retry
 from domain.invocations import RequestInvocation
 from domain.kernel import Json
+from domain.tools import DECIDER, ToolChanged, ToolDefinition, ToolRegistered, UnknownTool, UseTool, tool_id_of
+
+MOST_LOOKS = 5
+"""Looks at a tool that others change meanwhile."""
 
 
-class UnknownTool(NotFound):
-    code = "unknown-tool"
+class Called(NamedTuple):
+    invocation_id: UUID
+    outcome: CommandOutcome
+    warning: str | None = None
+    """What whoever called should know of the tool."""
 
 
 class Calls:
@@ -26,47 +33,50 @@ class Calls:
         self._schemas = schemas
         self._known = known
 
-    async def call(self, caller: Caller, command: StartCall, arguments: dict[str, Json]) -> tuple[UUID, CommandOutcome]:
-        """Calls a tool. Returns the id of the invocation.
+    async def call(self, caller: Caller, command: StartCall, arguments: dict[str, Json]) -> Called:
+        """Calls a tool.
 
         Raises:
             UnknownTool: no such tool is registered.
             InvalidCommand: the arguments do not match the tool's JSON Schema.
-            NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
+            NotFound, WorkOver, StaleAttempt, RepeatedDifferently, Unavailable.
         """
         agent_run_id, key = command.agent_run_id, command.key
         request = await request_for_agent_run(self._commands, caller, agent_run_id, f"call:{command.attempt}:{key}")
-        tool = await self._tool(caller.tenant_id, command.tool)
-        self._schemas.check_arguments(tool.name, tool.parameters, arguments)
         state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id)
         assert state.requested is not None
         invocation_id = invocation_id_of(agent_run_id, key)
-        outcome = await self._commands.execute(
-            request,
-            command,
-            RequestInvocation(
+        for look in range(MOST_LOOKS):
+            tool, current = await self._tool(caller.tenant_id, command.tool, fresh=look > 0)
+            self._schemas.check_arguments(current.name, current.parameters, arguments)
+            requested = RequestInvocation(
                 invocation_id=invocation_id,
                 run_id=state.requested.run_id,
                 agent_run_id=agent_run_id,
                 key=key,
                 tool=command.tool,
+                tool_version=current.version,
                 arguments=arguments,
-                idempotent=tool.idempotent,
-                timeout_s=tool.timeout_s,
-                retry=Retry(max_attempts=tool.max_attempts),
+                idempotent=current.idempotent,
+                timeout_s=current.timeout_s,
+                retry=Retry(max_attempts=current.max_attempts),
                 priority=state.requested.priority,
                 on_behalf_of=state.requested.on_behalf_of,
-                reconcile_timeout_s=tool.reconcile_timeout_s,
-            ),
-        )
-        return invocation_id, outcome
+                reconcile_timeout_s=current.reconcile_timeout_s,
+            )
+            use = UseTool(tool_id=tool_id_of(caller.tenant_id, command.tool), name=command.tool, changes=tool.changes)
+            try:
+                outcome = await self._commands.execute(request, command, requested, use)
+            except ToolChanged:  # this process had not heard of it
+                continue
+            return Called(invocation_id, outcome, tool.warning)
+        raise Unavailable(f"the tool '{command.tool}' is being changed: try again")
 
-    async def _tool(self, tenant_id: UUID, name: str) -> tools.ToolRegistered:
-        tool_id = tools.tool_id_of(tenant_id, name)
-        for fresh in (False, True):
-            loaded = await self._commands.load(tools.DECIDER, tenant_id, tool_id, fresh=fresh)
-            found: tools.ToolRegistered | None = loaded.state.current
-            if found is not None:
-                return found
+    async def _tool(self, tenant_id: UUID, name: str, *, fresh: bool) -> tuple[ToolDefinition, ToolRegistered]:
+        tool_id = tool_id_of(tenant_id, name)
+        for again in (fresh, True):
+            tool: ToolDefinition = (await self._commands.load(DECIDER, tenant_id, tool_id, fresh=again)).state
+            if tool.current is not None:
+                return tool, tool.current
         meant = did_you_mean(name, await names_of(self._known, tenant_id))
         raise UnknownTool(f"no tool '{name}' is registered{meant}", pointer="/tool")

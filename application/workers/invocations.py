@@ -1,13 +1,16 @@
 """Tool calls from the worker's side: the worker claims an attempt before it calls the tool, and reports the outcome."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.invocations import request_for_invocation
+from application.tool_schemas import ToolSchemas
 from application.workers.claims import claim_name
-from domain import invocations, runs
+from domain import invocations, runs, tools
 from domain.errors import WorkOver
+from domain.failures import Failure
 from domain.invocations import (
     HELD,
     CancelInvocation,
@@ -21,8 +24,9 @@ from domain.kernel import derive_id
 
 
 class WorkerInvocations:
-    def __init__(self, commands: CommandLoop) -> None:
+    def __init__(self, commands: CommandLoop, schemas: ToolSchemas) -> None:
         self._commands = commands
+        self._schemas = schemas
 
     async def claim(self, caller: Caller, command: ClaimInvocation, claim: str) -> tuple[Invocation, CommandOutcome]:
         """Records the attempt before the tool is called. `claim`: see `claim_name`.
@@ -64,8 +68,30 @@ class WorkerInvocations:
         return state
 
     async def complete(self, caller: Caller, command: CompleteInvocation) -> CommandOutcome:
-        """Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
-        return await self._report(caller, command, f"complete:{command.attempt}")
+        """Records the result, or the failure `InvalidResultError` for a result that does not fit what the tool declares.
+
+        Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently.
+        """
+        name = f"complete:{command.attempt}"
+        fault = await self._fault_of_result(caller, command)
+        if fault is None:
+            return await self._report(caller, command, name)
+        failed = FailInvocation(invocation_id=command.invocation_id, attempt=command.attempt, error=fault)
+        return await self._report(caller, failed, name)
+
+    async def _fault_of_result(self, caller: Caller, command: CompleteInvocation) -> Failure | None:
+        """What is wrong with a result, by the schema of the version that was called. None: nothing, or nobody can say any more."""
+        loaded = await self._commands.load(invocations.DECIDER, caller.tenant_id, command.invocation_id, fresh=False)
+        requested = loaded.state.requested
+        if requested is None or requested.tool_version is None:
+            return None
+        tool_id = tools.tool_id_of(caller.tenant_id, requested.tool)
+        tool: tools.ToolDefinition = (await self._commands.load(tools.DECIDER, caller.tenant_id, tool_id, fresh=False)).state
+        current = tool.current
+        if current is None or current.result is None or current.version != requested.tool_version:
+            return None
+        faults = self._schemas.faults_of(current.result, command.result)[0]
+        return invalid_result(requested.tool, faults) if faults else None
 
     async def fail(self, caller: Caller, command: FailInvocation) -> CommandOutcome:
         """Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
@@ -80,3 +106,13 @@ class WorkerInvocations:
     ) -> CommandOutcome:
         request = await request_for_invocation(self._commands, caller, command.invocation_id, name)
         return await self._commands.execute(request, command)
+
+
+MOST_TOLD = 10
+
+
+def invalid_result(tool: str, faults: Sequence[tuple[str, str]]) -> Failure:
+    """The failure of a call whose result does not fit. Another attempt would not help: what the tool did has been done."""
+    told = "; ".join(f"{place or '/'}: {text}" for place, text in faults[:MOST_TOLD])
+    more = f"; and {len(faults) - MOST_TOLD} more" if len(faults) > MOST_TOLD else ""
+    return Failure(type="InvalidResultError", message=f"the result of tool '{tool}' does not fit its schema: {told}{more}")

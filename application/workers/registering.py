@@ -12,7 +12,7 @@ from application.engine.commands.request import CommandRequest
 from application.engine.ports.problems import WorkerProblem, WorkerProblems
 from application.engine.ports.queue import Queue, WorkQueue
 from application.engine.retry import persistently
-from application.tool_schemas import ToolSchemas
+from application.tools import Declarations
 from domain.agents import RegisterAgent
 from domain.errors import TidelogError
 from domain.tools import RegisterTool
@@ -42,10 +42,10 @@ class Offer:
 class Registration:
     """Registration of workers. Idempotent: an unchanged agent or tool makes no event. Each agent and each tool is one append."""
 
-    def __init__(self, commands: CommandLoop, queue: WorkQueue, schemas: ToolSchemas, problems: WorkerProblems) -> None:
+    def __init__(self, commands: CommandLoop, queue: WorkQueue, declarations: Declarations, problems: WorkerProblems) -> None:
         self._commands = commands
         self._queue = queue
-        self._schemas = schemas
+        self._declarations = declarations
         self._problems = problems
 
     async def each(
@@ -64,7 +64,7 @@ class Registration:
             async with turns:
                 try:
                     if isinstance(command, RegisterTool):
-                        self._schemas.check(command.name, command.parameters, pointer="/parameters")
+                        self._declarations.check(command)
                         await asyncio.sleep(0)  # a schema may take 50 ms to compile: other tasks run in between
                     request = new_request()
                     return offer, await persistently(lambda: self._offer(request, command, kind, command.name)), None

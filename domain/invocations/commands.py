@@ -26,6 +26,7 @@ class RequestInvocation(Command):
     priority: Priority = "normal"
     on_behalf_of: str | None = None
     reconcile_timeout_s: float | None = None
+    tool_version: ShortText | None = None
 
 
 class ClaimInvocation(Command):

@@ -26,6 +26,8 @@ class InvocationRequested(Event):
     """For whom the call is: the metadata of all that comes of the call has it, too. None: for nobody."""
     reconcile_timeout_s: float | None = None
     """The limit of one call of the tool's `reconcile` function. None: the tool has no such function."""
+    tool_version: str | None = None
+    """The version of the tool at the call. None: nobody looked."""
 
 
 class AttemptStarted(Event):

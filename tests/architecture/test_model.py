@@ -94,7 +94,8 @@ BY_THE_SERVER = {
     tenants.CreateTenant, runs.CompleteStep, runs.FailStep, runs.CheckRun,
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
-    invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, projects.UseProject, audit.RecordAction,
+    invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, projects.UseProject, tools.UseTool,
+    audit.RecordAction,
     audit.RecordRefusals,
 }  # fmt: skip
 """Commands of the set-up, of sagas, of timers, of the sweeper, and conditions: no client repeats these commands."""
@@ -102,6 +103,7 @@ COMPARED_ELSEWHERE = {
     runs.StartRun,  # by application/runs/start.py: the requested plan is compared, not the versions that were looked up
     agent_runs.ClaimAgentRun, invocations.ClaimInvocation,  # the command id holds the whole content of a claim
     projects.RemoveProject,  # says nothing but which project
+    tools.ReinstateTool, tools.RemoveTool,  # say nothing but which tool
     # by the hash of the body: a repeat brings another key where the server makes it
     tenants.IssueApiKey, tenants.RotateApiKey, tenants.RevokeApiKey,
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration

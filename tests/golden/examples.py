@@ -49,8 +49,15 @@ EXAMPLES: tuple[Event, ...] = (
     tools.ToolRegistered(
         name="git.history", version="1", description="Commits.", capabilities=("git",),
         parameters={"type": "object", "properties": {"limit": {"type": "integer", "default": 5000}}}, idempotent=True,
-        timeout_s=300.0, max_attempts=3, reconcile_timeout_s=30.0,
+        timeout_s=300.0, max_attempts=3, reconcile_timeout_s=30.0, kind="http", result={"type": "array"},
+        examples=({"arguments": {"limit": 10}, "result": [], "description": "The last ten."},), needs_tools=("git.fetch",),
+        needs_services=("git.example.com",), untrusted_output=True,
+        request={"method": "GET", "url": "https://git.example.com/log?limit={{limit}}", "auth": {"secret": "git"}},
+        builtin="fetch", pinned=True,
     ),
+    tools.ToolDeprecated(name="git.history", replaced_by="git.log", note="it reads all branches"),
+    tools.ToolReinstated(name="git.history"),
+    tools.ToolRemoved(name="git.history"),
     runs.RunStarted(
         project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high"
     ),
@@ -84,6 +91,7 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
+        tool_version="2",
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),

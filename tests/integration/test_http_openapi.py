@@ -82,7 +82,7 @@ async def test_bodies_have_schemas_and_examples_that_fit(shared: System) -> None
     described = await document(shared)
     examples = 0
     for (method, path), operation in operations_of(described).items():
-        if method != "POST":
+        if method not in ("POST", "PATCH"):
             assert "requestBody" not in operation
             continue
         content = operation["requestBody"]["content"]["application/json"]
@@ -112,6 +112,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         await use_runs(shared, http)
         await use_projections(shared, http)
         await use_keys(shared, http)
+        await use_tools(shared, http)
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
             assert (await http.head(path)).status_code == 200
@@ -131,6 +132,19 @@ async def use_keys(shared: System, http: httpx2.AsyncClient) -> None:
     assert (await http.post(f"{path}/rotate", json={"overlap_s": 60})).status_code == 201
     assert (await http.post(f"{path}/revoke", json={"reason": "over"})).status_code == 202
     assert (await http.get("/v1/keys")).json()["data"]
+
+
+async def use_tools(shared: System, http: httpx2.AsyncClient) -> None:
+    declared = {"version": "1", "kind": "builtin", "builtin": "fetch", "parameters": {}, "examples": [{"arguments": {}}]}
+    assert (await http.post("/v1/tools", json={"name": "data", **declared})).status_code == 201
+    assert (await http.post("/v1/tools/data/versions", json={**declared, "version": "2"})).status_code == 201
+    assert (await http.post("/v1/tools/data/validate", json={"arguments": 7})).json()["valid"]
+    patched = await http.patch("/v1/tools/data", json={"deprecated": True, "note": "n"})
+    at = {"Tidelog-Position": patched.headers["tidelog-position"]}
+    assert (await http.get("/v1/tools/data", headers=at)).json()["deprecated"]["note"] == "n"
+    assert len((await http.get("/v1/tools/data/versions", headers=at)).json()["data"]) == 2
+    assert (await http.get("/v1/tools/data/versions/1", headers=at)).json()["version"] == "1"
+    assert (await http.delete("/v1/tools/data")).status_code == 200
 
 
 async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
@@ -306,20 +320,24 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         return {key for key, o in found.items() if any((p["in"], p["name"]) == ("header", name) for p in o.get("parameters", ()))}
 
     of_keys = {("POST", path) for path in ("/v1/keys", "/v1/keys/{key_id}/rotate", "/v1/keys/{key_id}/revoke")}
+    of_tools = {("POST", "/v1/tools"), ("POST", "/v1/tools/{name}/versions"), ("PATCH", "/v1/tools/{name}")}
+    of_keys |= of_tools
     assert readers("Idempotency-Key") == of_keys | {
         ("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects")
     }  # fmt: skip
     assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
-        ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}")
+        ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
+        ("DELETE", "/v1/tools/{name}"),
     }  # fmt: skip
     assert readers("Prefer") == {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}")}
-    assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")}
+    changes = of_tools - {("POST", "/v1/tools")} | {("DELETE", "/v1/tools/{name}")}
+    assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")} | changes
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
     for method, path in readers("Tidelog-Position"):
         asked = path.replace("{run_id}", str(new_id())).replace("{step}", "a").replace("{key_id}", str(new_id()))
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 19
+    assert len(readers("Tidelog-Position")) == 22
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
         "/v1/runs/{run_id}/cancel",
@@ -328,6 +346,9 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         "/v1/keys",
         "/v1/keys/{key_id}/rotate",
         "/v1/keys/{key_id}/revoke",
+        "/v1/tools",
+        "/v1/tools/{name}",
+        "/v1/tools/{name}/versions",
     }
 
 

@@ -58,7 +58,7 @@ async def begun(system: System, worker: PlayedWorker, calls: int, messages: dict
     await system.command(ClaimAgentRun(agent_run_id=agent_run_id, worker_id="old", dispatch=1))
     for number in range(calls):
         start = StartCall(agent_run_id=agent_run_id, attempt=1, key=f"k{number}", tool="mail")
-        call, _ = await system.container.workers.calls.call(CALLER, start, {})
+        call = (await system.container.workers.calls.call(CALLER, start, {})).invocation_id
         work = await worker.take("mail", "tool")
         assert work.work_id == str(call)
         await system.command(ClaimInvocation(invocation_id=call, worker_id="old", dispatch=1))

@@ -137,8 +137,14 @@ async def requests_that_would_be_carried_out(shared: System) -> list[tuple[str, 
         reports.append(("POST", f"/v1/agent-runs/{step.work_id}/{verb}", Action.WORKERS_WORK, {"attempt": 2, **said}))
     running_id = await shared.start("walker")
     project_id = (await shared.http.post("/v1/projects", json={"name": "gone soon"})).json()["project_id"]
+    declared = {"version": "1", "kind": "builtin", "builtin": "fetch", "parameters": {}}
+    await shared.http.post("/v1/tools", json={"name": "gone.soon", **declared})
     return [
         *reports,
+        ("POST", "/v1/tools", Action.TOOLS_DEFINE, {"name": "new.one", **declared}),
+        ("POST", "/v1/tools/new.one/versions", Action.TOOLS_DEFINE, {**declared, "version": "2"}),
+        ("PATCH", "/v1/tools/new.one", Action.TOOLS_DEFINE, {"deprecated": True}),
+        ("DELETE", "/v1/tools/gone.soon", Action.TOOLS_REMOVE, None),
         ("POST", "/v1/runs", Action.RUNS_START, {"agent": "walker"}),
         ("POST", "/v1/projects", Action.PROJECTS_CREATE, {"name": "p"}),
         ("DELETE", f"/v1/projects/{project_id}", Action.PROJECTS_REMOVE, None),

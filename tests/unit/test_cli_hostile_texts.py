@@ -62,6 +62,11 @@ ARGUMENTS: dict[str, list[str]] = {
     "workers list": [],
     "tools list": [],
     "tools show": [HOSTILE],
+    "tools versions": ["mail"],
+    "tools create": ["mail", "--declaration", "{}"],
+    "tools deprecate": ["mail"],
+    "tools remove": ["mail"],
+    "tools validate": ["mail", "--arguments", "{}"],
     "invocations list": [],
     "invocations show": [str(CALL)],
     "invocations resolve": [str(CALL), "--result", "null", "--reason", "r"],
@@ -230,8 +235,28 @@ def answers() -> dict[str, Any]:
                 "timeout_s": 1.0,
                 "max_attempts": 1,
                 "registered_at": "2026-01-31T12:00:00Z",
+                "kind": HOSTILE,
+                "needs_services": [HOSTILE],
+                "request": {HOSTILE: HOSTILE},
+                "examples": [{"arguments": {HOSTILE: HOSTILE}}],
+                "deprecated": {"since": "2026-01-31T12:00:00Z", "replaced_by": HOSTILE, "note": HOSTILE},
             }
         ],
+        "/v1/tools/mail/versions": [
+            {
+                "name": HOSTILE,
+                "version": HOSTILE,
+                "parameters": {"properties": {HOSTILE: {}}},
+                "pinned": True,
+                "registered_at": HOSTILE,
+                "last_registered_at": HOSTILE,
+            }
+        ],
+        "/v1/tools/mail/validate": {
+            "valid": False,
+            "errors": [{"pointer": HOSTILE, "detail": HOSTILE}],
+            "warning": HOSTILE,
+        },
         "/v1/invocations": [call_document],
         f"/v1/invocations/{CALL}": call_document,
         "/v1/projections": {"data": [view_document], "problems": [problem]},
@@ -261,12 +286,16 @@ class Hostile(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         found = answers().get(self.path)
-        if self.path.startswith("/v1/projections") and found is not None:
+        if self.path.startswith(("/v1/projections", "/v1/tools/")) and found is not None:
             self._json(found)
         else:
             self._refuse(409)
 
     def do_DELETE(self) -> None:
+        self._refuse(409)
+
+    def do_PATCH(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
         self._refuse(409)
 
     def log_message(self, format: str, *args: object) -> None:

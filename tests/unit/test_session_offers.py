@@ -15,6 +15,7 @@ from api.http.sessions.offers import read_offers
 from application.workers.hosting.messages import Defined, MalformedMessage, Verdict, Welcome
 from domain.errors import InvalidCommand
 from domain.tenants import CreateTenant, IssueApiKey
+from domain.tools import RegisterTool
 from tests.kit.engine import Engine
 from tests.kit.hosting import KEY, Hosting, SpeakingWorker, hosting
 from tests.kit.waiting import TENANT
@@ -149,15 +150,15 @@ async def test_a_bad_definition_of_a_define_refuses_itself_only(process: Hosting
 async def test_a_defect_that_one_definition_brings_to_light_refuses_this_definition_only(
     process: Hosting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schemas = process.engine.workers.registration._schemas
-    check = schemas.check
+    declarations = process.engine.workers.declarations
+    check = declarations.check
 
-    def breaks(tool: str, *given: Any, **more: Any) -> Any:
-        if tool == "bad":
+    def breaks(declared: RegisterTool) -> None:
+        if declared.name == "bad":
             raise RuntimeError("a defect")
-        return check(tool, *given, **more)
+        check(declared)
 
-    monkeypatch.setattr(schemas, "check", breaks)
+    monkeypatch.setattr(declarations, "check", breaks)
     _, welcome = await said(process, hello(tools=f"{GOOD.replace('good', 'bad')},{GOOD}"))
     assert [one["accepted"] for one in welcome["tools"]] == [False, True]
     assert welcome["tools"][0]["problem"]["code"] == "internal" and "a defect" not in json.dumps(welcome)

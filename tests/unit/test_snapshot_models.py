@@ -63,8 +63,14 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "agents": (agents.RegisterAgent(agent_id=ID, name="a"), st.builds(
         agents.RegisterAgent, agent_id=st.just(ID), name=key, description=text, input_schema=json,
     )),
-    "tools": (tools.RegisterTool(tool_id=ID, name="a", parameters={}), st.builds(
-        tools.RegisterTool, tool_id=st.just(ID), name=key, parameters=json, timeout_s=st.floats(0.1, 100),
+    "tools": (tools.RegisterTool(tool_id=ID, name="a", parameters={}), st.one_of(
+        st.builds(
+            tools.RegisterTool, tool_id=st.just(ID), name=key, parameters=json, timeout_s=st.floats(0.1, 100), version=key,
+            pinned=st.booleans(), result=json, untrusted_output=st.booleans(),
+        ),
+        st.builds(tools.DeprecateTool, tool_id=st.just(ID), name=key, replaced_by=st.none() | key, note=st.none() | text),
+        st.builds(tools.ReinstateTool, tool_id=st.just(ID), name=key),
+        st.builds(tools.RemoveTool, tool_id=st.just(ID), name=key),
     )),
     "runs": (runs.StartRun(run_id=ID, project_id=PROJECT, plan=PLAN, input={"n": 1}), st.one_of(
         st.builds(runs.CompleteStep, run_id=st.just(ID), step=run_step, agent_run_id=some_id, result=json),

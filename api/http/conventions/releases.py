@@ -2,18 +2,37 @@
 
 from api.container import Container
 from domain.errors import Unavailable
+from domain.kernel import Event
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
+from domain.tools import ToolDeprecated, ToolRemoved
 
-SHAPES = tuple(f"{event.TOPIC}/v{event.VERSION}" for event in (ApiKeyIssued, ApiKeyRotated))
+
+def _shapes(*events: type[Event]) -> frozenset[str]:
+    return frozenset(f"{event.TOPIC}/v{event.VERSION}" for event in events)
+
+
+SHAPES = _shapes(ApiKeyIssued, ApiKeyRotated)
+OF_TOOLS = _shapes(ToolDeprecated, ToolRemoved)
+"""A release that knows these also knows what a declaration of a tool says of its kind."""
 
 
 async def all_know_roles(container: Container) -> bool:
     """Whether every running process can read the events of keys that have a role, an expiry or a successor. Raises Unavailable."""
+    return await _all_know(container, SHAPES)
+
+
+async def _all_know(container: Container, shapes: frozenset[str]) -> bool:
     for member in await container.members():
         known = member.event_versions
-        if member.alive and (known is None or ("*" not in known and not set(SHAPES) <= set(known))):
+        if member.alive and (known is None or ("*" not in known and not shapes <= set(known))):
             return False
     return True
+
+
+async def must_all_know_tools(container: Container) -> None:
+    """Raises Unavailable during an upgrade: a read model that is moved by a process of before would miss what is said of a tool."""
+    if not await _all_know(container, OF_TOOLS):
+        raise Unavailable("a process of an earlier release still runs, which cannot show what is said of tools: try again later")
 
 
 async def must_all_know_roles(container: Container) -> None:

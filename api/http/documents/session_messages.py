@@ -142,6 +142,7 @@ class DoneMessage(Shown):
     version: int | None = None
     invocation_id: UUID | None = None
     message_id: UUID | None = None
+    warning: str | None = None
     retry: bool | None = None
     name: str | None = None
     found: bool | None = None

@@ -40,6 +40,12 @@ class ToolOffer(Body):
     max_attempts: int = Field(default=3, ge=1, le=20)
     reconcile_timeout_s: float | None = Field(default=None, gt=0, le=3600)
     """The limit of one call of the tool's `reconcile` function. Missing: the tool has none."""
+    result: Json = None
+    examples: tuple[Json, ...] = Field(default=(), max_length=tools.MOST_EXAMPLES)
+    needs_tools: tuple[Name, ...] = Field(default=(), max_length=tools.MOST_NEEDED)
+    needs_services: tuple[ShortText, ...] = Field(default=(), max_length=tools.MOST_NEEDED)
+    untrusted_output: bool = False
+    pinned: bool = False
 
 
 class ProblemReport(Body):

@@ -42,8 +42,9 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
             return done(report, (await workers.journals.record(caller, report.work, [step_of(report)]))[0])
         case Call():
             start = agent_runs.StartCall(**work, key=report.key, tool=report.tool)
-            invocation_id, outcome = await workers.calls.call(caller, start, report.arguments)
-            return done(report, outcome, invocation_id=invocation_id)
+            called = await workers.calls.call(caller, start, report.arguments)
+            told = {} if called.warning is None else {"warning": called.warning}
+            return done(report, called.outcome, invocation_id=called.invocation_id, **told)
         case Send():
             message_id, outcome = await workers.mail.send(
                 caller, agent_run_id=report.work, attempt=report.attempt, key=report.key, to=report.to, body=report.body

@@ -23,14 +23,17 @@ if TYPE_CHECKING:
         TransientError,
     )
     from tidelog.reconciling import Reconciled
-    from tidelog.tools import Tool, ToolContext, tool
+    from tidelog.tool_classes import BaseTool
+    from tidelog.tools import InvalidResultError, Tool, ToolContext, tool
 
 __all__ = [
     "Agent",
+    "BaseTool",
     "Client",
     "Context",
     "HistoryReplaced",
     "InvalidError",
+    "InvalidResultError",
     "Message",
     "PermanentError",
     "RecipientOverError",
@@ -63,7 +66,8 @@ _NAMES = {
         "TransientError",
     ),
     "reconciling": ("Reconciled",),
-    "tools": ("Tool", "ToolContext", "tool"),
+    "tool_classes": ("BaseTool",),
+    "tools": ("InvalidResultError", "Tool", "ToolContext", "tool"),
 }
 """Module → the names that this package takes from the module."""
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from tidelog.administration import Administration
 from tidelog.bodies import object_of, plan_of
+from tidelog.catalog import Catalog
 from tidelog.errors import (
     HistoryReplaced,
     PositionBeyondHead,
@@ -34,7 +35,6 @@ from tidelog.models import (
     RunCall,
     RunPage,
     StartedRun,
-    ToolInfo,
     WorkerInfo,
 )
 from tidelog.requests import parse
@@ -55,7 +55,7 @@ def _rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-class Client(Administration):
+class Client(Administration, Catalog):
     """A client of one Tidelog server. Use as an async context manager.
 
     `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: seconds for which requests are repeated when the server
@@ -350,15 +350,11 @@ class Client(Administration):
                 wait_s = getattr(error, "retry_after_s", None) or 0.0
                 await asyncio.sleep(max(wait_s, self._retry.delay_s(failures)))
 
-    # --- agents, tools, workers ---
+    # --- agents, workers ---
 
     async def agents(self) -> list[AgentInfo]:
         """Agents that can be run."""
         return [agent async for agent in self._all(AgentInfo, "/v1/agents")]
-
-    async def tools(self) -> list[ToolInfo]:
-        """Tools that agents can call."""
-        return [tool async for tool in self._all(ToolInfo, "/v1/tools")]
 
     async def workers(self) -> list[WorkerInfo]:
         """Workers that have a session, by their ids."""

@@ -17,6 +17,7 @@ from tidelog.errors import DefinitionError
 from tidelog.loading import PATIENCE_S, Import, users_line
 from tidelog.siblings import PREFIX, hint, know
 from tidelog.texts import text_of, type_of
+from tidelog.tool_classes import AnyTool, BaseTool, tool_of
 from tidelog.tools import Tool, ToolDefinition
 
 ProblemKind = Literal[
@@ -97,11 +98,13 @@ class Discovery:
             return
         self.agents[definition.name] = FoundAgent(path, cls, definition)
 
-    def add_tool(self, path: Path, tool: Tool[..., Any]) -> None:
+    def add_tool(self, path: Path, given: AnyTool) -> None:
         """Add a tool, or note why it cannot be used. Of two tools with one name the first is kept."""
-        definition = self._described(path, repr(tool), tool.describe)
+        what = given.__name__ if isinstance(given, type) else repr(given)
+        definition = self._described(path, what, lambda: tool_of(given).describe())
         if definition is None:
             return
+        tool = tool_of(given)
         other = self.tools.get(definition.name)
         if other is not None and other.tool is tool:
             return
@@ -190,14 +193,15 @@ class Scan:
 
     def _collect(self, modules: Sequence[tuple[Path, ModuleType]]) -> None:
         offers = [(path, value, meant) for path, module in modules for value, meant in _offers(module, self._scanned)]
-        classes = [(path, value, meant) for path, value, meant in offers if isinstance(value, type)]
+        classes = [(path, value, meant) for path, value, meant in offers if isinstance(value, type) and issubclass(value, Agent)]
+        tool_classes = [value for _, value, _ in offers if isinstance(value, type) and issubclass(value, BaseTool)]
         with self._lock:
             for path, cls, meant in classes:
                 is_base = any(other is not cls and issubclass(other, cls) for _, other, _ in classes)
                 if not is_base or (meant and cls.execute is not Agent.execute):  # a common base class is no mistake
                     self.found.add_agent(path, cls)
             for path, tool, _ in offers:
-                if isinstance(tool, Tool):
+                if isinstance(tool, Tool) or (tool in tool_classes and not _has_heirs(tool, tool_classes)):
                     self.found.add_tool(path, tool)
 
     def _import(self, path: Path, name: str, folder: Path) -> ModuleType | None:
@@ -226,6 +230,11 @@ class Scan:
     def _note_failure(self, one: Import) -> None:
         if one.error is not None:
             self.found.problems.append(Problem(one.path, "import-failed", _reason(one.error, one.folder)))
+
+
+def _has_heirs(cls: type, others: Sequence[type]) -> bool:
+    """Whether others go on with a class. A common base is no tool of its own."""
+    return any(other is not cls and issubclass(other, cls) for other in others)
 
 
 def _told(error: BaseException) -> str:
@@ -273,7 +282,7 @@ def _module_files(folder: Path, package: str) -> Iterator[tuple[Path, str]]:
             yield path, f"{package}.{path.stem}"
 
 
-def _offers(module: ModuleType, scanned: set[str]) -> Iterator[tuple[type[Agent] | Tool[..., Any], bool]]:
+def _offers(module: ModuleType, scanned: set[str]) -> Iterator[tuple[type[Agent] | AnyTool, bool]]:
     """The agent classes and tools that a module offers, in order.
 
     A module offers those that it defines, private classes excepted, and those of its `__all__`. A package also offers those that it
@@ -299,6 +308,8 @@ def _offers(module: ModuleType, scanned: set[str]) -> Iterator[tuple[type[Agent]
 def _home_of(value: Any) -> str | None:
     """The name of the module that defines an agent class or tool; None for any other value, whose attributes are not touched."""
     kind = type(value)
-    if issubclass(kind, Tool) or (issubclass(kind, type) and issubclass(value, Agent) and value is not Agent):
+    if issubclass(kind, Tool) or (
+        issubclass(kind, type) and issubclass(value, Agent | BaseTool) and value not in (Agent, BaseTool)
+    ):
         return str(value.__module__)
     return None

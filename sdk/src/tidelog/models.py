@@ -291,17 +291,54 @@ class AgentInfo(Model):
     unreadable: bool = False
 
 
-class ToolInfo(Model):
-    """A tool that the server knows. `parameters`: JSON Schema."""
+class ToolVersion(Model):
+    """What a version of a tool declares. `parameters`, `result`: JSON Schemas."""
 
     name: str
     version: str | None = None
     description: str = ""
     capabilities: tuple[str, ...] = ()
     parameters: dict[str, Any] = Field(default_factory=dict)
+    kind: str = "python"
+    result: Any = None
+    examples: tuple[Any, ...] = ()
+    needs_tools: tuple[str, ...] = ()
+    needs_services: tuple[str, ...] = ()
+    untrusted_output: bool = False
+    request: Any = None
+    """The HTTP request of a tool of the kind `http`."""
+    builtin: str | None = None
+    pinned: bool = False
+    """Another declaration of the version is refused. False: the declaration follows the code of the workers."""
+    unreadable: bool = False
+
+
+class Deprecation(Model):
+    since: datetime
+    replaced_by: str | None = None
+    note: str | None = None
+
+
+class ToolInfo(ToolVersion):
+    """A tool that the server knows, as its current version declares it."""
+
+    deprecated: Deprecation | None = None
     workers: int | None = None
     """Number of workers that have it. None: the server does not say."""
-    unreadable: bool = False
+
+
+class Misfit(Model):
+    """`pointer`: JSON Pointer of a place in what was validated."""
+
+    pointer: str
+    detail: str
+
+
+class Validation(Model):
+    valid: bool
+    errors: tuple[Misfit, ...] = ()
+    warning: str | None = None
+    """Set for a tool that is deprecated."""
 
 
 class Offering(Model):

@@ -29,6 +29,7 @@ from tidelog.context import Assignment, Context
 from tidelog.errors import PermanentError, RecipientOverError, ToolError
 from tidelog.failures import tool_failure
 from tidelog.journal import EntryError, Journal, JournalEntry, JournalUpdate, Mail, StateValue
+from tidelog.tool_classes import AnyTool, tool_of
 from tidelog.tools import Tool, ToolContext
 from tidelog.values import to_json
 
@@ -269,7 +270,7 @@ async def run_agent(
     agent: type[Agent],
     input: Any = None,
     *,
-    tools: Sequence[Tool[..., Any]] = (),
+    tools: Sequence[AnyTool] = (),
     results: Mapping[str, Any] | None = None,
     peers: Sequence[str] = (),
     over: Sequence[str] = (),
@@ -293,7 +294,7 @@ async def run_agent(
         DefinitionError: the agent or a tool is not well-formed.
     """
     definition = describe_agent(agent)
-    known = {tool.describe().name: tool for tool in tools}
+    known = {tool.describe().name: tool for tool in map(tool_of, tools)}
     journal = MemoryJournal() if journal is None else journal
     attempt = journal.next_attempt()
     if attempt == 1:

@@ -3,19 +3,20 @@
 import inspect
 import threading
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
 from tidelog.calling import call
-from tidelog.errors import DefinitionError, ValueTooDeepError
+from tidelog.errors import DefinitionError, PermanentError, ValueTooDeepError
 from tidelog.naming import TOOL_NAME, check_capabilities, check_json, check_name, check_version, first_paragraph
 from tidelog.reconciling import Reconciled, read_reconcile
-from tidelog.values import check_depth, to_json
+from tidelog.texts import text_of
+from tidelog.values import check_depth, encode, to_json
 from tidelog.work_log import Log
 
 P = ParamSpec("P")
@@ -45,10 +46,23 @@ class ToolContext:
         return self._told.is_set()
 
 
+class Example(BaseModel):
+    """What a call may look like. A `result` that is not given says nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    arguments: dict[str, Any]
+    result: Any = None
+    description: str = ""
+
+    def said(self) -> dict[str, Any]:
+        return self.model_dump(exclude_unset=True)
+
+
 class ToolDefinition(BaseModel):
     """The definition of a tool, as the worker registers it.
 
-    `parameters` is a JSON Schema, `timeout_s` the limit of one attempt in seconds.
+    `parameters` and `result` are JSON Schemas (`result` None: any result), `timeout_s` the limit of one attempt in seconds.
+    `pinned`: the author named the version, so another declaration of the version is refused.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,10 +75,30 @@ class ToolDefinition(BaseModel):
     timeout_s: float
     max_attempts: int
     reconcile_timeout_s: float | None = None
+    result: dict[str, Any] | None = None
+    examples: tuple[dict[str, Any], ...] = ()
+    needs_tools: tuple[str, ...] = ()
+    needs_services: tuple[str, ...] = ()
+    untrusted_output: bool = False
+    pinned: bool = False
+
+    def said(self) -> dict[str, Any]:
+        """As it goes over the wire: what says no more than a server of before knows is left out."""
+        return {name: value for name, value in self.model_dump().items() if name not in _LATER or value != _LATER[name]}
+
+
+_LATER = {name: field.default for name, field in ToolDefinition.model_fields.items() if not field.is_required()}
 
 
 class InvalidArgumentsError(Exception):
     """The arguments break the tool's schema. The message names each faulty argument, without its value."""
+
+
+class InvalidResultError(PermanentError):
+    """The result breaks what the tool declares. The message names each faulty place, without its value.
+
+    The call has failed for good: what the tool did has been done, and would be done again by another attempt.
+    """
 
 
 @dataclass(frozen=True)
@@ -91,10 +125,19 @@ class Tool(Generic[P, R]):
         idempotent: bool,
         timeout_s: float,
         max_attempts: int,
-        version: str,
+        version: str | None,
         reconcile: Callable[..., Any] | None = None,
         reconcile_timeout_s: float = 30,
+        returns: Any = None,
+        examples: Sequence[Mapping[str, Any]] = (),
+        needs_tools: tuple[str, ...] = (),
+        needs_services: tuple[str, ...] = (),
+        untrusted_output: bool = False,
+        check: Callable[..., object] | None = None,
+        documented: Any = None,
     ) -> None:
+        """`check` gets the arguments as the function does, and raises ValueError for what the schema cannot say. `documented`: the
+        object whose docstring describes the tool; default: the function."""
         self.function = function
         self.reconcile = reconcile
         self.reconcile_timeout_s = reconcile_timeout_s
@@ -103,10 +146,19 @@ class Tool(Generic[P, R]):
         self.idempotent = idempotent
         self.timeout_s = timeout_s
         self.max_attempts = max_attempts
-        self.version = version
-        self.__doc__ = function.__doc__
-        self.__module__ = function.__module__
+        self.version = "1" if version is None else version
+        self.pinned = version is not None
+        self.returns = returns
+        self.examples = examples
+        self.needs_tools = needs_tools
+        self.needs_services = needs_services
+        self.untrusted_output = untrusted_output
+        self._check = check
+        self._documented = function if documented is None else documented
+        self.__doc__ = self._documented.__doc__
+        self.__module__ = self._documented.__module__
         self._parameters: _Parameters | None = None
+        self._returned: TypeAdapter[Any] | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -128,13 +180,19 @@ class Tool(Generic[P, R]):
         definition = ToolDefinition(
             name=check_name(self.name, TOOL_NAME, what),
             version=check_version(self.version, what),
-            description=first_paragraph(self.function),
+            description=first_paragraph(self._documented),
             capabilities=check_capabilities(self.capabilities, what),
             parameters=self._schema(what),
             idempotent=bool(self.idempotent),
             timeout_s=float(self.timeout_s),
             max_attempts=self.max_attempts,
             reconcile_timeout_s=self._reconcile_timeout_s(what),
+            result=self._result_schema(what),
+            examples=self._checked_examples(what),
+            needs_tools=tuple(check_name(name, TOOL_NAME, f"a tool that {what} needs") for name in _names(self.needs_tools, what)),
+            needs_services=_names(self.needs_services, what),
+            untrusted_output=bool(self.untrusted_output),
+            pinned=self.pinned,
         )
         check_json(definition, what)
         return definition
@@ -154,7 +212,29 @@ class Tool(Generic[P, R]):
                 for fault in error.errors(include_input=False, include_url=False)
             )
             raise InvalidArgumentsError(f"tool {self.name!r} refuses its arguments: {'; '.join(faults)}") from None
-        return {name: getattr(model, field) for field, name in parameters.names.items()}
+        validated = {name: getattr(model, field) for field, name in parameters.names.items()}
+        if self._check is not None:
+            try:
+                self._check(**validated)
+            except ValueError as error:
+                raise InvalidArgumentsError(f"tool {self.name!r} refuses its arguments: {text_of(error, 2_000)}") from error
+        return validated
+
+    def validate_result(self, result: JsonValue) -> None:
+        """Raises InvalidResultError for JSON data that is not what the tool declares with `returns=` a type.
+
+        A result that is declared by a JSON Schema is checked by the server.
+        """
+        if self.returns is None or isinstance(self.returns, Mapping):
+            return
+        try:
+            self._adapter().validate_json(encode(result), strict=True)
+        except ValidationError as error:
+            faults = (
+                f"{'/'.join(str(part) for part in fault['loc']) or 'result'}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_url=False)
+            )
+            raise InvalidResultError(f"the result of tool {self.name!r} is not what it declares: {'; '.join(faults)}") from None
 
     async def invoke(self, arguments: Mapping[str, Any], context: ToolContext) -> JsonValue:
         """Validate, call (a sync function in a thread), return the result as JSON data.
@@ -163,7 +243,42 @@ class Tool(Generic[P, R]):
         """
         validated = self.validate(arguments)
         first = (context,) if self._read_signature().takes_context else ()
-        return to_json(await call(self.function, first, validated), f"the result of tool {self.name!r}")
+        result = to_json(await call(self.function, first, validated), f"the result of tool {self.name!r}")
+        self.validate_result(result)
+        return result
+
+    def _adapter(self) -> TypeAdapter[Any]:
+        if self._returned is None:
+            self._returned = TypeAdapter(self.returns)
+        return self._returned
+
+    def _result_schema(self, what: str) -> dict[str, Any] | None:
+        if self.returns is None:
+            return None
+        if isinstance(self.returns, Mapping):
+            return dict(self.returns)
+        try:
+            schema = self._adapter().json_schema(mode="serialization")
+            check_depth(schema, "the JSON Schema of its result")
+        except (PydanticUserError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
+            raise DefinitionError("invalid-signature", f"{what}: `returns` has no JSON Schema: {error.message}") from error
+        except ValueTooDeepError as error:
+            raise DefinitionError("invalid-signature", f"{what}: {error}") from error
+        return schema
+
+    def _checked_examples(self, what: str) -> tuple[dict[str, Any], ...]:
+        """The examples. Each must be a call that the tool takes, and a result that it declares."""
+        found = []
+        for number, given in enumerate(self.examples, 1):
+            try:
+                example = Example.model_validate(given)
+                self.validate(example.arguments)
+                if "result" in example.model_fields_set:
+                    self.validate_result(to_json(example.result, "its result"))
+            except (InvalidArgumentsError, InvalidResultError, ValidationError) as error:
+                raise DefinitionError("invalid-metadata", f"{what}: example {number}: {text_of(error, 1_000)}") from error
+            found.append(example.said())
+        return tuple(found)
 
     async def ask(self, arguments: Mapping[str, Any], context: ToolContext) -> Reconciled:
         """Ask the `reconcile` function whether the call took effect. Exceptions of the function are raised here.
@@ -208,6 +323,12 @@ class Tool(Generic[P, R]):
         if self._parameters is None:
             self._parameters = _read_parameters(self.function)
         return self._parameters
+
+
+def _names(given: object, what: str) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, tuple | list) or not all(isinstance(name, str) for name in given):
+        raise DefinitionError("invalid-metadata", f"{what}: what it needs is a tuple of names, not {given!r}")
+    return tuple(given)
 
 
 def _read_parameters(function: Callable[..., Any]) -> _Parameters:
@@ -258,9 +379,14 @@ def tool(
     idempotent: bool = False,
     timeout_s: float = 60,
     max_attempts: int = 3,
-    version: str = "1",
+    version: str | None = None,
     reconcile: Callable[..., Any] | None = None,
     reconcile_timeout_s: float = 30,
+    returns: Any = None,
+    examples: Sequence[Mapping[str, Any]] = (),
+    needs_tools: tuple[str, ...] = (),
+    needs_services: tuple[str, ...] = (),
+    untrusted_output: bool = False,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
@@ -272,9 +398,14 @@ def tool(
     idempotent: bool = False,
     timeout_s: float = 60,
     max_attempts: int = 3,
-    version: str = "1",
+    version: str | None = None,
     reconcile: Callable[..., Any] | None = None,
     reconcile_timeout_s: float = 30,
+    returns: Any = None,
+    examples: Sequence[Mapping[str, Any]] = (),
+    needs_tools: tuple[str, ...] = (),
+    needs_services: tuple[str, ...] = (),
+    untrusted_output: bool = False,
 ) -> Any:
     """Make a function a tool: `@tool`, `@tool()` or `@tool("git.history", ...)`.
 
@@ -286,6 +417,12 @@ def tool(
     a call that must not be repeated, or when the tool was stopped in the middle. It takes the `ToolContext` first, whose
     `idempotency_key` is the call's, and arguments of the tool by their names. It returns a `Reconciled`.
     reconcile_timeout_s: limit of one call of `reconcile`.
+    version: a version that is named never means something else: a worker with another declaration of it is refused. Without one,
+    the tool has the version "1", and its declaration follows the code.
+    returns: a type, or a JSON Schema, that each result must fit; a result that does not fails the call with `InvalidResultError`.
+    examples: `{"arguments": {...}, "result": ..., "description": ...}`, each checked when the tool is described.
+    needs_tools, needs_services: names of what the tool cannot work without, for people and models.
+    untrusted_output: the result holds text of strangers, which a model must not take for instructions.
 
     The worker checks the declaration when it describes the tool, so that one faulty tool does not disable the other tools and
     agents of its module.
@@ -302,6 +439,11 @@ def tool(
             version=version,
             reconcile=reconcile,
             reconcile_timeout_s=reconcile_timeout_s,
+            returns=returns,
+            examples=examples,
+            needs_tools=needs_tools,
+            needs_services=needs_services,
+            untrusted_output=untrusted_output,
         )
 
     return decorate(name) if callable(name) else decorate

@@ -11,7 +11,7 @@ import orjson
 from application.engine.sagas.manager import PARTITIONS
 from application.views.runs import NEWEST_CALLS, RunView
 from domain import agent_runs, agents, invocations, messages, projects, tenants, tools
-from domain.kernel import Metadata, RecordedEvent
+from domain.kernel import Metadata, RecordedEvent, timestamp
 from projections import runs, timers, work
 from projections.kernel import decoded
 from projections.registry import PROJECTIONS
@@ -182,17 +182,28 @@ def _agents(snapshot: Snapshot) -> dict[UUID, Row]:
 
 
 def _tools(snapshot: Snapshot) -> dict[UUID, Row]:
-    return {
-        fact.recorded.stream_id: {
-            "tenant_id": fact.recorded.tenant_id, "name": fact.event.name, "version": fact.event.version,
-            "revision": fact.recorded.version, "description": fact.event.description,
-            "capabilities": list(fact.event.capabilities), "parameters": _text(fact.event.parameters),
-            "idempotent": fact.event.idempotent, "timeout_s": fact.event.timeout_s, "max_attempts": fact.event.max_attempts,
-            "registered_at": fact.recorded.recorded_at,
-        }
-        for fact in snapshot.until("tools")
-        if isinstance(fact.event, tools.ToolRegistered)
-    }  # fmt: skip
+    rows: dict[UUID, Row] = {}
+    for fact in snapshot.until("tools"):
+        recorded, tool_id = fact.recorded, fact.recorded.stream_id
+        match fact.event:
+            case tools.ToolRegistered() as declared:
+                later = tools.later_fields_of(declared)
+                rows[tool_id] = {
+                    "tenant_id": recorded.tenant_id, "name": declared.name, "version": declared.version,
+                    "revision": recorded.version, "description": declared.description,
+                    "capabilities": list(declared.capabilities), "parameters": _text(declared.parameters),
+                    "idempotent": declared.idempotent, "timeout_s": declared.timeout_s, "max_attempts": declared.max_attempts,
+                    "registered_at": recorded.recorded_at, "more": _text(later) if later else None, "stream_version": None,
+                    "deprecated": rows.get(tool_id, {}).get("deprecated"),
+                }  # fmt: skip
+            case tools.ToolDeprecated() as hint:
+                said = {"since": timestamp(recorded.recorded_at), "replaced_by": hint.replaced_by, "note": hint.note}
+                rows[tool_id] |= {"deprecated": _text(said), "stream_version": recorded.version}
+            case tools.ToolReinstated():
+                rows[tool_id] |= {"deprecated": None, "stream_version": recorded.version}
+            case tools.ToolRemoved():
+                del rows[tool_id]
+    return rows
 
 
 def _messages(snapshot: Snapshot) -> dict[UUID, Row]:

@@ -118,9 +118,7 @@ class _Written(NamedTuple):
 def _written(kind: Kind, definition: AgentDefinition | ToolDefinition) -> _Written:
     name = definition.name.encode(errors="replace").decode()
     try:
-        plain = definition.model_dump(exclude_none=kind == "agent")
-        if plain.get("reconcile_timeout_s", 0) is None:
-            del plain["reconcile_timeout_s"]
+        plain = definition.said() if isinstance(definition, ToolDefinition) else definition.model_dump(exclude_none=True)
         return _Written(kind, name, plain, len(encode(plain)), "")
     except (TypeError, ValueError, RecursionError) as error:
         return _Written(kind, name, {}, 0, f"the definition cannot be written as JSON: {text_of(error, 500)}")

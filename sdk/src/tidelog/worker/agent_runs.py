@@ -46,17 +46,24 @@ class ServerRecorder:
         self._piece = piece
         self._ticket = piece.ticket
         self._lease = piece.lease
+        self._run_id = piece.claim.run
+        self._warned: set[str] = set()
+        """Tools whose warning stands in the log."""
 
     async def record_step(self, key: str, result: JsonValue) -> None:
         await self._asked(self._api.record_step(self._ticket, key, result), f"record step {key!r}")
 
     async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue]) -> None:
         try:
-            await self._lease.guard(self._api.request_call(self._ticket, key, tool, arguments), NotFoundError, InvalidRequestError)
+            asked = self._api.request_call(self._ticket, key, tool, arguments)
+            called = await self._lease.guard(asked, NotFoundError, InvalidRequestError)
         except NotFoundError as error:
             raise ToolError(error.detail or f"there is no tool {tool!r}", "permanent", tool) from error
         except InvalidRequestError as error:
             raise ToolError(error.reason, "invalid", tool) from error
+        if called.warning is not None and tool not in self._warned:
+            self._warned.add(tool)
+            Log(WORK_LOG.get(), {"run_id": self._run_id}).warning(called.warning)
 
     async def send_message(self, key: str, to: str, body: JsonValue) -> UUID:
         try:

@@ -79,8 +79,10 @@ class ReconcileWork(ToolWork):
     """A claimed invocation whose effect is in doubt. `timeout_s`: the limit of the `reconcile` function."""
 
 
-class _CallAnswer(_Read):
+class CallAnswer(_Read):
     invocation_id: UUID
+    warning: str | None = None
+    """What the agent's author should know of the tool."""
 
 
 class _MessageAnswer(_Read):
@@ -101,9 +103,8 @@ class WorkerApi:
     async def record_step(self, ticket: Ticket, key: str, result: JsonValue) -> None:
         await self._report("record", ticket, {"key": key, "kind": "step", "result": result})
 
-    async def request_call(self, ticket: Ticket, key: str, tool: str, arguments: JsonValue) -> UUID:
-        answer = await self._report("call", ticket, {"key": key, "tool": tool, "arguments": arguments})
-        return parsed(_CallAnswer, answer).invocation_id
+    async def request_call(self, ticket: Ticket, key: str, tool: str, arguments: JsonValue) -> CallAnswer:
+        return parsed(CallAnswer, await self._report("call", ticket, {"key": key, "tool": tool, "arguments": arguments}))
 
     async def send_message(self, ticket: Ticket, key: str, to: str, body: JsonValue) -> UUID:
         return parsed(_MessageAnswer, await self._report("send", ticket, {"key": key, "to": to, "body": body})).message_id

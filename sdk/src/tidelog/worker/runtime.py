@@ -15,6 +15,7 @@ from tidelog.discovery import Problem
 from tidelog.errors import DefinitionError, TidelogAPIError, TidelogConnectionError
 from tidelog.logs import log
 from tidelog.session import Offer, Session, SessionRefusedError, Slots, Target
+from tidelog.tool_classes import AnyTool, tool_of
 from tidelog.tools import Tool, ToolDefinition
 from tidelog.worker.agent_runs import AgentRunner
 from tidelog.worker.bench import Bench
@@ -56,7 +57,7 @@ class Worker:
         url: str,
         api_key: str,
         agents: Iterable[type[Agent]] = (),
-        tools: Iterable[Tool[..., Any]] = (),
+        tools: Iterable[AnyTool] = (),
         workspace: Path | str = ".",
         concurrency: int = 100,
         tool_concurrency: int = 16,
@@ -95,7 +96,7 @@ class Worker:
         """What keeps slots though its work is over: names and places of code that does not stop, by kind (`agent`, `tool`)."""
         return {kind: bench.what_does_not_stop() for kind, bench in self._benches.items()}
 
-    def add(self, agents: Iterable[type[Agent]], tools: Iterable[Tool[..., Any]]) -> None:
+    def add(self, agents: Iterable[type[Agent]], tools: Iterable[AnyTool]) -> None:
         """Take over more agents and tools. A worker that runs registers them.
 
         Raises:
@@ -105,7 +106,7 @@ class Worker:
             definition = describe_agent(agent)
             _put(self._agents, definition.name, agent)
             self._agent_definitions[definition.name] = definition
-        for tool in tools:
+        for tool in map(tool_of, tools):
             described = tool.describe()
             _put(self._tools, described.name, tool)
             self._tool_definitions[described.name] = described
