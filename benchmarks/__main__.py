@@ -21,7 +21,19 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "peers": (("peers",), ("run_peers",)),
 }
 """Names for several benchmarks, each with its options."""
-BY_NAME = (*BENCHMARKS, "permissions", "walls", "run_peers", "long_runs", "cold_claim", "run_lists", "vacuum", "soak", *GROUPS)
+BY_NAME = (
+    *BENCHMARKS,
+    "permissions",
+    "walls",
+    "run_peers",
+    "long_runs",
+    "cold_claim",
+    "run_lists",
+    "vacuum",
+    "soak",
+    "outside",
+    *GROUPS,
+)
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 
 

@@ -7,6 +7,8 @@ from api.settings import Settings
 
 PREFIX = "TIDELOG_"
 OF_WORKERS = f"{PREFIX}WORKER_"
+OF_SECRETS = f"{PREFIX}SECRET_"
+"""Secrets of tools that call out have the names that their definitions say."""
 LIKENESS = 0.75
 """Variables of agents have names of their own, which are less like a setting."""
 
@@ -17,7 +19,7 @@ def misspelt(names: Iterable[str]) -> list[tuple[str, str]]:
     found = []
     for name in sorted(names):
         rest = name.removeprefix(PREFIX)
-        if rest == name or rest in known or name.startswith(OF_WORKERS):
+        if rest == name or rest in known or name.startswith((OF_WORKERS, OF_SECRETS)):
             continue
         if match := get_close_matches(rest, known, 1, LIKENESS):
             found.append((name, PREFIX + match[0]))

@@ -73,7 +73,17 @@ def test_without_a_server_it_says_where_it_looked(alone: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "error: nothing to run: give --agents FOLDER\n"),
+        ([], "error: nothing to run: give --agents FOLDER, --builtin or --tools FILE\n"),
+        (["--builtin", "--allow-network", "x"], "error: 'x' is no network: write 10.0.0.0/8, 127.0.0.1 or fd00::/8\n"),
+        (
+            ["--builtin", "--only-host", "a/b"],
+            "error: 'a/b' is no host: write api.example.com, or *.example.com for all names below\n",
+        ),
+        (["--tools", "nowhere.json"], "error: nowhere.json: No such file or directory\n"),
+        (
+            ["--agents", "agents", "--only-host", "a.example"],
+            "error: --allow-network and --only-host are for --builtin and --tools; agents call what they want\n",
+        ),
         (["--agents", "nowhere"], "error: --agents: there is no folder nowhere\n"),
     ],
 )

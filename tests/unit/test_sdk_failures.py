@@ -13,11 +13,13 @@ import pytest
 from domain.failures import Failure
 from tidelog import Agent, Context, InvalidError, PermanentError, ServiceRateLimitedError, ToolError, TransientError, tool
 from tidelog.calling import ProcessExitError, call
+from tidelog.errors import OutcomeUnknownError
 from tidelog.failures import (
     MAX_CAUSES,
     MAX_MESSAGE_BYTES,
     MAX_TRACEBACK_BYTES,
     ErrorReport,
+    ReportedError,
     agent_failure,
     tool_failure,
 )
@@ -380,3 +382,13 @@ def test_the_date_of_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Thu, 01 Jan 2026 00:00:30 GMT", 30.0), ("Thu, 01 Jan 2026 00:00:30 -0000", 30.0), ("Wed, 31 Dec 2025 23:59:00 GMT", 0.0),
     ):  # fmt: skip
         assert ServiceRateLimitedError.of_header(text).retry_after_s == seconds
+
+
+def test_a_rate_and_an_unknown_outcome_are_kinds_of_their_own() -> None:
+    limited = tool_failure(ServiceRateLimitedError("too many", retry_after_s=7))
+    assert (limited.kind, limited.retry_after_s) == ("rate_limited", 7)
+    both = tool_failure(ExceptionGroup("both", [ServiceRateLimitedError("a", 3), ServiceRateLimitedError("b", 9)]))
+    assert (both.kind, both.retry_after_s) == ("rate_limited", 9)
+    assert tool_failure(OutcomeUnknownError("sent")).kind == "permanent"
+    report = ErrorReport(type="T", message="m", kind="invalid")
+    assert tool_failure(ReportedError(report)) == report

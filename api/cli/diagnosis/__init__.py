@@ -14,7 +14,13 @@ from pathlib import Path
 from api.cli.diagnosis.asking import Asking
 from api.cli.diagnosis.findings import Diagnosis
 from api.cli.diagnosis.health import examine_health
-from api.cli.diagnosis.installation import examine_git, examine_installation, examine_open_files, examine_settings
+from api.cli.diagnosis.installation import (
+    examine_git,
+    examine_installation,
+    examine_isolation,
+    examine_open_files,
+    examine_settings,
+)
 from api.cli.diagnosis.server import examine_binaries, examine_data_dir, examine_port, examine_server
 from api.cli.diagnosis.services import examine_own_servers
 from api.cli.diagnosis.streams import examine_streams
@@ -26,6 +32,7 @@ async def diagnose(data_dir: Path | None, url: str | None) -> Diagnosis:
     """Runs all examinations. An examination is skipped if the results before make it pointless."""
     found = Diagnosis()
     examine_installation(found)
+    examine_isolation(found)
     try:
         settings = load_settings(data_dir=data_dir, url=url)
     except SettingsError as error:

@@ -32,6 +32,19 @@ def examine_installation(found: Diagnosis) -> None:
     found.add("packages", "ok", ", ".join(f"{name} {number or 'missing'}" for name, number in found.packages.items()))
 
 
+def examine_isolation(found: Diagnosis) -> None:
+    """What `@tool(isolation="process")` gets on this machine. A worker reports its tools that get less than they ask for."""
+    from tidelog.isolation.kernel import kernel_here
+
+    kernel = kernel_here()
+    if kernel.processes and kernel.network:
+        found.add("isolation", "ok", "calls in processes of their own can be cut off from other processes and from the network")
+        return
+    part = "from other processes, but not from the network" if kernel.processes else "from nothing: they have their limits only"
+    mend = "allow user namespaces, if tools with network=False are to run here (user.max_user_namespaces, AppArmor, seccomp)"
+    found.add("isolation", "note", f"calls in processes of their own are cut off {part}: {kernel.reason}", mend)
+
+
 def examine_settings(found: Diagnosis, settings: Settings) -> None:
     given = sorted(name for name in settings.model_fields_set if name not in ("data_dir", "url"))
     found.add("settings", "ok", f"given: {', '.join(given)}" if given else "all defaults")

@@ -67,6 +67,16 @@ def capture() -> None:
     ensure()
 
 
+def capture_records() -> None:
+    """Records of the standard module only, from INFO on: in the process of an isolated tool, whose output the worker reads."""
+    global _handler
+    _handler = _Handler()
+    logging.root.setLevel(logging.INFO)
+    logging.getLogger("tidelog").propagate = False  # its lines go by `ctx.log`
+    logging.getLogger("tidelog").addHandler(logging.NullHandler())
+    ensure()
+
+
 def ensure() -> None:
     """Code of users may have set up logging anew, which takes all handlers away."""
     if _handler is not None and _handler not in logging.root.handlers:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from tidelog.agent import Agent, AgentDefinition, describe_agent
 from tidelog.errors import DefinitionError
-from tidelog.loading import PATIENCE_S, Import, users_line
+from tidelog.loading import PATIENCE_S, Import, module_of, users_line
 from tidelog.siblings import PREFIX, hint, know
 from tidelog.texts import text_of, type_of
 from tidelog.tool_classes import AnyTool, BaseTool, tool_of
@@ -31,6 +31,7 @@ ProblemKind = Literal[
     "duplicate-agent",
     "duplicate-tool",
     "definition-refused",
+    "isolation-incomplete",
 ]
 
 
@@ -235,6 +236,14 @@ class Scan:
 def _has_heirs(cls: type, others: Sequence[type]) -> bool:
     """Whether others go on with a class. A common base is no tool of its own."""
     return any(other is not cls and issubclass(other, cls) for other in others)
+
+
+def load_module(folders: dict[str, Path], name: str) -> ModuleType:
+    """A module of scanned folders by its full name, in a process that has not scanned them. Raises what its code raises."""
+    know(folders)
+    for package, folder in folders.items():
+        _make_package(package, folder)
+    return module_of(name)
 
 
 def _told(error: BaseException) -> str:

@@ -41,6 +41,18 @@ class ServiceRateLimitedError(TransientError):
         return cls(message or "the service takes no more for now", _seconds_of(retry_after))
 
 
+class CpuLimitError(PermanentError):
+    """The tool used more processor time than its `cpu_s`."""
+
+
+class ProcessCrashedError(TransientError):
+    """The process of the tool ended by a signal, as a crash of an extension module does, or the kernel when memory is short."""
+
+
+class OutcomeUnknownError(TidelogError):
+    """The call was sent, and no answer says whether it took effect. Nothing repeats it: somebody has to ask the service."""
+
+
 def _seconds_of(retry_after: str | None) -> float | None:
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():

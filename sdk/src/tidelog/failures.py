@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tidelog.errors import InvalidError, PermanentError, ServiceRateLimitedError, ToolError, TransientError
+from tidelog.errors import InvalidError, OutcomeUnknownError, PermanentError, ServiceRateLimitedError, ToolError, TransientError
 from tidelog.places import is_of_library, is_of_sdk
 from tidelog.texts import cut, cut_front, text_of, type_of
 from tidelog.tools import InvalidArgumentsError
@@ -47,6 +47,14 @@ class ErrorCause(BaseModel):
     line: int | None = None
 
 
+class ReportedError(Exception):
+    """The failure of a tool in another process, as that process reported it."""
+
+    def __init__(self, report: "ErrorReport") -> None:
+        super().__init__(report.message)
+        self.report = report
+
+
 class ErrorReport(BaseModel):
     """Why work failed. `file` and `line`: the place in the user's code. `traceback`: its end, without frames of the SDK."""
 
@@ -72,6 +80,8 @@ def agent_failure(error: BaseException) -> ErrorReport:
 
 def tool_failure(error: BaseException) -> ErrorReport:
     """A tool's exception is transient unless it says otherwise: tools talk to the world outside."""
+    if type(error) is ReportedError:
+        return error.report
     return _failure(error, "transient")
 
 
@@ -101,7 +111,7 @@ def _failure(error: BaseException, default: ErrorKind) -> ErrorReport:
 def _kind_of(error: BaseException, default: ErrorKind) -> tuple[ErrorKind, float | None]:
     if isinstance(error, InvalidArgumentsError | InvalidError):
         return "invalid", None
-    if isinstance(error, PermanentError):
+    if isinstance(error, PermanentError | OutcomeUnknownError):
         return "permanent", None
     if isinstance(error, ServiceRateLimitedError):
         return "rate_limited", _seconds(error.retry_after_s)

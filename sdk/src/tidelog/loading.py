@@ -78,7 +78,7 @@ class Import:
 
     def _import(self) -> None:
         try:
-            self.module = _module(self.name)
+            self.module = module_of(self.name)
         except BaseException as error:  # noqa: BLE001  # whatever a file of users raises is a problem of that file
             self.error = error
         with self._lock:
@@ -87,7 +87,8 @@ class Import:
             self._late(self)
 
 
-def _module(name: str) -> ModuleType:
+def module_of(name: str) -> ModuleType:
+    """Imports a module of a scanned folder."""
     if "." in name:
         return importlib.import_module(name)
     package = sys.modules[name]  # of the folder itself; the scan has made it, and its `__init__.py` is still to be run

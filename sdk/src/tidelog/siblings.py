@@ -37,6 +37,11 @@ def know(folders: dict[str, Path]) -> None:
         sys.meta_path.append(_LAST)
 
 
+def known_folders() -> dict[str, Path]:
+    """The folders by the name of their package."""
+    return dict(_FOLDERS)
+
+
 def hint(error: BaseException, folder: Path) -> str:
     """What to write instead of an import that failed; empty if there is nothing to say."""
     if not isinstance(error, ImportError) or not error.name or "." in error.name:

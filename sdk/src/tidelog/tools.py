@@ -6,13 +6,14 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
 from tidelog.calling import call
 from tidelog.errors import DefinitionError, PermanentError, ValueTooDeepError
+from tidelog.isolation.declared import Isolation, Kind, Limits, isolation_of
 from tidelog.naming import TOOL_NAME, check_capabilities, check_json, check_name, check_version, first_paragraph
 from tidelog.reconciling import Reconciled, read_reconcile
 from tidelog.texts import text_of
@@ -135,6 +136,8 @@ class Tool(Generic[P, R]):
         untrusted_output: bool = False,
         check: Callable[..., object] | None = None,
         documented: Any = None,
+        isolation: object = None,
+        limits: Mapping[str, Any] | None = None,
     ) -> None:
         """`check` gets the arguments as the function does, and raises ValueError for what the schema cannot say. `documented`: the
         object whose docstring describes the tool; default: the function."""
@@ -154,6 +157,7 @@ class Tool(Generic[P, R]):
         self.needs_services = needs_services
         self.untrusted_output = untrusted_output
         self._check = check
+        self._isolation = (isolation, limits or {})
         self._documented = function if documented is None else documented
         self.__doc__ = self._documented.__doc__
         self.__module__ = self._documented.__module__
@@ -166,6 +170,15 @@ class Tool(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Tool {self.name}>"
 
+    @property
+    def isolated(self) -> Isolation | None:
+        """The bounds of the process of its own that a call gets; None: it runs in the worker. Raises DefinitionError."""
+        return isolation_of(*self._isolation, f"tool function {getattr(self.function, '__name__', self.function)}")
+
+    @property
+    def takes_context(self) -> bool:
+        return self._read_signature().takes_context
+
     def describe(self) -> ToolDefinition:
         """The tool's definition.
 
@@ -177,6 +190,7 @@ class Tool(Generic[P, R]):
             raise DefinitionError("invalid-metadata", f"{what}: timeout_s must be over 0 and at most 86400 (a day)")
         if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 20:
             raise DefinitionError("invalid-metadata", f"{what}: max_attempts must be 1 to 20")
+        _ = self.isolated
         definition = ToolDefinition(
             name=check_name(self.name, TOOL_NAME, what),
             version=check_version(self.version, what),
@@ -387,6 +401,8 @@ def tool(
     needs_tools: tuple[str, ...] = (),
     needs_services: tuple[str, ...] = (),
     untrusted_output: bool = False,
+    isolation: Kind | None = None,
+    **limits: Unpack[Limits],
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
@@ -406,6 +422,8 @@ def tool(
     needs_tools: tuple[str, ...] = (),
     needs_services: tuple[str, ...] = (),
     untrusted_output: bool = False,
+    isolation: Kind | None = None,
+    **limits: Unpack[Limits],
 ) -> Any:
     """Make a function a tool: `@tool`, `@tool()` or `@tool("git.history", ...)`.
 
@@ -423,6 +441,8 @@ def tool(
     examples: `{"arguments": {...}, "result": ..., "description": ...}`, each checked when the tool is described.
     needs_tools, needs_services: names of what the tool cannot work without, for people and models.
     untrusted_output: the result holds text of strangers, which a model must not take for instructions.
+    isolation: "process" runs each call in a process of its own, with the bounds `cpu_s`, `memory_mb`, `files`, `file_mb`,
+    `network`, `environment` and `required` of `tidelog.isolation.declared.Isolation`. A call that is over leaves nothing behind.
 
     The worker checks the declaration when it describes the tool, so that one faulty tool does not disable the other tools and
     agents of its module.
@@ -444,6 +464,8 @@ def tool(
             needs_tools=needs_tools,
             needs_services=needs_services,
             untrusted_output=untrusted_output,
+            isolation=isolation,
+            limits=limits,
         )
 
     return decorate(name) if callable(name) else decorate

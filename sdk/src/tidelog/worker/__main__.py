@@ -1,4 +1,4 @@
-"""`python -m tidelog.worker --agents FOLDER`: a worker process for the agents and tools of folders."""
+"""`python -m tidelog.worker --agents FOLDER`: a worker process for the agents and tools of folders, and for tools that call out."""
 
 import argparse
 import asyncio
@@ -7,12 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tidelog.capture import capture
-from tidelog.errors import TidelogConnectionError
+from tidelog.errors import DefinitionError, TidelogConnectionError
 from tidelog.logs import configure_logs, log
 from tidelog.process import WorkerProcess
+from tidelog.tools import Tool
 from tidelog.worker.intake import Intake
+from tidelog.worker.outside import OutsideError, tools_outside
 from tidelog.worker.runtime import GRACE_S, RefusedError, Worker
 
 logger = logging.getLogger("tidelog.worker")
@@ -25,12 +28,29 @@ AFTER_GRACE_S = 2.5
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tidelog.worker",
-        description="Run the agents and tools of folders for a Tidelog server.",
+        description="Run the agents and tools of folders, and tools that call out, for a Tidelog server.",
         epilog="The API key is read from TIDELOG_API_KEY; a key on the command line can be seen by other users of the machine.",
     )
     parser.add_argument(
-        "--agents", action="append", type=Path, required=True, metavar="FOLDER", help="folder with agents and tools; repeatable"
+        "--agents", action="append", type=Path, default=[], metavar="FOLDER", help="folder with agents and tools; repeatable"
     )
+    outside = parser.add_argument_group(
+        "tools that call out",
+        "They reach addresses of the public internet only: no private, local or metadata address. A secret that a definition "
+        "names is read from TIDELOG_SECRET_<NAME>, and TIDELOG_SECRET_<NAME>_HOSTS says who may get it.",
+    )
+    outside.add_argument("--builtin", action="store_true", help="offer http.get, json.query, text.template and time.now")
+    outside.add_argument(
+        "--tools", action="append", type=Path, default=[], metavar="FILE", help="JSON or TOML with HTTP tools; repeatable"
+    )
+    outside.add_argument(
+        "--allow-network", action="append", default=[], metavar="NETWORK",
+        help="call this network, too, such as 10.1.0.0/16 or 127.0.0.1; repeatable. A metadata address only by itself",
+    )  # fmt: skip
+    outside.add_argument(
+        "--only-host", action="append", default=[], metavar="HOST",
+        help="call no other hosts than these: api.example.com, *.example.com; repeatable",
+    )  # fmt: skip
     parser.add_argument("--url", default=os.environ.get("TIDELOG_URL"), help="the server's URL (default: TIDELOG_URL)")
     parser.add_argument("--api-key", default=None, help="the API key (better: TIDELOG_API_KEY)")
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder that tools work in (default: the current one)")
@@ -44,6 +64,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     given = parser.parse_args(arguments)
     given.api_key = given.api_key or os.environ.get("TIDELOG_API_KEY")
+    if not given.agents and not given.builtin and not given.tools:
+        parser.error("nothing to run: give --agents FOLDER, --builtin or --tools FILE")
+    if (given.allow_network or given.only_host) and not given.builtin and not given.tools:
+        parser.error("--allow-network and --only-host are for --builtin and --tools; code of agents calls what it wants")
     if not given.url:
         parser.error("no server: give --url or set TIDELOG_URL")
     if not given.api_key:
@@ -52,6 +76,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error(f"--workspace: there is no folder {given.workspace}")
     # Absolute from here on: code of users may change the current folder of the process.
     given.workspace, given.agents = given.workspace.resolve(), [folder.resolve() for folder in given.agents]
+    given.tools = [file.resolve() for file in given.tools]
     return given
 
 
@@ -72,18 +97,28 @@ def _seconds(text: str) -> float:
 async def serve(given: argparse.Namespace, stop: asyncio.Event) -> int:
     """Run a worker until `stop` is set. Returns the exit code."""
     try:
+        async with tools_outside(given.builtin, given.tools, given.allow_network, given.only_host) as tools:
+            return await _serve(given, tools, stop)
+    except OutsideError as error:
+        log(logger, logging.ERROR, "worker_refused", reason=str(error))
+        return EXIT_REFUSED
+
+
+async def _serve(given: argparse.Namespace, tools: list[Tool[..., Any]], stop: asyncio.Event) -> int:
+    try:
         worker = Worker(  # before any code of users runs, which may change the environment
             url=given.url,
             api_key=given.api_key,
+            tools=tools,
             workspace=given.workspace,
             concurrency=given.concurrency,
             tool_concurrency=given.tool_concurrency,
             grace_s=given.grace,
         )
-    except TidelogConnectionError as error:
+    except (TidelogConnectionError, DefinitionError) as error:
         log(logger, logging.ERROR, "worker_refused", reason=str(error))
         return EXIT_REFUSED
-    async with Intake(given.agents, worker) as intake:
+    async with Intake(given.agents, worker, some=bool(tools)) as intake:
         if not await intake.something(stop):
             if stop.is_set():
                 return 0

@@ -24,14 +24,15 @@ FIRST_REMINDER_S, LONGEST_REMINDER_S = 60.0, 600.0
 class Intake:
     """Scans folders in the background for as long as the context is open."""
 
-    def __init__(self, folders: Iterable[Path], worker: Worker, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, folders: Iterable[Path], worker: Worker, patience_s: float = PATIENCE_S, *, some: bool = False) -> None:
+        """`some`: the worker has something to run already."""
         self._loop = asyncio.get_running_loop()
         self._scan = Scan(list(folders), self._changed, patience_s)
         self._worker = worker
         self._news = asyncio.Event()
         self._decided = asyncio.Event()
         """Set when the worker has something to run, or never will."""
-        self._some = False
+        self._some = some
         self._taken: set[str] = set()
         self._told: set[Problem] = set()
         self._shown: list[Problem] = []

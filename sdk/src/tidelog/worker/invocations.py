@@ -15,7 +15,14 @@ from pydantic import JsonValue
 from tidelog.calling import is_async, keep_process, stop_task
 from tidelog.capture import ensure
 from tidelog.crews import CREW, Crew
-from tidelog.errors import InvalidRequestError, PermanentError, TransientError
+from tidelog.errors import (
+    CpuLimitError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    PermanentError,
+    ProcessCrashedError,
+    TransientError,
+)
 from tidelog.failures import ErrorReport, report_error, tool_failure
 from tidelog.logs import log, log_failure
 from tidelog.reconciling import Reconciled
@@ -42,7 +49,7 @@ class ReconcileTimeoutError(TransientError):
     """The `reconcile` function did not answer within its `reconcile_timeout_s`."""
 
 
-IN_THE_MIDDLE = (ToolTimeoutError, ToolCancelledError)
+IN_THE_MIDDLE = (ToolTimeoutError, ToolCancelledError, OutcomeUnknownError, ProcessCrashedError, CpuLimitError)
 """Errors of a tool that was stopped: it may have had its effect all the same."""
 
 

@@ -13,6 +13,7 @@ from tidelog.agent import Agent, AgentDefinition, describe_agent
 from tidelog.calling import end_tasks
 from tidelog.discovery import Problem
 from tidelog.errors import DefinitionError, TidelogAPIError, TidelogConnectionError
+from tidelog.isolation.tool import Isolating
 from tidelog.logs import log
 from tidelog.session import Offer, Session, SessionRefusedError, Slots, Target
 from tidelog.tool_classes import AnyTool, tool_of
@@ -73,6 +74,7 @@ class Worker:
         self._agent_definitions: dict[str, AgentDefinition] = {}
         self._tool_definitions: dict[str, ToolDefinition] = {}
         self._problems: tuple[Problem, ...] = ()
+        self._isolating = Isolating()
         self._api = WorkerApi()
         agent_runner = AgentRunner(self._api, self._agents)
         tool_runner = ToolRunner(self._api, self._tools, Path(workspace).resolve())
@@ -108,7 +110,7 @@ class Worker:
             self._agent_definitions[definition.name] = definition
         for tool in map(tool_of, tools):
             described = tool.describe()
-            _put(self._tools, described.name, tool)
+            _put(self._tools, described.name, self._isolating.isolated(tool))
             self._tool_definitions[described.name] = described
         self._offer()
 
@@ -121,7 +123,7 @@ class Worker:
         """Report the problems of a worker that has nothing to run, and never will: operators see them for three minutes."""
         session, _ = self._begin()
         try:
-            session.offer(Offer(problems=self._problems))
+            session.offer(Offer(problems=self._all_problems()))
             session.open()
             known = asyncio.create_task(self.registered.wait(), name="report of problems")
             ends: set[asyncio.Future[Any]] = {known, session.ended}
@@ -179,7 +181,10 @@ class Worker:
     def _offer(self) -> None:
         if self._api.session is not None:
             agents, tools = list(self._agent_definitions.values()), list(self._tool_definitions.values())
-            self._api.session.offer(Offer(agents, tools, self._problems))
+            self._api.session.offer(Offer(agents, tools, self._all_problems()))
+
+    def _all_problems(self) -> tuple[Problem, ...]:
+        return (*self._problems, *self._isolating.problems)
 
     def _in_hand(self) -> set[str]:
         return set().union(*(bench.in_hand for bench in self._benches.values()))
@@ -188,7 +193,7 @@ class Worker:
         """The server forgets a report of problems. Runs until cancelled."""
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
-            if self._problems:
+            if self._all_problems():
                 self._offer()
 
     async def _shut_down(self, session: Session, reception: Reception) -> None:
@@ -199,12 +204,13 @@ class Worker:
         log(logger, logging.INFO, "worker_stopping", worker_id=self.worker_id, **busy, **held)
         await asyncio.gather(*(bench.finish(self._grace_s) for bench in self._benches.values()), self._withdraw_problems(session))
         await session.close()
+        self._isolating.close()
         self.registered.clear()
         self._api.session = None
 
     async def _withdraw_problems(self, session: Session) -> None:
         """A worker that has ended has no problems. Without an answer the report expires by itself."""
-        withdrawn = session.offer(Offer()) if self._problems else None
+        withdrawn = session.offer(Offer()) if self._all_problems() else None
         if withdrawn is None:
             return
         with contextlib.suppress(TidelogConnectionError, TidelogAPIError, TimeoutError):

@@ -1,0 +1,16 @@
+"""What the worker and the process of a call say to each other: frames of a kind and a text, over a socket."""
+
+import struct
+from typing import Final
+
+REQUEST: Final = b"Q"
+RESULT: Final = b"R"
+FAILURE: Final = b"F"
+LINE: Final = b"L"
+
+HEAD = struct.Struct("!cI")
+MAX_FRAME = 1024 * 1024
+
+
+def frame(kind: bytes, text: bytes) -> bytes:
+    return HEAD.pack(kind, len(text)) + text
