@@ -25,6 +25,7 @@ from application.engine.ports.sessions import UnofferedWork
 from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
 from application.engine.ports.upkeep import UpkeepState
 from application.engine.reading.histories import Histories
+from application.engine.staying import asked_to_move
 from application.views.activity import Activity
 from domain.errors import TidelogError, Unavailable
 from domain.kernel import timestamp
@@ -169,6 +170,8 @@ async def _copied(container: Container) -> Mapping[str, int]:
 async def _lags(container: Container, copied: Mapping[str, int]) -> dict[str, Any]:
     head = await container.log_head()
     progress = await container.reads.consumers.progress()
+    if await asked_to_move(container.positions, progress.positions, head):
+        progress = await container.reads.consumers.progress()
     members = await container.members()
     upkeep = await container.upkeep()
     HEAD.set(head)

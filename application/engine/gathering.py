@@ -6,9 +6,12 @@ load the pace becomes slower, as the reader does. Nothing is polled, and an idle
 
 A reader of several consumers can ask for early batches: when somebody waits for a position, the reader is shown the events before
 their time, for the consumers that are asked for alone. The events stay, and come again in their batch for the other consumers.
+
+A reader that has left something for later says until when (`rest_at`). A batch comes then at the latest, if need be an empty one.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Self
@@ -28,7 +31,7 @@ SLOWEST_S = 0.25
 class Gathering:
     """The events of a source in order, as batches of what has gathered.
 
-    An empty batch means that somebody waits for the position of an event that was given out.
+    An empty batch means that somebody waits for the position of an event that was given out, or that the time `rest_at` has come.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Gathering:
         self._gives_early = early
         self.is_early = False
         """Whether the last batch was an early one: its events come again."""
+        self.rest_at: float | None = None
+        """When a batch is wanted at the latest, by the clock of the loop, also an empty one. Said anew after each batch."""
         self._asked = asked
         self._pace_s = pace_s
         self._linger_s = linger_s
@@ -115,7 +120,9 @@ class Gathering:
         """The same if nobody waits for a position."""
         if self._ended is not None or self._is_full():
             return 0.0
-        return max(self._due, self._lingers_until) if self._events else None
+        rest = math.inf if self.rest_at is None else self.rest_at
+        due = min(rest, max(self._due, self._lingers_until) if self._events else math.inf)
+        return None if due == math.inf else due
 
     def _is_before_its_time(self) -> bool:
         due = self._regularly_due_at()
@@ -163,7 +170,9 @@ class Gathering:
                 self._disarm()
         if self._ended is not None and (self._ended[0] is not None or not self._events):
             raise self._ended[0] or StopAsyncIteration
-        self.is_early = self._gives_early and self._asked.lowest <= self._position and self._is_before_its_time()
+        asked = self._asked.lowest <= self._position
+        self.is_early = self._gives_early and asked and bool(self._events) and self._is_before_its_time()
+        self.rest_at = None
         if self.is_early:
             return list(self._events)
         events, self._events, self._bytes = self._events, [], 0

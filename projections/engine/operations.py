@@ -6,7 +6,9 @@ from uuid import UUID
 
 from application.engine.ports.log import EventFeed
 from application.engine.ports.parked import Retried
+from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.projections import Kind, PreviousView, ProblemView, ProjectionView, Purpose
+from application.engine.staying import asked_to_move
 from domain.errors import NotFound
 from projections.engine import checkpoints, parked
 from projections.engine.kernel import Connection, Database, Projection
@@ -17,7 +19,10 @@ from projections.engine.rebuild import jobs
 class Operations:
     """The port `ProjectionOperations`. `ours`: read models of this distribution; `plugins`: what installed distributions bring."""
 
-    def __init__(self, database: Database, feed: EventFeed, ours: Sequence[Projection], plugins: Discovery) -> None:
+    def __init__(
+        self, database: Database, feed: EventFeed, ours: Sequence[Projection], plugins: Discovery, calls: ConsumerPositions
+    ) -> None:
+        self._calls = calls
         self._database = database
         self._feed = feed
         self._ours = tuple(ours)
@@ -74,6 +79,9 @@ class Operations:
 
     async def _views(self, projections: Sequence[Projection]) -> Sequence[ProjectionView]:
         head = await self._feed.head()
+        async with self._database.connection() as connection:
+            found = await checkpoints.positions(connection)
+        await asked_to_move(self._calls, {p.name: found.get(p.name, 0) for p in projections}, head)
         async with self._database.connection() as connection:
             return await _views(connection, head, projections, self._plugins.sources)
 

@@ -5,9 +5,14 @@ An event that breaks a handler is parked, together with later events of its root
 A transaction for one event costs nearly as much as one for a hundred. So events wait up to `PACE_S` for company, and the first
 ones after a quiet time `LINGER_S`. If somebody waits for the position of one of them, the projection that is waited for moves at
 once, in a transaction of its own, and the others keep their pace.
+
+A projection for which a batch has nothing stays where it is, within the bounds of `application/engine/staying.py`: each move of a
+checkpoint leaves a version of its row behind.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
@@ -19,6 +24,7 @@ from application.engine.ports.checkpoints import Checkpoint, LostOwnership
 from application.engine.ports.log import Subscription
 from application.engine.ports.positions import PositionCalls
 from application.engine.retry import persistently
+from application.engine.staying import STAY_S, Stay
 from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine import checkpoints
@@ -32,6 +38,8 @@ transaction so."""
 AHEAD = 5
 """Full batches that are read while a transaction is under way. The next transaction has all of them: a row that several of their
 events change is read and written once."""
+LAST_MOVE_S = 0.5
+"""Seconds that the last move of a runner may take that is cancelled."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +54,9 @@ class ProjectionRunner:
         subscription: Subscription,
         calls: PositionCalls | None = None,
     ) -> None:
+        """`calls`: how others ask for positions at once. None: nobody can, so all projections move with each batch."""
         self._calls = calls
+        self._stay = Stay(allowed=calls is not None, seconds=STAY_S)
         self._projections = {projection.name: projection for projection in projections}
         self._database = database
         self._subscription = subscription
@@ -66,6 +76,15 @@ class ProjectionRunner:
         Raises LostOwnership when another process took over.
         """
         await persistently(self._take)
+        try:
+            await self._work(until)
+        except asyncio.CancelledError:
+            with suppress(Exception):  # the next owner reads a little more
+                async with asyncio.timeout(LAST_MOVE_S):
+                    await self._catch_up(self._known)
+            raise
+
+    async def _work(self, until: int | None) -> None:
         asked = AskedPositions(self._calls, lambda: {name: known.position for name, known in self._known.items()})
         source = self._subscription.batches(after=self.position, name="projections")
         hurried = frozenset[str]().union(*(projection.hurried for projection in self._projections.values()))
@@ -77,10 +96,15 @@ class ProjectionRunner:
                 if batch and (first := asked.names(batch[-1].position)):
                     await self.handle(batch, first)
                     await asked.moved()
-                if batch and not gathered.is_early:
+                if not batch:
+                    wanted = self._known if self._stay.is_over() else asked.names(self._stay.passed)
+                    await persistently(partial(self._catch_up, wanted))
+                elif not gathered.is_early:
                     await self.handle(batch)
                 await asked.moved()
-                if until is not None and self.position >= until:
+                gathered.rest_at = self._stay.until
+                if until is not None and max(self.position, self._stay.passed) >= until:
+                    await persistently(partial(self._catch_up, self._known))
                     return
 
     async def _take(self) -> None:
@@ -92,14 +116,33 @@ class ProjectionRunner:
             self._parked = {(row[0], row[1]) for row in await cursor.fetchall()}
 
     async def handle(self, batch: Sequence[RecordedEvent], names: Collection[str] | None = None) -> None:
-        """Applies a batch to every projection that has not applied it yet. `names`: only to these."""
-        behind = {
-            name: c for name, c in self._known.items() if c.position < batch[-1].position and (names is None or name in names)
-        }
-        if not behind:
-            return
-        with decoded_once():
-            await self._apply_to_all(behind, batch)
+        """Applies a batch to every projection that has not applied it yet. `names`: only to these, all of which move.
+
+        Without names, a projection for which the batch has nothing may stay where it is.
+        """
+        last = batch[-1].position
+        behind = {name: c for name, c in self._known.items() if c.position < last and (names is None or name in names)}
+        if names is None and self._stay.may_last((c.position for c in behind.values()), last):
+            topics = {event.topic for event in batch}
+            behind = {name: c for name, c in behind.items() if not topics.isdisjoint(self._projections[name].topics)}
+        if behind:
+            with decoded_once():
+                await self._apply_to_all(behind, batch)
+        if names is None:
+            self._stay.passed = max(self._stay.passed, last)
+        self._note()
+
+    async def _catch_up(self, names: Collection[str]) -> None:
+        """Moves projections that have stayed behind to where the others are: up to there the log has nothing more for them."""
+
+        async def nothing(_: Connection, __: dict[str, Checkpoint]) -> bool:
+            return False
+
+        await self._move([name for name in names if name in self._known], self._stay.passed, nothing)
+        self._note()
+
+    def _note(self) -> None:
+        self._stay.note(known.position for known in self._known.values())
 
     async def _apply_to_all(self, behind: Collection[str], batch: Sequence[RecordedEvent]) -> None:
         try:

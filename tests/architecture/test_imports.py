@@ -113,7 +113,7 @@ def test_contracts_of_the_engine_name_every_module_of_the_product() -> None:
     product = modules_of("domain") - OPEN_TO_THE_ENGINE | modules_of("application") - {"application.engine"}
     assert forbidden("The engine of commands and sagas knows no slice and no table of the product") == product
     machinery = modules_of("application/engine") - {
-        f"application.engine.{name}" for name in ("asked", "background", "gathering", "ports", "retry")
+        f"application.engine.{name}" for name in ("asked", "background", "gathering", "ports", "retry", "staying")
     }
     read_models = modules_of("projections") - {"projections.engine"}
     assert forbidden("The engine of projections knows ports, no slice and no read model") == product | machinery | read_models

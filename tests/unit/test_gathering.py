@@ -384,3 +384,60 @@ async def test_a_full_batch_is_never_early() -> None:
         reader.give(*range(1, gathering.MOST_EVENTS + 1))
         await until(lambda: reader.heard == [gathering.MOST_EVENTS])
         assert reader.early == [False]
+
+
+async def test_a_reader_that_left_something_for_later_gets_a_batch_then_once() -> None:
+    reader = Reader()
+    clock = reader.on_held_clock()
+    async with reader.reading():
+        reader.give(1)
+        await until(lambda: reader.taken == [[1]])
+        reader.gathering.rest_at = clock.time() + 2.0
+        reader.give(2)  # the reader says it anew after each batch, and here it says nothing
+        await until(lambda: reader.taken == [[1], [2]])
+        assert reader.gathering.rest_at is None
+        clock.advance(10.0)
+        await turns()
+        assert reader.taken == [[1], [2]]
+
+
+class Resting(Reader):
+    """Wants a batch two seconds after each one with events."""
+
+    async def run(self) -> None:
+        async with self.gathering.of(self.source()) as gathered:
+            async for batch in gathered:
+                self.taken.append([one.position for one in batch])
+                gathered.rest_at = gathered._loop.time() + 2.0 if batch else None
+
+
+async def test_an_empty_batch_comes_at_the_time_of_rest_and_then_nothing() -> None:
+    reader = Resting()
+    clock = reader.on_held_clock()
+    async with reader.reading():
+        reader.give(1)
+        await until(lambda: reader.taken == [[1]])
+        await turns()
+        clock.advance(1.9)
+        await turns()
+        assert reader.taken == [[1]]
+        clock.advance(0.2)
+        await until(lambda: reader.taken == [[1], []])
+        clock.advance(100.0)
+        await turns()
+        assert reader.taken == [[1], []], "no timer goes on"
+
+
+async def test_at_the_time_of_rest_events_wait_for_no_more_company() -> None:
+    reader = Resting(linger_s=5.0)
+    clock = reader.on_held_clock()
+    async with reader.reading():
+        reader.give(1, topic="thing.hurried")
+        await until(lambda: reader.taken == [[1]])
+        reader.give(2)
+        await turns()
+        clock.advance(1.9)
+        await turns()
+        assert reader.taken == [[1]]
+        clock.advance(0.2)
+        await until(lambda: reader.taken == [[1], [2]])

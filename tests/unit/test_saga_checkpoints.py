@@ -60,7 +60,8 @@ async def test_checkpoints_move_at_once_for_who_waits_for_them(sagas: Sagas) -> 
             assert sagas.positions() <= {0, position - 1}, "nobody waits"
             await sagas.calls.ask({"sagas:3": Asked(position, position), "elsewhere": Asked(1, 1)}, told)
             await until(lambda position=position: heard == {"sagas:3": position})
-            assert sagas.positions() == {position}, "partitions move together"
+            assert sagas.positions(["sagas:3"]) == {position}
+            assert sagas.positions(["sagas:4"]) == {0}, "nobody waits for the others, and nothing was theirs"
 
 
 async def test_what_a_saga_has_to_do_is_done_at_once_with_all_that_came_before(sagas: Sagas) -> None:
@@ -71,7 +72,7 @@ async def test_what_a_saga_has_to_do_is_done_at_once_with_all_that_came_before(s
         assert sagas.positions() <= {0}
         project_id = await sagas.project()
         await until(lambda: sagas.reserved(project_id) == TOTALS)
-        await until(lambda: sagas.positions() == {2})
+        await until(lambda: min(sagas.positions()) >= 2)
 
 
 async def test_what_others_have_to_do_moves_no_checkpoint(sagas: Sagas) -> None:
@@ -83,7 +84,7 @@ async def test_what_others_have_to_do_moves_no_checkpoint(sagas: Sagas) -> None:
         assert sagas.positions() == {0}
         mine = await sagas.project(of_partition(PARTITIONS[0]))
         await until(lambda: sagas.reserved(mine) == TOTALS)
-        await until(lambda: sagas.positions() == {2})
+        await until(lambda: min(sagas.positions()) >= 2)
 
 
 async def test_checkpoints_move_although_the_log_never_pauses(sagas: Sagas) -> None:

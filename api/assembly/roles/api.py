@@ -98,6 +98,7 @@ async def operations(parts: Parts) -> ProjectionOperations:
         await storage.feed_of(parts, "commands"),
         await tables.projections(parts),
         await tables.plugins(parts),
+        await positions(parts),
     )
 
 

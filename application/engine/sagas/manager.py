@@ -6,7 +6,8 @@ reaction depends on two roots.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from uuid import UUID
@@ -26,6 +27,7 @@ from application.engine.ports.queue import WorkItem, WorkQueue
 from application.engine.retry import persistently
 from application.engine.retry_parked import Effect
 from application.engine.sagas.reactions import cause_of, name_of, request_for
+from application.engine.staying import STAY_S, Stay
 from domain.kernel import Command, RecordedEvent
 
 PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
@@ -34,6 +36,11 @@ MAX_ROOTS_AT_ONCE = 64
 LAG_S = 0.2
 """Seconds for which events linger that no saga has to react to, unless somebody waits for their position. Most are such, and each
 move of the checkpoints is a transaction."""
+DONE_S = 0.2
+"""Seconds after which the checkpoints move past what a saga had to do. The next owner does again what came after; each time it
+finds that it was done."""
+LAST_MOVE_S = 0.5
+"""Seconds that the last move of a manager may take that is cancelled."""
 
 log = structlog.get_logger(__name__)
 
@@ -91,9 +98,14 @@ class SagaManager:
         calls: PositionCalls | None = None,
         *,
         lag_s: float | None = None,
+        stay_s: float = STAY_S,
     ) -> None:
-        """`calls`: how others ask for positions at once. None: nobody can. `lag_s`: None: `LAG_S`."""
+        """`calls`: how others ask for positions at once. None: nobody can, so all partitions move with each batch.
+
+        `lag_s`: None: `LAG_S`. `stay_s`: how long a partition stays where it is that has nothing to do.
+        """
         self._calls = calls
+        self._stay = Stay(allowed=calls is not None, seconds=stay_s)
         self._lag_s = LAG_S if lag_s is None else lag_s
         self._commands = commands
         self._subscription = subscription
@@ -102,27 +114,42 @@ class SagaManager:
         self._partitions = sorted(partitions)
         self._catalog = catalog
         self._known: dict[str, Checkpoint] = {}
-        self._seen = 0
-        """Position up to which everything has been handled."""
 
     async def run(self) -> None:
         """Works until cancelled; outages are waited out. Raises LostOwnership when another process took a partition over."""
         self._known = await persistently(lambda: self._checkpoints.take(self._partitions))
+        try:
+            await self._work()
+        except asyncio.CancelledError:
+            with suppress(Exception):  # the next owner reads a little more
+                async with asyncio.timeout(LAST_MOVE_S):
+                    await self._advance(self._partitions)
+            raise
+
+    async def _work(self) -> None:
         start = min(checkpoint.position for checkpoint in self._known.values())
         source = self._subscription.batches(after=start, name="sagas")
         asked = AskedPositions(self._calls, lambda: {name: known.position for name, known in self._known.items()})
         async with Gathering(asked, linger_s=self._lag_s, hurries=self._is_ours_to_do).of(source) as batches:
             async for batch in batches:
+                moving = asked.names(batch[-1].position if batch else self._stay.passed)
                 if batch:
-                    self._seen = batch[-1].position
-                    await self._handle(batch)
-                await self._advance()
+                    if await self._handle(batch):
+                        self._stay.end_within(DONE_S)
+                    self._stay.passed = max(self._stay.passed, batch[-1].position)
+                if not self._stay.may_last((c.position for c in self._known.values()), self._stay.passed):
+                    moving = frozenset(self._partitions)
+                await persistently(partial(self._advance, moving))
                 await asked.moved()
+                batches.rest_at = self._stay.until
 
-    async def _advance(self) -> None:
-        behind = {name: known for name, known in self._known.items() if known.position < self._seen}
+    async def _advance(self, names: Collection[str]) -> None:
+        """Moves partitions to where everything has been handled. The others may stay: nothing was theirs."""
+        passed = self._stay.passed
+        behind = {name: self._known[name] for name in names if name in self._known and self._known[name].position < passed}
         if behind:
-            self._known |= await persistently(partial(self._checkpoints.advance, behind, self._seen))
+            self._known |= await self._checkpoints.advance(behind, passed)
+        self._stay.note(known.position for known in self._known.values())
 
     def _is_new(self, event: RecordedEvent) -> bool:
         known = self._known.get(partition_of(event.root_id))
@@ -131,10 +158,11 @@ class SagaManager:
     def _is_ours_to_do(self, event: RecordedEvent) -> bool:
         return not self._catalog.is_settled(event) and self._is_new(event)
 
-    async def _handle(self, batch: Sequence[RecordedEvent]) -> None:
+    async def _handle(self, batch: Sequence[RecordedEvent]) -> bool:
+        """Answers whether there was something to do."""
         relevant = sorted(filter(self._is_ours_to_do, batch), key=lambda e: (e.root_id.int, e.position))
         if not relevant:
-            return
+            return False
         gate = asyncio.Semaphore(MAX_ROOTS_AT_ONCE)
 
         async def in_order(events: list[RecordedEvent]) -> None:
@@ -143,6 +171,7 @@ class SagaManager:
                     await self._handle_one(event)
 
         await side_by_side(*(in_order(list(events)) for _, events in groupby(relevant, key=lambda e: e.root_id)))
+        return True
 
     async def _handle_one(self, recorded: RecordedEvent) -> None:
         try:
