@@ -9,7 +9,9 @@ from domain.kernel import Metadata, RecordedEvent, derive_id
 from projections.kernel import Connection, Projection, decoded, topics_of
 
 CHANNEL = "tidelog_timers"
-"""NOTIFY channel: timers were set. A hint only."""
+"""NOTIFY channel: timers were set. A hint only. The payload is the time at which the first of them is due; empty: look yourself."""
+# Times of the log lie in the future while the database's clock is set back. Then a timer may fire before it is due.
+NOTIFY = "SELECT pg_notify(%s, CASE WHEN %s::timestamptz > now() THEN '' ELSE %s END)"
 
 ENDS = topics_of(agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled)
 
@@ -60,7 +62,8 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
                 [t.correlation_id for _, _, t in timers], [t.cause for _, _, t in timers],
             ),
         )  # fmt: skip
-        await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+        last_set, first_due = max(e.recorded_at for e, _, _ in timers), min(due for _, due, _ in timers)
+        await connection.execute(NOTIFY, [CHANNEL, last_set, first_due.isoformat()])
 
 
 RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRetryScheduled, invocations.InvocationReconcileFailed)

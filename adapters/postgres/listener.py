@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import psycopg
 import structlog
@@ -168,6 +168,7 @@ class ChannelListener:
         """Set while notifications can arrive."""
         self.failed = self._source.failed
         """Raises when the task that listens has ended before `close`."""
+        self.matters: Callable[[str], bool] = lambda _: True
 
     async def start(self) -> None:
         self._source.join(self)
@@ -187,7 +188,8 @@ class ChannelListener:
         self._notified.clear()
 
     def on_notification(self, payload: str) -> None:
-        self._notified.set()
+        if self.matters(payload):
+            self._notified.set()
 
     def missed(self) -> None:
         """LISTEN is in force. Notifications may have been missed before."""

@@ -7,6 +7,8 @@ back again, the time that was noted lies in the future too, and is noted anew.
 While another session holds an old snapshot, timers that are gone stay in the indexes. A look that began at the earliest time would
 walk over all of them, and there may be one for each run of the last hours. So a look goes on from the look before: it begins at the
 time that was the earliest then, and looks for timers that were set since by the time of their event.
+
+A new timer that is due after the time until which this process sleeps anyway causes no look: its notification names the time.
 """
 
 import time
@@ -79,13 +81,20 @@ class PostgresTimers:
         self._since: datetime | str = ALWAYS
         """All timers that came into the table after the last look were set at this time or later."""
         self._whole_at = -WHOLE_EVERY_S
+        self._looked: tuple[float | None, float] | None = None
+        """What the look of `due` has seen that found no due timer, and when: one look answers both questions."""
+        self._asleep_until: datetime | None = None
+        """Timers that are due at this time or later need no look. None: nobody sleeps, or until no known time."""
+        listener.matters = self._matters
 
     async def due(self, limit: int) -> list[DueTimer]:
+        self._looked = None
         async with self._looking() as connection:
             if (await connection.execute(OF_THE_FUTURE)).rowcount:
                 self._forget()
             seconds = await self._look(connection)
             if seconds is None or seconds > 0:
+                self._looked = (seconds, time.monotonic())
                 return []
             rows = await (await connection.execute(DUE, {"first": self._first, "limit": limit})).fetchall()
         return [DueTimer(r[0], r[1], r[2], r[3], r[4].encode(), r[5], r[6]) for r in rows]
@@ -118,10 +127,12 @@ class PostgresTimers:
         return None if seconds is None else float(seconds)
 
     async def delete(self, timer_ids: Sequence[UUID]) -> None:
+        self._looked = None
         async with self._database.connection() as connection:
             await connection.execute(DELETE, [list(timer_ids)])
 
     async def park(self, timer: DueTimer, error: str) -> None:
+        self._looked = None
         stream, _, version = timer.cause.rpartition(":")
         parameters = {
             "timer": timer.timer_id, "consumer": PARKED_AS, "tenant": timer.tenant_id, "stream": UUID(stream),
@@ -131,8 +142,25 @@ class PostgresTimers:
             await connection.execute(PARK, parameters)
 
     async def seconds_until_next(self) -> float | None:
+        if self._looked is not None:
+            (seconds, looked_at), self._looked = self._looked, None
+            return None if seconds is None else seconds - (time.monotonic() - looked_at)
         async with self._looking() as connection:
             return await self._look(connection)
 
     async def wait_for_change(self, timeout: float) -> None:
-        await self._listener.wait(timeout)
+        # What was told since the last look began is not compared: the look may not have seen it.
+        self._asleep_until = self._first if isinstance(self._first, datetime) else None
+        try:
+            await self._listener.wait(timeout)
+        finally:
+            self._asleep_until = None
+
+    def _matters(self, payload: str) -> bool:
+        """Whether timers were set that are due before this process wakes up."""
+        if self._asleep_until is None:
+            return True
+        try:
+            return datetime.fromisoformat(payload) < self._asleep_until
+        except (ValueError, TypeError):  # a release before names no time
+            return True

@@ -1,5 +1,6 @@
 """The database of read models: its connections and its notifications."""
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -25,6 +26,9 @@ class Database(Protocol[ConnectionT_co]):
 
 class Listener(Protocol):
     """A channel of notifications. A notification is only a hint: it may be lost."""
+
+    matters: Callable[[str], bool]
+    """Whether a notification with a payload wakes who waits. By default each one does."""
 
     async def wait(self, timeout: float) -> None:
         """Returns at a notification, or after the time-out in seconds."""

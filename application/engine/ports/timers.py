@@ -43,9 +43,13 @@ class Timers(Protocol):
         ...
 
     async def seconds_until_next(self) -> float | None:
-        """Seconds until the next timer is due. None: there is no timer."""
+        """Seconds until the next timer is due. None: there is no timer.
+
+        Right after a look for due timers that found none, the answer may be that of this look. A timer that was set since ends the
+        next `wait_for_change` at once.
+        """
         ...
 
     async def wait_for_change(self, timeout: float) -> None:
-        """Returns when timers may have changed, or after the time-out in seconds."""
+        """Returns when there may be a timer that is due before the next one that is known, or after the time-out in seconds."""
         ...
