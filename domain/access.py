@@ -12,6 +12,7 @@ from domain.errors import Forbidden
 class Role(StrEnum):
     """What a key may do in its tenant."""
 
+    __hash__ = str.__hash__  # that of enumerations is a function in Python, which each request would call twice
     OWNER = "owner"
     """Everything, keys of owners included."""
     ADMIN = "admin"
@@ -29,6 +30,7 @@ class Role(StrEnum):
 class Action(StrEnum):
     """What a route or a message does, as the audit trail and a refusal name it."""
 
+    __hash__ = str.__hash__
     RUNS_READ = "runs.read"
     """Runs and everything inside: steps, calls, journals, messages, logs, values."""
     RUNS_START = "runs.start"

@@ -30,3 +30,9 @@ def test_a_worker_only_works_and_an_auditor_changes_nothing() -> None:
 def test_only_owners_give_what_owners_have() -> None:
     given = {(giver, role) for giver, role in itertools.product(Role, Role) if may_give(giver, role)}
     assert given == {(Role.OWNER, role) for role in Role} | {(Role.ADMIN, role) for role in Role if role is not Role.OWNER}
+
+
+@pytest.mark.parametrize("kind", [Role, Action])
+def test_each_request_looks_up_the_table_without_a_call_into_python(kind: type[Role] | type[Action]) -> None:
+    assert kind.__hash__ is str.__hash__
+    assert all(hash(member) == hash(member.value) and kind(member.value) is member for member in kind)
