@@ -7,7 +7,7 @@ documents   runs as the release before stores them, while it is among the member
 queries     one run: its document, put together from rows and from events of the log
 walks       the statements behind the lists: what is walked over, and in which order
 lists       lists of runs, from columns
-starters    who started runs, and for whom, from events of the log
+starters    who started runs, and for whom, where the rows do not say
 lists_as_of lists of runs at a position, from columns and events of the log
 journal     entries of journals, from events of the log
 """
@@ -45,6 +45,8 @@ PROJECTION = Projection(
     INSIDE_RUNS,
     ("run", "run_step", "run_call"),
     apply,
+    # Empty where a release before wrote the row.
+    not_of_the_log={"run": frozenset({"actor", "on_behalf_of"})},
     earlier=EarlierForm("run", "view", apply_as_live, documents.content),
 )
 

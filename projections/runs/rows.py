@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Identifier
 
 from domain import agent_runs, invocations, runs
 from domain.failures import Failure
-from domain.kernel import RecordedEvent
+from domain.kernel import RecordedEvent, who_asked
 from projections.kernel import Connection, decoded, in_turns
 from projections.runs import documents
 from projections.runs.fold import CHANGES_A_CALL, CHANGES_A_STEP, evolve
@@ -89,12 +89,14 @@ class Rows:
 
     def begin(self, recorded: RecordedEvent) -> None:
         event: runs.RunStarted = decoded(recorded)
+        actor, on_behalf_of = (said if isinstance(said, str) else None for said in who_asked(recorded.metadata))
         self.begun.add(recorded.root_id)
         self.runs[recorded.root_id] = RunRow(
             run_id=recorded.root_id, tenant_id=recorded.tenant_id, project_id=event.project_id, status="running", degraded=False,
             position=recorded.position, created_at=recorded.recorded_at, updated_at=recorded.recorded_at, finished_at=None,
             start_position=recorded.position, end_position=None, version=recorded.version, event_count=1, message_count=0,
             call_count=0, priority=event.priority, missing_keys=None, agents=" ".join(step.agent for step in event.plan.steps),
+            actor=actor, on_behalf_of=on_behalf_of,
         )  # fmt: skip
 
 
@@ -167,12 +169,12 @@ def _columns(keys: Collection[tuple[UUID, UUID]]) -> list[list[UUID]]:
 INSERT_RUNS = """
 INSERT INTO run (
     run_id, tenant_id, project_id, status, degraded, position, created_at, updated_at, finished_at, start_position, end_position,
-    version, event_count, message_count, call_count, priority, missing, agents
+    version, event_count, message_count, call_count, priority, missing, agents, actor, on_behalf_of
 )
 SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::timestamptz[],
     %b::timestamptz[], %b::bigint[], %b::bigint[], %b::integer[], %b::integer[], %b::integer[], %b::integer[], %b::text[],
-    %b::text[], %b::text[]
+    %b::text[], %b::text[], %b::text[], %b::text[]
 )
 """
 UPDATE_RUNS = """
@@ -191,6 +193,7 @@ WHERE run.run_id = u.run_id
 RUN_FIELDS = attrgetter(
     "run_id", "tenant_id", "project_id", "status", "degraded", "position", "created_at", "updated_at", "finished_at",
     "start_position", "end_position", "version", "event_count", "message_count", "call_count", "priority", "missing_keys", "agents",
+    "actor", "on_behalf_of",
 )  # fmt: skip
 CHANGED_FIELDS = attrgetter(
     "run_id", "status", "degraded", "position", "updated_at", "finished_at", "end_position", "version", "event_count",

@@ -1,6 +1,6 @@
-"""Who started runs, and for whom: from the metadata of their first events, one entry of an index for each run.
+"""Who started runs, and for whom, where their rows do not say: from the metadata of their first events.
 
-So it is known of every run, also of those that began before anybody asked, and a start writes nothing for it.
+The rows say it since migration 0043. Rows that a release before wrote do not, until the read model is built anew.
 """
 
 from uuid import UUID
@@ -26,9 +26,9 @@ async def starters(connection: Connection, tenant_id: UUID, run_ids: list[UUID])
 
 
 async def with_starters(connection: Connection, tenant_id: UUID, page: Page[RunSummary]) -> Page[RunSummary]:
-    """The page, with who started each run."""
-    if page.data:
-        found = await starters(connection, tenant_id, [run.run_id for run in page.data])
-        for run in page.data:
+    """The page, with who started each run. Nothing is asked where the rows say it."""
+    if unknown := [run for run in page.data if run.actor is None]:
+        found = await starters(connection, tenant_id, [run.run_id for run in unknown])
+        for run in unknown:
             run.actor, run.on_behalf_of = found.get(run.run_id, NOBODY_KNOWN)
     return page

@@ -32,7 +32,9 @@ class RunRow:
     priority: Priority
     missing_keys: str | None
     agents: str | None = None
-    """Written once, and not read with the other columns."""
+    """Written once, and not read with the other columns. The same holds for who started the run, and for whom."""
+    actor: str | None = None
+    on_behalf_of: str | None = None
 
     @property
     def missing(self) -> list[str]:

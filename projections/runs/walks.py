@@ -16,7 +16,10 @@ from domain.errors import InvalidCommand
 from projections import moments
 from projections.kernel import Connection
 
-COLUMNS = "run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, view"
+COLUMNS = """
+run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, actor,
+on_behalf_of, view
+"""
 
 # A walk for each combination of status and project, so that each can use its index. Bounds and order name all columns of the index:
 # with `tenant_id = ... ORDER BY created_at` the planner may walk over the runs of all tenants to find the few of a small one.
