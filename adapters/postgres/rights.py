@@ -318,6 +318,7 @@ async def _give(connection: Connection, roles: Roles, schema: str) -> None:
     await connection.execute(SQL("GRANT CREATE ON SCHEMA {} TO {}").format(place, makers))  # to become the owner of something
     # Versions of read models have schemas of their own.
     await connection.execute(SQL("GRANT CREATE ON DATABASE {} TO {}").format(Identifier(database), Identifier(roles.app)))
+    await _let_append(connection, roles, schema)
     appending = await _names(await connection.execute(APPENDING, [schema]))
     await _give_functions(connection, roles, schema, appending)
     for name in await _names(await connection.execute(SCHEMAS)):
@@ -331,6 +332,16 @@ async def _give(connection: Connection, roles: Roles, schema: str) -> None:
     await connection.execute(SQL("REVOKE CREATE ON SCHEMA {} FROM {}").format(place, Identifier(roles.log)))
     values = [roles.owner, roles.log, roles.app, roles.reader, await _fingerprint(connection, schema)]
     await connection.execute(REMEMBER, values)
+
+
+async def _let_append(connection: Connection, roles: Roles, schema: str) -> None:
+    """Before the functions have the rights of the role: running processes go on to append."""
+    by = Identifier(roles.log)
+    await _together(
+        connection,
+        SQL("GRANT SELECT, INSERT ON {}, {} TO {}").format(Identifier(schema, "event"), Identifier(schema, "command"), by),
+        SQL("GRANT SELECT, UPDATE ON {} TO {}").format(Identifier(schema, "log_head"), by),
+    )
 
 
 async def _give_functions(connection: Connection, roles: Roles, schema: str, appending: Sequence[str]) -> None:
@@ -365,9 +376,6 @@ async def _protect(connection: Connection, roles: Roles, schema: str, name: str,
     if rights.owner == "owner":
         steps.append(SQL("REVOKE ALL ON {} FROM {}").format(table, app))
         steps.append(SQL("GRANT {} ON {} TO {}").format(SQL(rights.app), table, app))
-    if name in ("event", "command", "log_head"):
-        writes = "SELECT, UPDATE" if name == "log_head" else "SELECT, INSERT"
-        steps.append(SQL("GRANT {} ON {} TO {}").format(SQL(writes), table, Identifier(roles.log)))
     steps.append(SQL("REVOKE ALL ON {} FROM {}").format(table, reader))
     if rights.reader == "all" and not rights.hidden:
         steps.append(SQL("GRANT SELECT ON {} TO {}").format(table, reader))
