@@ -13,14 +13,17 @@ import httpx2
 import orjson
 import pytest
 import pytest_asyncio
+from websockets.exceptions import InvalidStatus
 
 from api.http.app import create_app
 from application import audit as trail
 from application.audit import MOST_GROUPS, RefusalCounter
 from application.reads import AuditWanted
+from domain.access import PERMISSIONS, Action, Role
 from domain.errors import Unavailable
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.played_worker import PlayedWorker
+from tests.integration.session_kit import socket, worker_at
 from tests.integration.system_kit import BASE, System, eventually, new_id, sha256
 from tests.integration.test_http_invocations import ambiguous_call
 from tests.integration.test_http_keys import revoke
@@ -214,6 +217,44 @@ async def test_a_forbidden_request_is_counted_for_its_key_and_another_tenant_see
         exported = await other.get("/v1/audit/export")
         assert [orjson.loads(line)["entry_id"] for line in exported.text.splitlines()] == [counted["entry_id"]]
     assert {entry["actor"] for entry in await entries(system)} == {await actor_of(system), "unknown"}
+
+
+async def test_a_refused_message_of_a_session_is_counted_like_a_request(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report with a token that is not the one of its work, a message that the role may not say, and one that ends the session."""
+    _, key = await system.tenant("other")
+    report = {"t": "complete", "work": str(new_id()), "attempt": 1, "token": "bm8", "result": 1}
+    async with worker_at(await system.url(), key) as worker:
+        await worker.hello(["own"])
+        for id in (1, 2, 3):
+            await worker.say({**report, "id": id})
+            assert (await worker.answer(id))["problem"]["code"] == "invalid-token"
+        monkeypatch.setitem(PERMISSIONS, Role.OWNER, PERMISSIONS[Role.OWNER] - {Action.WORKERS_WORK})
+        await worker.say({**report, "id": 4})
+        assert (await worker.answer(4))["problem"]["action"] == "workers.work"
+        await worker.say({"t": "credit", "agent": 1, "tool": 0, "n": 0})
+        assert await worker.until_closed() == 4403
+    for closed_to in (key, "unknown"):
+        with pytest.raises(InvalidStatus):
+            async with socket(await system.url(), closed_to):
+                pass
+    monkeypatch.undo()
+    await system.container.refusals.record()
+    async with system.client(key) as http:
+        [counted] = await entries(system, http)
+    assert (counted["count"], counted["action"], counted["address"]) == (6, "workers.work", "127.0.0.1")
+    assert counted["actor"].startswith("key:") and counted["result"] == "refused"
+    [stranger] = await entries(system)
+    assert (stranger["actor"], stranger["count"], stranger["action"]) == ("unknown", 1, "workers.work")
+
+
+async def test_a_session_that_its_key_has_lost_is_no_refusal(system: System) -> None:
+    """Nobody asked for anything. Whoever comes back with the key is refused, and counted."""
+    tenant_id, key = await system.tenant("gone")
+    async with worker_at(await system.url(), key) as worker:
+        await worker.hello(["own"])
+        await revoke(system, tenant_id, key)
+        assert await worker.until_closed() == 4401
+    assert not system.container.refusals._counts
 
 
 async def test_the_address_is_told_by_trusted_proxies_only(system: System) -> None:

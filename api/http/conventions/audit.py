@@ -34,6 +34,8 @@ REASON = "Tidelog-Reason"
 MOST_CHARACTERS = 500
 RECORDED = "refusal_recorded"
 """Name in the state of a request: its refusal has an entry."""
+COUNTED = (401, 403)
+"""Statuses of refusals that are counted."""
 LAST_PROXIES = 20
 """Addresses of `X-Forwarded-For` that are looked at."""
 
@@ -142,8 +144,9 @@ def action_of(route: object) -> Action | None:
 
 
 def count_refusal(container: Container, scope: Scope, action: Action | None) -> None:
-    """Counts a request that was answered with 401 or 403. No text of it is kept. What has an entry of its own is not
-    counted."""
+    """Counts a request, or a message of a worker's session, that was answered with 401 or 403. No text of it is kept. What has an
+    entry of its own is not counted.
+    """
     state: dict[str, Any] = scope["state"]
     if state.get(RECORDED):
         return

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.container import Container
-from api.http.conventions.audit import action_of, count_refusal
+from api.http.conventions.audit import COUNTED, action_of, count_refusal
 from api.http.conventions.behalf import on_behalf_of
 from api.http.conventions.connection import HttpConnection
 from api.http.conventions.cycle import STARTS
@@ -126,7 +126,7 @@ class Gate:
         count, seconds = _meters(scope["method"], route, status)
         count.inc()
         seconds.observe(took_s)
-        if status == 401 or status == 403:
+        if status in COUNTED:
             count_refusal(self._container, scope, action_of(scope.get("route") or self._routes.route_of(scope)))
 
     def _prefix(self, scope: Scope, headers: dict[bytes, bytes]) -> bytes:

@@ -12,8 +12,8 @@ from uuid_utils.compat import uuid7
 
 from api.container import Container
 from api.http.conventions import behalf
-from api.http.conventions.audit import count_refusal
-from api.http.conventions.errors import response_to
+from api.http.conventions.audit import COUNTED, count_refusal
+from api.http.conventions.errors import response_to, status_of
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import must_be_single
 from api.http.conventions.request import Principal
@@ -30,8 +30,8 @@ from application.engine.ports import log_context
 from application.workers.hosting.credit import KINDS
 from application.workers.hosting.messages import MalformedMessage, Refused, Saying
 from application.workers.hosting.session import HostedSession, Visitor
-from domain.access import Action, NotPermitted, Role, may, must_be_allowed
-from domain.errors import Forbidden, InvalidCommand, Unauthenticated, Unavailable
+from domain.access import NotPermitted, Role, may, must_be_allowed
+from domain.errors import Forbidden, InvalidCommand, TidelogError, Unauthenticated, Unavailable
 
 log = structlog.get_logger(__name__)
 _RECEIVED = SESSION_MESSAGES.labels("received")
@@ -54,8 +54,8 @@ class Sessions:
         except Exception as error:  # noqa: BLE001  # every error gets an answer
             response = response_to(scope, error)  # type: ignore[arg-type]  # a Scope is a dict
             REQUESTS.labels("GET", PATH, response.status_code).inc()
-            if response.status_code in (401, 403):
-                count_refusal(self._container, scope, Action.WORKERS_WORK)
+            if response.status_code in COUNTED:
+                count_refusal(self._container, scope, OPENING)
             headers = [*response.raw_headers, (b"tidelog-trace-id", state["trace_id"].encode())]
             await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
             await send({"type": "websocket.http.response.body", "body": bytes(response.body)})
@@ -66,7 +66,7 @@ class Sessions:
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL, "headers": trace})
         SESSIONS.inc()
         try:
-            await self._serve(principal, state, connection, receive, send)
+            await self._serve(principal, scope, connection, receive, send)
         finally:
             SESSIONS.dec()
 
@@ -91,13 +91,13 @@ class Sessions:
         log_context.of_request(principal.tenant_id, state["trace_id"])
         return principal
 
-    async def _serve(
-        self, principal: Principal, state: dict[str, Any], connection: SessionConnection, receive: Receive, send: Send
-    ) -> None:
+    async def _serve(self, principal: Principal, scope: Scope, connection: SessionConnection, receive: Receive, send: Send) -> None:
+        state: dict[str, Any] = scope["state"]
         answers = Answers(state["trace_id"], self._container.settings.max_event_bytes)
         outbox = Outbox(send, answers, connection.abort, connection.write)
         session = self._container.hosting.open(_visitor(principal), outbox)
         outbox.on_relief = session.relieved
+        outbox.on_refusal = partial(_count, self._container, scope)
         connection.stopping = session.drain
         connection.on_frame = partial(_take_at_once, copy_context(), session, outbox, principal.role)
         ended = Unauthenticated("the API key is not valid any more")
@@ -145,10 +145,17 @@ def _take(session: HostedSession, outbox: Outbox, role: Role, text: str | None) 
         outbox.end("malformed", error)
 
 
+def _count(container: Container, scope: Scope, error: Exception) -> None:
+    """Counts a refused message as a request would be: the key may not say it, or the token is not the one of the work."""
+    if isinstance(error, TidelogError) and status_of(error) in COUNTED:
+        count_refusal(container, scope, error.action if isinstance(error, NotPermitted) else OPENING)
+
+
 def _forbid(outbox: Outbox, said: Saying, error: NotPermitted) -> None:
     """Refuses a message by its id. Without one nobody could be told, and the session ends."""
     id = getattr(said, "id", None)
     if id is None:
+        outbox.on_refusal(error)
         outbox.end("forbidden", error)
     else:
         outbox.put(Refused(id, error))

@@ -54,6 +54,8 @@ class Outbox:
         """Set while not too much waits."""
         self.relieved.set()
         self.on_relief: Callable[[], None] = lambda: None
+        self.on_refusal: Callable[[Exception], None] = lambda error: None
+        """Called with the error of each message that is refused."""
 
     @property
     def is_crowded(self) -> bool:
@@ -66,6 +68,8 @@ class Outbox:
     def put(self, answer: Answer, *, urgent: bool = False, alone: bool = False) -> None:
         if self.ended:
             return None
+        if isinstance(answer, Refused):
+            self.on_refusal(answer.error)
         data = self._answers.written(answer)
         if len(data) > MAX_MESSAGE:
             log.error("message_too_large", type=type(answer).__name__, bytes=len(data))
