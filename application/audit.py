@@ -12,8 +12,8 @@ from uuid_utils.compat import uuid7
 from application.engine.background import OnDemand
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandRequest
-from application.engine.ports.pages import position_cursor
-from application.reads import AuditReads, AuditWanted
+from application.engine.ports.pages import Page, position_cursor
+from application.reads import AuditReads, AuditWanted, Positioned
 from application.views.audit import AuditEntryView
 from domain.audit import UNKNOWN, RecordRefusals
 from domain.errors import TidelogError, Unavailable
@@ -126,14 +126,30 @@ class RefusalCounter:
                 del self._waiting[tenant_id]
 
 
-async def exported(reads: AuditReads, tenant_id: UUID, wanted: AuditWanted) -> AsyncGenerator[Sequence[AuditEntryView], None]:
-    """The entries up to `wanted.until`, newest first, page by page. The next page is read when the one before was taken."""
-    wanted = wanted._replace(limit=EXPORTED)
-    while True:
-        page = (await reads.list(tenant_id, wanted)).value
-        if page.data:
-            yield page.data
-        before = position_cursor(page.next_cursor)
-        if before is None:
-            return
-        wanted = wanted._replace(before=before)
+class Export:
+    """All entries that the filters leave, up to the position at which the export began, newest first."""
+
+    def __init__(self, reads: AuditReads, tenant_id: UUID, wanted: AuditWanted, first: Positioned[Page[AuditEntryView]]) -> None:
+        self._reads = reads
+        self._tenant_id = tenant_id
+        self._first: Page[AuditEntryView] | None = first.value
+        self.position = first.position if wanted.until is None else min(wanted.until, first.position)
+        """The export has all entries up to here."""
+        self._wanted = wanted._replace(until=self.position)
+
+    @classmethod
+    async def begun(cls, reads: AuditReads, tenant_id: UUID, wanted: AuditWanted) -> "Export":
+        """The export, with its first page. Its position is that of the first page."""
+        wanted = wanted._replace(limit=EXPORTED)
+        return cls(reads, tenant_id, wanted, await reads.list(tenant_id, wanted))
+
+    async def pages(self) -> AsyncGenerator[Sequence[AuditEntryView], None]:
+        """The entries page by page, once. The next page is read when the one before was taken."""
+        page, self._first = self._first, None  # no page is held longer than it is sent
+        while page is not None:
+            if page.data:
+                yield page.data
+            before = position_cursor(page.next_cursor)
+            if before is None:
+                return
+            page = (await self._reads.list(self._tenant_id, self._wanted._replace(before=before))).value

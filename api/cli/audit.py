@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import typer
 
@@ -13,24 +13,34 @@ app = typer.Typer(help="The audit trail: who did what, why, from where.", no_arg
 
 FORMATS = ("jsonl", "csv")
 
-Since = Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only after this time: 2026-01-31T12:00:00Z.")]
-Until = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only up to this time.")]
-Actor = Annotated[str | None, typer.Option("--actor", metavar="NAME", help="Only of this actor: key:<key id>, or unknown.")]
-Action = Annotated[str | None, typer.Option("--action", metavar="NAME", help="Only this action, such as runs.cancel.")]
-Target = Annotated[str | None, typer.Option("--target", metavar="ID", help="Only what was done to this run, call, read model ….")]
-OnBehalfOf = Annotated[str | None, typer.Option("--on-behalf-of", metavar="NAME", help="Only what was done for this person.")]
-Result = Annotated[str | None, typer.Option("--result", metavar="RESULT", help="Only done, begun, refused or failed.")]
+
+class Filters(NamedTuple):
+    """The filters of both commands. A field has the name of its option."""
+
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only after this time: 2026-01-31T12:00:00Z.")] = None
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only up to this time.")] = None
+    actor: Annotated[str | None, typer.Option("--actor", metavar="NAME", help="Only of this actor: key:<key id>, or unknown.")] = (
+        None
+    )
+    action: Annotated[str | None, typer.Option("--action", metavar="NAME", help="Only this action, such as runs.cancel.")] = None
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="ID", help="Only what was done to this run, call, read model ….")
+    ] = None
+    on_behalf_of: Annotated[
+        str | None, typer.Option("--on-behalf-of", metavar="NAME", help="Only what was done for this person.")
+    ] = None
+    result: Annotated[str | None, typer.Option("--result", metavar="RESULT", help="Only done, begun, refused or failed.")] = None
+
+    def query(self) -> dict[str, str | None]:
+        """The parameters of the routes."""
+        given = self._asdict()
+        return {"after": given.pop("since"), "before": given.pop("until"), **given}
 
 
 @app.command("list")
+@options.with_fields
 def list_entries(
-    since: Since = None,
-    until: Until = None,
-    actor: Actor = None,
-    action: Action = None,
-    target: Target = None,
-    on_behalf_of: OnBehalfOf = None,
-    result: Result = None,
+    filters: Filters,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
     data_dir: options.DataDir = None,
     url: options.Url = None,
@@ -44,22 +54,17 @@ def list_entries(
 
       tidelog audit list --actor unknown
     """
-    output.run(_list(_query(since, until, actor, action, target, on_behalf_of, result), limit, data_dir, url, as_json))
+    output.run(_list(filters.query(), limit, data_dir, url, as_json))
 
 
 @app.command("export")
+@options.with_fields
 def export(
+    filters: Filters,
     form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="jsonl or csv.")] = "jsonl",
     file: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write to this new file.  \\[default: standard output]")
     ] = None,
-    since: Since = None,
-    until: Until = None,
-    actor: Actor = None,
-    action: Action = None,
-    target: Target = None,
-    on_behalf_of: OnBehalfOf = None,
-    result: Result = None,
     reason: options.Reason = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
@@ -77,7 +82,7 @@ def export(
     """
     if form not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}", param_hint="--format")
-    query = _query(since, until, actor, action, target, on_behalf_of, result)
+    query = filters.query()
     form = "jsonl" if as_json else form
     if file is None:
         output.run(_export(form, None, query, reason, data_dir, url))
@@ -93,16 +98,6 @@ def export(
         file.unlink(missing_ok=True)  # a part of the trail could be taken for the whole
         raise
     output.say(f"Written: {file}")
-
-
-def _query(
-    since: str | None, until: str | None, actor: str | None, action: str | None, target: str | None, on_behalf_of: str | None,
-    result: str | None,
-) -> dict[str, str | None]:  # fmt: skip
-    return {
-        "after": since, "before": until, "actor": actor, "action": action, "target": target, "on_behalf_of": on_behalf_of,
-        "result": result,
-    }  # fmt: skip
 
 
 async def _list(query: dict[str, str | None], limit: int, data_dir: Path | None, url: str | None, as_json: bool) -> None:

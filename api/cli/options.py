@@ -1,7 +1,10 @@
 """Options of several commands. Missing options are taken from the environment (TIDELOG_…)."""
 
+import functools
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +43,24 @@ Workspace = Annotated[
     Path | None,
     typer.Option("--workspace", metavar="DIR", help="Folder given to tools; no sandbox.  \\[TIDELOG_WORKSPACE; default: here]"),
 ]
+
+
+def with_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first parameter is a named tuple of options. Each field is an option of the command."""
+    first, *others = inspect.signature(command).parameters.values()
+    group = first.annotation
+    fields = inspect.signature(group).parameters.values()
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(group(*(given.pop(field.name) for field in fields)), **given)
+
+    shown = [field.replace(kind=inspect.Parameter.KEYWORD_ONLY) for field in fields]
+    shown += [other.replace(kind=inspect.Parameter.KEYWORD_ONLY) for other in others]
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    del run.__wrapped__  # the annotations of the command would be taken for those of its options
+    return run
 
 
 def time_of(option: str, given: str | None) -> str | None:

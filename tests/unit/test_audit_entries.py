@@ -12,7 +12,7 @@ import pytest
 from api.container import Container
 from api.http.conventions.audit import address_of, audited
 from api.http.routes.audit import _cell
-from application.audit import EXPORTED, MOST_GROUPS, RefusalCounter, RefusedGroup, exported
+from application.audit import EXPORTED, MOST_GROUPS, Export, RefusalCounter, RefusedGroup
 from application.catalog import CATALOG
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandRequest
@@ -213,11 +213,20 @@ class Pages:
 
 async def test_an_export_reads_a_page_when_the_page_before_was_taken() -> None:
     pages = Pages()
-    source = exported(pages, TENANT, AuditWanted(1, actor="a", until=10))
+    export = await Export.begun(pages, TENANT, AuditWanted(1, actor="a"))
+    assert (export.position, pages.read) == (10, 1)
+    source = export.pages()
     assert await anext(source) == [1] and pages.read == 1
     assert [page async for page in source] == [[3]]
     assert [wanted.before for wanted in pages.wanted] == [None, 9, 8]
-    assert {(wanted.limit, wanted.actor, wanted.until) for wanted in pages.wanted} == {(EXPORTED, "a", 10)}
+    assert [wanted.until for wanted in pages.wanted] == [None, 10, 10]  # what comes later is not in the export
+    assert {(wanted.limit, wanted.actor) for wanted in pages.wanted} == {(EXPORTED, "a")}
+
+
+@pytest.mark.parametrize(("until", "position"), [(None, 10), (7, 7), (12, 10)])
+async def test_an_export_ends_where_it_began_or_earlier(until: int | None, position: int) -> None:
+    export = await Export.begun(Pages(), TENANT, AuditWanted(1, until=until))
+    assert export.position == position
 
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@a", "\t=1", "\r=1", "\n=1", "＝1"])

@@ -1,12 +1,13 @@
 """The way of a request to its endpoint: its route, its arguments, and the answers without a route."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urljoin
 from uuid import UUID
 
 import pytest
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
@@ -101,6 +102,21 @@ async def get_named(request: Request, names: list[str] | None = None, kind: str 
     return said(names, kind)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Parameters that several routes have."""
+
+    owner: UUID | None = None
+    limit: Annotated[int, Query(ge=1, le=9)] = 5
+    names: Annotated[list[str] | None, Query()] = None
+
+
+@router.get("/shared")
+@public
+async def get_shared(request: Request, shared: Annotated[Shared, Depends()], kind: str | None = None) -> Response:
+    return said(shared.owner, shared.limit, shared.names, kind)
+
+
 async def ask(app: Any, method: str, path: str, query: str = "", *messages: Message) -> tuple[str, Scope]:
     given, sent = list(messages) or [{"type": "http.request", "body": b""}], list[Message]()
 
@@ -130,6 +146,8 @@ table = RouteTable(router.routes)
         ("GET", "/schemas/run.started/v12", "", ("schema", "run.started", 12)),
         ("GET", "/named", "kind=x", (None, "x")),
         ("GET", "/named", "names=b%3D1&kind=x&names=a", (["b=1", "a"], "x")),
+        ("GET", "/shared", "", (None, 5, None, None)),
+        ("GET", "/shared", f"owner={ID}&limit=9&names=a&names=b&kind=x", (ID, 9, ["a", "b"], "x")),
     ],
 )
 async def test_a_route_gets_its_arguments(method: str, path: str, query: str, answer: tuple[Any, ...]) -> None:
@@ -206,6 +224,15 @@ async def test_all_parameters_that_do_not_fit_are_named_those_of_the_path_first(
     assert await refused("/needed") == [(("needed",), "Field required")]
 
 
+def test_parameters_of_a_class_are_documented_like_those_of_a_signature() -> None:
+    app = FastAPI()
+    app.include_router(router)
+    documented = app.openapi()["paths"]["/shared"]["get"]["parameters"]
+    assert {(p["name"], p["in"], p["required"]) for p in documented} == {
+        (n, "query", False) for n in ("owner", "limit", "names", "kind")
+    }
+
+
 @pytest.mark.parametrize(
     ("path", "query", "names"),
     [
@@ -219,6 +246,7 @@ async def test_all_parameters_that_do_not_fit_are_named_those_of_the_path_first(
         ("/things", "unknown", ["unknown"]),
         (f"/things/{ID}", "thing_id=1", ["thing_id"]),
         ("/streamed", "a=1", ["a"]),
+        ("/shared", "limit=10&owner=x&shared=1&kind=a&kind=b", ["shared", "kind", "owner", "limit"]),
     ],
 )
 async def test_unknown_and_repeated_parameters_are_named(path: str, query: str, names: list[str]) -> None:

@@ -1,16 +1,20 @@
 """The parameters of an endpoint in the path and the query, read from its signature. What is not declared is refused.
 
 A parameter that the server does not know would be ignored, and the answer would look right: `?stauts=failed` would list all runs.
+
+Parameters that several routes share are declared once, as the fields of a class: `filters: Annotated[Filters, Depends()]` in the
+signature. FastAPI documents such fields as parameters of the route, and `Parameters` reads them so.
 """
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from fastapi import Request
+from fastapi.params import Depends
 from pydantic import TypeAdapter, ValidationError
 
 from api.http.conventions.errors import InvalidParameters
@@ -57,22 +61,19 @@ class Parameters:
 
     def __init__(self, endpoint: Callable[..., Any], in_path: Iterable[str]) -> None:
         """Raises TypeError if the first parameter of the endpoint is not the request."""
-        hints = get_type_hints(endpoint, include_extras=True)
+        hints = _hints(endpoint)
         first, *others = inspect.signature(endpoint).parameters.values()
         if hints[first.name] is not Request:
             raise TypeError(f"{endpoint.__name__}: the first parameter of an endpoint is the request")
         path = set(in_path)
+        self._groups = {p.name: _plain(hints[p.name]) for p in others if _is_group(hints[p.name])}
         found = [
-            _Parameter(
-                p.name,
-                p.name in path,
-                TypeAdapter(hints[p.name]),
-                _FORMS.get(_plain(hints[p.name])),
-                p.default,
-                _is_list(hints[p.name]),
-            )
-            for p in others
+            _Parameter(p.name, p.name in path, TypeAdapter(hint), _FORMS.get(_plain(hint)), p.default, _is_list(hint))
+            for p, hint in _flat(others, hints)
         ]
+        self._of_groups = {
+            group: tuple(p.name for p, _ in _flat(_declared(kind), _hints(kind))) for group, kind in self._groups.items()
+        }
         self._in_path = tuple(parameter for parameter in found if parameter.in_path)
         self._in_query = tuple(parameter for parameter in found if not parameter.in_path)
         self._defaults = {p.name: p.default for p in self._in_query if p.default is not inspect.Parameter.empty}
@@ -91,6 +92,8 @@ class Parameters:
             self._read_query(request, arguments, problems)
         if problems:
             raise InvalidParameters(problems)
+        for group, names in self._of_groups.items():
+            arguments[group] = self._groups[group](**{name: arguments.pop(name) for name in names})
         return arguments
 
     def _read_query(self, request: Request, arguments: dict[str, Any], problems: list[Any]) -> None:
@@ -115,6 +118,30 @@ class Parameters:
                 problems.append({"loc": (name,), "msg": "the parameter is given more than once"})
             given[name] = text
         return given
+
+
+def _hints(declaring: Callable[..., Any]) -> dict[str, Any]:
+    return get_type_hints(declaring, include_extras=True)
+
+
+def _declared(kind: type) -> list[inspect.Parameter]:
+    """The fields of a class of parameters."""
+    return list(inspect.signature(kind).parameters.values())
+
+
+def _flat(declared: Iterable[inspect.Parameter], hints: Mapping[str, Any]) -> Iterator[tuple[inspect.Parameter, Any]]:
+    """Each parameter with its hint. The fields of a class stand in the place of the class."""
+    for parameter in declared:
+        hint = hints[parameter.name]
+        if _is_group(hint):
+            yield from _flat(_declared(_plain(hint)), _hints(_plain(hint)))
+        else:
+            yield parameter, hint
+
+
+def _is_group(hint: Any) -> bool:
+    """Whether a hint names a class of parameters."""
+    return get_origin(hint) is Annotated and any(isinstance(note, Depends) for note in get_args(hint)[1:])
 
 
 def _plain(hint: Any) -> Any:

@@ -6,11 +6,11 @@ import io
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
-from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.responses import Response, StreamingResponse
 
@@ -22,7 +22,7 @@ from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from application.audit import exported
+from application.audit import Export
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.reads import AuditWanted
 from application.views.audit import AuditEntryView
@@ -38,6 +38,31 @@ Target = Annotated[
     Query(min_length=1, max_length=500, pattern=r"^[^\x00]+$", description="Id of the run, call, read model, key or project"),
 ]
 Time = Annotated[str | None, Query(description="An RFC 3339 time with its zone")]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilters:
+    """The filters of the list and of the export."""
+
+    actor: Text = None
+    action: Text = None
+    target: Target = None
+    on_behalf_of: Text = None
+    result: Result | None = None
+    after: Time = None
+    before: Time = None
+
+    async def wanted(self, request: Request, limit: int, before: int | None = None) -> AuditWanted:
+        """A page of the entries that the filters leave. The times are told as positions: entries after the last position of the
+        one time, and up to that of the other. Raises InvalidCommand.
+        """
+        feed, tenant_id = container_of(request).feed, principal_of(request).tenant_id
+        since = 0 if self.after is None else await feed.position_at(tenant_id, _time("after", self.after))
+        until = None if self.before is None else await feed.position_at(tenant_id, _time("before", self.before))
+        return AuditWanted(limit, before, self.actor, self.action, self.target, self.on_behalf_of, self.result, since, until)
+
+
+Filters = Annotated[AuditFilters, Depends()]
 Format = Literal["jsonl", "csv"]
 
 COLUMNS = tuple(AuditEntryView.model_fields)
@@ -61,24 +86,17 @@ class AuditPage(BaseModel):
 @needs(Action.AUDIT_READ)
 async def get_audit(
     request: Request,
+    filters: Filters,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     cursor: str | None = None,
-    actor: Text = None,
-    action: Text = None,
-    target: Target = None,
-    on_behalf_of: Text = None,
-    result: Result | None = None,
-    after: Time = None,
-    before: Time = None,
 ) -> Response:
     """What operators did, and how many requests were refused.
 
     With several filters a page looks at 2,000 entries at most. So a page may have fewer entries than `limit`, or none, and a
     `next_cursor`.
     """
-    since, until = await _positions(request, after, before)
+    wanted = await filters.wanted(request, limit, position_cursor(cursor))
     await caught_up(request, "audit")
-    wanted = AuditWanted(limit, position_cursor(cursor), actor, action, target, on_behalf_of, result, since, until)
     return page_answer(request, AuditPage, await container_of(request).reads.audit.list(principal_of(request).tenant_id, wanted))
 
 
@@ -96,36 +114,26 @@ async def get_audit(
 @needs(Action.AUDIT_EXPORT)
 async def export_audit(
     request: Request,
+    filters: Filters,
     format: Format = "jsonl",
-    actor: Text = None,
-    action: Text = None,
-    target: Target = None,
-    on_behalf_of: Text = None,
-    result: Result | None = None,
-    after: Time = None,
-    before: Time = None,
 ) -> Response:
     """All entries that the filters leave, up to the position of the answer. The export leaves an entry itself, and has it not.
 
     A file that is cut off is an answer that does not end: the connection is closed in the middle.
     """
-    since, until = await _positions(request, after, before)
+    wanted = await filters.wanted(request, MAX_LIMIT)
     await caught_up(request, "audit")
-    container, tenant_id = container_of(request), principal_of(request).tenant_id
-    wanted = AuditWanted(1, None, actor, action, target, on_behalf_of, result, since, until)
     async with audited(request, Action.AUDIT_EXPORT, "audit", operation=format) as entry:
-        reached = (await container.reads.audit.list(tenant_id, wanted)).position
+        export = await Export.begun(container_of(request).reads.audit, principal_of(request).tenant_id, wanted)
         if request.method != "HEAD":
             await entry.begin()
-    wanted = wanted._replace(until=reached if until is None else min(until, reached))
-    headers = {
-        POSITION: str(wanted.until), "Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="audit.{format}"',
-    }  # fmt: skip
+    attached = f'attachment; filename="audit.{format}"'
+    headers = {POSITION: str(export.position), "Cache-Control": "no-store", "Content-Disposition": attached}
     kind = "application/jsonl" if format == "jsonl" else "text/csv; charset=utf-8"
-    return StreamingResponse(_text(request, tenant_id, wanted, format), 200, headers, kind)
+    return StreamingResponse(_text(request, export, format), 200, headers, kind)
 
 
-async def _text(request: Request, tenant_id: UUID, wanted: AuditWanted, format: Format) -> AsyncIterator[bytes]:
+async def _text(request: Request, export: Export, format: Format) -> AsyncIterator[bytes]:
     """The text of an export. The server asks for the next piece when the peer has taken the piece before.
 
     Raises Unauthenticated in the middle, when the key is no longer valid: the answer must not look complete.
@@ -136,7 +144,7 @@ async def _text(request: Request, tenant_id: UUID, wanted: AuditWanted, format: 
     try:
         if format == "csv":
             yield _csv([COLUMNS])
-        async with aclosing(exported(container_of(request).reads.audit, tenant_id, wanted)) as pages:
+        async with aclosing(export.pages()) as pages:
             async for page in pages:
                 if ended.is_set():
                     raise Unauthenticated("the API key is not valid any more")
@@ -166,14 +174,6 @@ def _cell(value: object) -> str:
         return ""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-async def _positions(request: Request, after: str | None, before: str | None) -> tuple[int, int | None]:
-    """The last positions at two times: entries after the first one and up to the second one are wanted."""
-    feed, tenant_id = container_of(request).feed, principal_of(request).tenant_id
-    since = 0 if after is None else await feed.position_at(tenant_id, _time("after", after))
-    until = None if before is None else await feed.position_at(tenant_id, _time("before", before))
-    return since, until
 
 
 def _time(name: str, text: str) -> datetime:
