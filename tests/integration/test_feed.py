@@ -99,7 +99,11 @@ HOT_QUERIES: dict[str, tuple[tuple[str, Sequence[Any]], str, int]] = {
     "read_tenant, nothing new": (by_tenant(TENANTS[1]), "event_tenant_idx", 10),
     "read_tenant, newest first": (by_tenant(TENANTS[3], after=0, newest_first=True), "event_tenant_idx", 120),
     "read_tenant, one run": (by_tenant(TENANTS[0], root_id=ROOTS[400]), "event_root_idx", 20),
-    "read_stream": ((READ_STREAM_SQL, (STREAMS[700], 4, 2**31 - 1, TENANTS[0], 2**63 - 1)), "event_stream_key", 20),
+    "read_stream": (
+        (READ_STREAM_SQL, (STREAMS[700], 4, 2**31 - 1, TENANTS[0], 2**63 - 1, STREAMS[700], TENANTS[0])),
+        "event_stream_key",
+        20,
+    ),
     "find_command": ((FIND_COMMAND_SQL, (TENANTS[7], COMMANDS[7])), "command_pkey", 10),
     "position_at": ((POSITION_AT_SQL, (START + timedelta(hours=6), TENANTS[0], TENANTS[0])), "event_tenant_idx", 100),
 }

@@ -301,8 +301,8 @@ async def test_a_stream_is_found_alone_before_the_tables_were_analyzed(database_
             place = {"stream": streams[1], "tenant": TENANT, "slice": "s", "model": "m", "until": LAST_POSITION, "limit": 1_000}
             for statement, values in (
                 (READ_SQL, place),
-                (READ_STREAM_SQL, (streams[1], 0, 1_000, TENANT, LAST_POSITION)),
-                (READ_PAGE_SQL, (streams[1], 0, 1_000, TENANT)),
+                (READ_STREAM_SQL, (streams[1], 0, 1_000, TENANT, LAST_POSITION, streams[1], TENANT)),
+                (READ_PAGE_SQL, (streams[1], 0, 1_000, TENANT, streams[1], TENANT)),
             ):
                 explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
                 [[plan]] = await (await connection.execute(explain.encode(), values)).fetchall()

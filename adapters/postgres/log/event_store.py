@@ -18,18 +18,24 @@ EVENT_COLUMNS = (
 )
 """In the order of `RecordedEvent`'s fields."""
 
+# A stream is of one tenant, and its first event says of which. That is looked at once, before any event is read. A condition on
+# each event alone would not do: who asks for a long stream of another tenant would wait until all its events are dropped, and so
+# learn that there is one.
+OWNER_OF_STREAM = "SELECT tenant_id FROM event WHERE originator_id = %s ORDER BY originator_version LIMIT 1"
+OWNER_OF_WANTED_STREAM = "SELECT tenant_id FROM event WHERE originator_id = wanted.stream_id ORDER BY originator_version LIMIT 1"
 # The stream finds the rows; the tenant is only checked. `IS NOT DISTINCT FROM` hides the tenant from the planner. Where the table
 # was not analyzed yet, the planner would read the index of all events of the tenant beside that of the stream. A page ends at a
 # version, since versions have no gaps. With LIMIT the planner might read and sort all that follows, for each page.
 READ_STREAM_SQL = f"""
     SELECT {EVENT_COLUMNS} FROM event
     WHERE originator_id = %s AND originator_version > %s AND originator_version <= %s
-      AND tenant_id IS NOT DISTINCT FROM %s AND notification_id <= %s
+      AND tenant_id IS NOT DISTINCT FROM %s AND notification_id <= %s AND ({OWNER_OF_STREAM}) IS NOT DISTINCT FROM %s
     ORDER BY originator_version
 """
-READ_PAGE_SQL = """
+READ_PAGE_SQL = f"""
     SELECT originator_version, notification_id, root_id, topic, schema_version, state FROM event
     WHERE originator_id = %s AND originator_version > %s AND originator_version <= %s AND tenant_id IS NOT DISTINCT FROM %s
+      AND ({OWNER_OF_STREAM}) IS NOT DISTINCT FROM %s
     ORDER BY originator_version
 """
 READ_STREAMS_SQL = f"""
@@ -41,6 +47,7 @@ READ_STREAMS_SQL = f"""
           AND tenant_id IS NOT DISTINCT FROM wanted.tenant_id
         ORDER BY originator_version
     ) AS found
+    WHERE ({OWNER_OF_WANTED_STREAM}) IS NOT DISTINCT FROM wanted.tenant_id
 """
 # The positions find the rows; the tenant is only checked. With `=` for the tenant the planner would choose between two indexes by
 # chance.
@@ -118,8 +125,8 @@ class PostgresEventStore:
         until_position: int | None = None,
         limit: int | None = None,
     ) -> list[RecordedEvent]:
-        until = LAST_POSITION if until_position is None else until_position
-        values = (stream_id, after_version, _end_of_page(after_version, limit), tenant_id, until)
+        until, end = LAST_POSITION if until_position is None else until_position, _end_of_page(after_version, limit)
+        values = (stream_id, after_version, end, tenant_id, until, stream_id, tenant_id)
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
                 await cursor.execute(READ_STREAM_SQL, values, prepare=True)
@@ -138,7 +145,8 @@ class PostgresEventStore:
     async def read_page(self, place: StreamPlace, limit: int) -> list[StreamEvent]:
         with translate_errors():
             async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-                values = (place.stream_id, place.after_version, _end_of_page(place.after_version, limit), place.tenant_id)
+                after, end = place.after_version, _end_of_page(place.after_version, limit)
+                values = (place.stream_id, after, end, place.tenant_id, place.stream_id, place.tenant_id)
                 await cursor.execute(READ_PAGE_SQL, values, prepare=True)
                 return [StreamEvent._make(row) for row in await cursor.fetchall()]
 

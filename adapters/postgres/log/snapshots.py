@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from adapters.postgres.log.event_store import EVENT_COLUMNS, LAST_POSITION
+from adapters.postgres.log.event_store import EVENT_COLUMNS, LAST_POSITION, OWNER_OF_WANTED_STREAM
 from adapters.postgres.pool import Connections, translate_errors
 from application.engine.ports.snapshots import Snapshot, SnapshotPlace, StreamSince
 from domain.kernel import RecordedEvent
@@ -27,9 +27,14 @@ _IN_LOG = """
     )
 """
 READ_SQL = f"""
-    WITH RECURSIVE chain AS (
+    WITH RECURSIVE mine AS MATERIALIZED (
+        SELECT WHERE (
+            SELECT tenant_id FROM event WHERE originator_id = %(stream)s ORDER BY originator_version LIMIT 1
+        ) IS NOT DISTINCT FROM %(tenant)s
+    ), chain AS (
         (SELECT version, position, since, state FROM snapshot
-         WHERE stream_id = %(stream)s AND tenant_id = %(tenant)s AND slice = %(slice)s AND model = %(model)s
+         WHERE EXISTS (SELECT FROM mine)
+           AND stream_id = %(stream)s AND tenant_id = %(tenant)s AND slice = %(slice)s AND model = %(model)s
            AND position <= %(until)s AND {_IN_LOG}
          ORDER BY version DESC LIMIT 1)
         UNION ALL
@@ -41,7 +46,8 @@ READ_SQL = f"""
     SELECT {_AS_EVENT} FROM chain WHERE EXISTS (SELECT FROM base)
     UNION ALL
     SELECT {EVENT_COLUMNS} FROM event
-    WHERE originator_id = %(stream)s AND originator_version > coalesce((SELECT version FROM base), 0)
+    WHERE EXISTS (SELECT FROM mine)
+      AND originator_id = %(stream)s AND originator_version > coalesce((SELECT version FROM base), 0)
       AND originator_version <= coalesce((SELECT version FROM base), 0) + %(limit)s
       AND tenant_id IS NOT DISTINCT FROM %(tenant)s AND notification_id <= %(until)s
     ORDER BY originator_version
@@ -51,6 +57,7 @@ READ_STREAMS_SQL = f"""
     WITH RECURSIVE wanted AS MATERIALIZED (
         SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[])
         WITH ORDINALITY AS wanted (tenant_id, stream_id, slice, model, place)
+        WHERE ({OWNER_OF_WANTED_STREAM}) IS NOT DISTINCT FROM wanted.tenant_id
     ), chain AS (
         SELECT wanted.place, newest.* FROM wanted CROSS JOIN LATERAL (
             SELECT version, position, since, state FROM snapshot

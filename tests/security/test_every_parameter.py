@@ -1,0 +1,262 @@
+"""Every parameter of every route, one at a time, with values of another tenant: the answer is the one for a value that nobody has.
+
+The parameters come from the OpenAPI document: each place in a path, in a query, in a header and in a body. All the rest of each
+request is valid and the caller's own, so that the value is really looked at. A new route or parameter fails the first test until
+this page knows how to ask for it.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import httpx2
+import pytest
+import pytest_asyncio
+
+from tests.integration.system_kit import new_id
+from tests.integration.test_http_openapi import document, operations_of
+from tests.security.two_tenants import ID, OPERATIONS_ON_ALL, TIME, Other, Pair
+
+NEW = "a new id"
+FAILURE = {
+    "type": "T", "message": "m", "file": "f", "traceback": "t",
+    "causes": [{"relation": "cause", "type": "T", "message": "m", "file": "f"}],
+}  # fmt: skip
+STEPS = [
+    {"key": "second", "after": ["first"], "agent": "own", "agent_version": "1", "input": 1},
+    {"key": "first", "agent": "own"},
+]
+RUN = {"run_id": NEW, "input": 1, "metadata": {"team": "own"}}
+HASH = "0" * 64
+BODIES: dict[str, list[dict[str, Any]]] = {
+    "/v1/runs": [
+        {**RUN, "agent": "own", "project_id": "{project_id}"},
+        {**RUN, "plan": {"kind": "sequential", "agents": ["own"]}},
+        {**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregator": "own"}},
+        {**RUN, "plan": {"kind": "graph", "steps": STEPS}},
+    ],
+    "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
+    "/v1/projects": [{"name": "own", "metadata": {"team": "own"}}],
+    "/v1/keys": [
+        {"label": "own", "role": "auditor", "expires_at": "2099-01-01T00:00:00Z"},
+        {"label": "own", "role": "auditor", "key_id": NEW, "sha256": HASH},
+    ],
+    "/v1/keys/{key_id}/rotate": [{"expires_at": "2099-01-01T00:00:00Z"}, {"key_id": NEW, "sha256": HASH}],
+    "/v1/keys/{key_id}/revoke": [{"reason": "why"}],
+    "/v1/agent-runs/{agent_run_id}/complete": [{"attempt": 1, "result": 1, "unused_keys": ["a"]}],
+    "/v1/agent-runs/{agent_run_id}/fail": [{"attempt": 1, "error": FAILURE}],
+    "/v1/invocations/{invocation_id}/complete": [{"attempt": 1, "result": 1}],
+    "/v1/invocations/{invocation_id}/fail": [{"attempt": 1, "error": FAILURE}],
+    "/v1/invocations/{invocation_id}/resolve": [
+        {"reason": "why", "evidence": 1, "result": 1},
+        {"reason": "why", "error": FAILURE},
+    ],
+    "/v1/projections/{name}/rebuild": [{}],
+    "/v1/projections/{name}/rollback": [{}],
+    "/v1/projections/{name}/verify": [{}],
+    "/v1/projections/{name}/swap": [{}],
+    "/v1/projections/{name}/cancel": [{"purpose": "check"}],
+    "/v1/projections/{name}/retry": [{"root_id": "{run_id}"}],
+}
+"""Valid bodies of each operation. Together they have every place for a text."""
+NAMES_A_NEW_THING = {("/v1/runs", "run_id"), ("/v1/keys", "key_id"), ("/v1/keys/{key_id}/rotate", "key_id")}
+"""Ids that the caller gives to new things. An id of another tenant is taken, since ids are those of the whole installation."""
+TRIES = 4
+"""An answer may change meanwhile, as by a read model that moves: only a difference that stays is one."""
+
+
+class Place(NamedTuple):
+    """A place for a value in the requests of an operation."""
+
+    method: str
+    path: str
+    kind: str
+    """path, query, header or body."""
+    name: str
+    """Of a body: the fields that lead there, separated by `/`."""
+    whole: bool = False
+    """Only whole numbers fit."""
+
+
+def resolved(schema: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        schema = described["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def texts_in(schema: dict[str, Any], described: dict[str, Any], place: str = "", depth: int = 0) -> Iterator[str]:
+    """The places in a body at which a text may stand. `*`: any entry of a list or of an object with free names."""
+    schema = resolved(schema, described)
+    for one in (*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())):
+        if one.keys() != {"required"}:
+            yield from texts_in(one, described, place, depth)
+    for name, field in schema.get("properties", {}).items():
+        yield from texts_in(field, described, f"{place}/{name}", depth + 1)
+    for entries in (schema.get("items"), schema.get("additionalProperties")):
+        if isinstance(entries, dict):
+            yield from texts_in(entries, described, f"{place}/*", depth + 1)
+    free = not schema.keys() & {"type", "anyOf", "oneOf", "allOf", "enum", "const", "properties"}
+    if (
+        (schema.get("type") == "string" and not schema.keys() & {"enum", "const"})
+        or free
+        or schema.get("additionalProperties") is True
+    ):
+        yield place
+
+
+def places_of(described: dict[str, Any]) -> list[Place]:
+    found: dict[Place, None] = {}
+    for (method, path), operation in operations_of(described).items():
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            if not closed(schema):
+                whole = schema.get("type") == "integer"
+                found[Place(method, path, parameter["in"], parameter["name"], whole)] = None
+        if "requestBody" in operation:
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            found |= {Place(method, path, "body", place.strip("/")): None for place in texts_in(schema, described)}
+    return list(found)
+
+
+def closed(schema: dict[str, Any]) -> bool:
+    """Whether only values fit that the document names, or small numbers such as `limit`."""
+    options = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
+    return all("enum" in one or one.get("type") == "boolean" or one.get("maximum", 10**9) <= 1_000 for one in options)
+
+
+class Asked(NamedTuple):
+    status: int
+    text: str
+    headers: dict[str, str]
+
+
+def placed(body: Any, steps: list[str], value: str) -> Any:
+    """The body with a value at a place. Raises LookupError if the body has no such place."""
+    if not steps or steps == [""]:
+        return {**body, "x": value} if isinstance(body, dict) else value
+    first, *rest = steps
+    if first == "*":
+        if not body:
+            raise LookupError
+        key: Any = 0 if isinstance(body, list) else next(iter(body))
+        changed = copy.copy(body)
+        changed[key] = placed(body[key], rest, value)
+        return changed
+    if not isinstance(body, dict) or first not in body:
+        raise LookupError
+    return {**body, first: placed(body[first], rest, value)}
+
+
+def body_with(place: Place, value: str) -> dict[str, Any]:
+    for body in BODIES[place.path]:
+        try:
+            return dict(placed(body, place.name.split("/"), value))
+        except LookupError:
+            continue
+    raise AssertionError(f"no body in BODIES has {place.name}: {place}")
+
+
+async def ask(other: Other, place: Place, value: str) -> httpx2.Response:
+    """Asks with the value at the place, and with values of the caller's own everywhere else."""
+    own = {**other.own, **({place.name: value} if place.kind == "path" else {})}
+    path = re.sub(r"{(\w+)}", lambda found: quote(own[found[1]], safe=""), place.path)
+    request: dict[str, Any] = {"headers": {}}
+    if place.kind == "query":
+        request["params"] = {place.name: value}
+    elif place.kind == "header":
+        request["headers"][place.name] = value
+        if place.name == "Last-Event-ID":
+            request["headers"]["Accept"] = "text/event-stream"
+    if place.method == "POST":
+        body = body_with(place, value) if place.kind == "body" else BODIES[place.path][0]
+        text = re.sub(r"{(\w+)}", lambda found: other.own[found[1]], json.dumps(body))
+        request["json"] = json.loads(text.replace(NEW, str(new_id())))
+    if place.path == "/v1/events" and place.name == "Last-Event-ID":
+        return await other.streamed(path, value)
+    return await other.learns_nothing(place.method, path, **request)
+
+
+def compared(other: Other, place: Place, pair: Pair, answer: httpx2.Response) -> Asked:
+    """What an answer says, without the two values, and without what differs between any two answers."""
+    known = set(other.own.values())
+
+    def without(text: str) -> str:
+        if place.method != "GET":
+            text = re.sub(r'"(position|version)":\d+', "", text)
+        text = re.sub(r'"trace_id":"[^"]*"|tl_\w+|"sha256":"\w+"|\(invalid [^)]*\)', "", text)
+        for form in {form for value in pair for form in (value, quote(value, safe=""), json.dumps(value)[1:-1])}:
+            text = re.sub(rf"(?<![0-9a-uw-z_-]){re.escape(form)}(?![\w-])", "@", text)
+        text = re.sub(r"at position [@\d]+", "", text)
+        return ID.sub(lambda found: found[0] if found[0] in known else "#", TIME.sub("T", text))
+
+    text = answer.text
+    if place.path == "/v1/audit/export":  # each export leaves an entry, which the next one has
+        text = "\n".join(line for line in text.splitlines() if "audit.export" not in line)
+    names = ("content-type", "location", "allow", "link", "cache-control", "tidelog-history", "tidelog-idempotent-replay")
+    headers = {name: without(answer.headers[name]) for name in names if name in answer.headers}
+    return Asked(answer.status_code, without(text), headers)
+
+
+async def differs(other: Other, place: Place, pair: Pair) -> tuple[Asked, Asked] | None:
+    """The two answers, if they stay different."""
+    found = None
+    for _ in range(TRIES):
+        foreign = compared(other, place, pair, await ask(other, place, pair.foreign))
+        absent = compared(other, place, pair, await ask(other, place, pair.absent))
+        if foreign == absent:
+            return None
+        found = foreign, absent
+        await other.system.settled()
+    return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def settled(other: Other) -> Other:
+    await other.settle()
+    return other
+
+
+async def test_each_place_of_the_document_can_be_asked_at(other: Other) -> None:
+    """Fails for a new route, parameter or field that this page does not know."""
+    described = await document(other.system)
+    found = places_of(described)
+    assert len(found) > 150 and {place.kind for place in found} == {"path", "query", "header", "body"}
+    for method, path in operations_of(described):
+        if method == "POST":
+            assert path in BODIES, f"{path}: BODIES has no body"
+    for place in found:
+        if place.kind == "body":
+            body_with(place, "x")
+
+
+async def test_what_is_ones_own_is_answered(settled: Other) -> None:
+    """So the requests below get as far as to look at their values."""
+    for method, path in operations_of(await document(settled.system)):
+        if method == "GET" and path.startswith("/v1/") and not path.startswith((OPERATIONS_ON_ALL, "/v1/log")):
+            asked = re.sub(r"{(\w+)}", lambda found: settled.own[found[1]], path)
+            if asked == "/v1/events/1":
+                continue
+            answer = await settled.http.get(asked)
+            expected = 404 if path.endswith(("/error", "/evidence")) else 200
+            assert answer.status_code == expected, (path, answer.text)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, method: str) -> None:
+    described = await document(settled.system)
+    tried = 0
+    for place in places_of(described):
+        if place.method != method:
+            continue
+        for pair in await settled.pairs(digits_only=place.whole):
+            if place.whole and place.kind == "path":
+                pair = Pair(pair.foreign, str(2**40))
+            if (place.path, place.name) in NAMES_A_NEW_THING and pair.foreign in settled.seen.ids:
+                continue
+            told = await differs(settled, place, pair)
+            assert told is None, f"{place} tells {pair.foreign!r} from {pair.absent!r}:\n{told[0]}\n{told[1]}"
+            tried += 1
+    assert tried > {"GET": 1_000, "POST": 500, "DELETE": 20}[method]
