@@ -99,13 +99,22 @@ class ServerClient:
             left = None if left is None else left - len(page["data"])
 
     async def follow(
-        self, run_id: str | None, *, after: int | str, types: Sequence[str] = (), give_up_after_s: float = 300.0
+        self,
+        run_id: str | None,
+        *,
+        after: int | str,
+        types: Sequence[str] = (),
+        actor: str | None = None,
+        on_behalf_of: str | None = None,
+        give_up_after_s: float = 300.0,
     ) -> AsyncIterator[dict[str, Any]]:
         """Live events, across lost connections: of a run until its end, otherwise for ever."""
         from uuid import UUID
 
         of_run = UUID(run_id) if run_id else None
-        stream = self.client.events(of_run, after=after, types=types, give_up_after_s=give_up_after_s)
+        stream = self.client.events(
+            of_run, after=after, types=types, actor=actor, on_behalf_of=on_behalf_of, give_up_after_s=give_up_after_s
+        )
         async for event in stream:
             yield event.model_dump(mode="json", exclude_unset=True)
 

@@ -21,6 +21,10 @@ def tail(
         str | None, typer.Option("--run", metavar="ID", help="Only the events of this run: its id, or its beginning.")
     ] = None,
     types: Annotated[list[str] | None, typer.Option("--type", help="Only this type, such as run.started; repeatable.")] = None,
+    actor: Annotated[str | None, typer.Option("--actor", metavar="WHO", help="Only what this one asked for: key:<key id>.")] = None,
+    on_behalf_of: Annotated[
+        str | None, typer.Option("--on-behalf-of", metavar="WHO", help="Only what was asked for on behalf of this one.")
+    ] = None,
     after: Annotated[
         str, typer.Option("--after", metavar="CURSOR", help="Only events after this position, or after the event with this cursor.")
     ] = "0",
@@ -49,12 +53,16 @@ def tail(
       tidelog events tail --type run.completed --type run.failed --after 1200 --no-follow
 
       tidelog events tail --since 2026-01-30 --until 2026-01-31 --type run.failed
+
+      tidelog events tail --on-behalf-of user:ada@example.org --no-follow
     """
-    output.run(_tail(run, types or [], after, since, until, follow, data_dir, url, as_json))
+    asked = {"actor": actor, "on_behalf_of": on_behalf_of}
+    output.run(_tail(run, types or [], asked, after, since, until, follow, data_dir, url, as_json))
 
 
 async def _tail(
-    run: str | None, types: list[str], after: str, since: str | None, until: str | None, follow: bool | None,
+    run: str | None, types: list[str], asked: dict[str, str | None], after: str, since: str | None, until: str | None,
+    follow: bool | None,
     data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     from application.engine.reading.histories import Cursor
@@ -67,6 +75,10 @@ async def _tail(
         if follow:
             raise output.CommandFailed("--since and --until show what was recorded, without --follow", output.WRONG_USAGE)
         follow = False
+    if run and any(asked.values()):
+        if follow:
+            raise output.CommandFailed("--actor and --on-behalf-of show what a run has, without --follow", output.WRONG_USAGE)
+        follow = False
     given = GivenId.parse(run) if run else None
     async with server_of(data_dir, url, as_json) as server:
         following = (
@@ -74,7 +86,7 @@ async def _tail(
         )  # no new events come on a server that was started for this command
         run_id = await given.complete(server) if given else None
         try:
-            async for event in _events(server, run_id, types, after, within, following):
+            async for event in _events(server, run_id, types, asked, after, within, following):
                 if as_json:
                     output.line(event)
                 else:
@@ -87,12 +99,15 @@ async def _tail(
 
 
 def _events(
-    server: "ServerClient", run_id: str | None, types: list[str], after: str, within: dict[str, str | None], follow: bool
-) -> Any:
+    server: "ServerClient", run_id: str | None, types: list[str], asked: dict[str, str | None], after: str,
+    within: dict[str, str | None], follow: bool,
+) -> Any:  # fmt: skip
     if follow:
-        return server.follow(run_id, after=after, types=types)
-    path = f"/v1/runs/{run_id}/events" if run_id else "/v1/events"
-    return server.pages(path, {"after": after, "types": ",".join(types) or None, **within})
+        return server.follow(run_id, after=after, types=types, actor=asked["actor"], on_behalf_of=asked["on_behalf_of"])
+    query = {"after": after, "types": ",".join(types) or None, **within}
+    if any(asked.values()):
+        return server.pages("/v1/events", {**query, **asked, "root_id": run_id})
+    return server.pages(f"/v1/runs/{run_id}/events" if run_id else "/v1/events", query)
 
 
 def _show(event: dict[str, Any]) -> None:

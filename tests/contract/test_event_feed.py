@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
-from application.engine.ports.log import AppendResult, NewEvent, StreamAppend, StreamRow, one_command
+from application.engine.ports.log import AppendResult, AskedBy, NewEvent, StreamAppend, StreamRow, one_command
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 from tests.contract.conftest import LogSide, positions
@@ -52,6 +53,38 @@ async def test_reads_are_by_position_and_by_tenant(log: LogSide) -> None:
     assert await read(A, root_id=root, topics=["run.paused", "message.sent"]) == [2, 4]
     assert await read(A, topics=[]) == []
     assert await read(B, root_id=root) == []
+
+
+async def test_ones_events_are_found_by_who_asked_and_for_whom(log: LogSide) -> None:
+    root, for_whom = new_id(), 'user:"Zoë"\\'  # as JSON has it in metadata, too
+    said: list[tuple[UUID, UUID, dict[str, str]]] = [
+        (A, root, {"actor": "key:1"}), (A, root, {"actor": "key:2", "on_behalf_of": for_whom}), (B, new_id(), {"actor": "key:1"}),
+        (A, new_id(), {"actor": "key:1", "on_behalf_of": for_whom}), (A, new_id(), {"actor": "saga", "causation_id": "key:1"}),
+    ]  # fmt: skip
+    for tenant, root_id, who in said:
+        appended = StreamAppend(new_id(), root_id, 0, (NewEvent("run.started", 1, b"{}"),))
+        await log.store.append(one_command(tenant, new_id(), (appended,), to_json(who).decode()))
+
+    async def found(tenant: UUID, actor: str | None, on_behalf_of: str | None = None, **filters: Any) -> list[int]:
+        looked = await log.feed.look_through(tenant, AskedBy(actor, on_behalf_of), **{"after": 0, "limit": 10} | filters)
+        assert looked.reached is None
+        return positions(looked.found)
+
+    assert await found(A, "key:1") == [1, 4] and await found(B, "key:1") == [3]
+    assert await found(A, None, for_whom) == [2, 4] and await found(A, "key:1", for_whom) == [4]
+    assert await found(A, "key") == [] and await found(B, None, for_whom) == []
+    assert await found(A, "key:1", after=1) == [4] and await found(A, "key:1", until=3) == [1]
+    assert await found(A, "key:1", limit=1) == [1]
+    assert await found(A, "key:1", root_id=root) == [1] and await found(B, "key:1", root_id=root) == []
+    assert await found(A, "key:1", topics=["run.started"]) == [1, 4] and await found(A, "key:1", topics=["other"]) == []
+
+
+async def test_a_look_through_the_log_is_bounded(log: LogSide) -> None:
+    for _ in range(21):
+        await append(log, A, *["thing.happened"] * 100)
+    looked = await log.feed.look_through(A, AskedBy("nobody"), after=50, limit=10)
+    assert looked == ([], 2_050)
+    assert await log.feed.look_through(A, AskedBy("nobody"), after=2_050, limit=10) == ([], None)
 
 
 async def test_after_is_a_complete_cursor(log: LogSide) -> None:

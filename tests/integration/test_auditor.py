@@ -93,6 +93,11 @@ async def test_on_whose_behalf(shared: System, player: PlayedWorker, commands: C
     await shared.settled()
     found = await commands.out("tidelog runs list --on-behalf-of ada@example.com --since 2026-11-27")
     assert run_id in found and of_nobody not in found
+    lines = await commands.out("tidelog events tail --on-behalf-of ada@example.com --no-follow --json")
+    events = [json.loads(line) for line in lines.splitlines()]
+    assert run_id in {event["rootid"] for event in events} and {event["onbehalfof"] for event in events} == {"ada@example.com"}
+    code, of_actor, _ = await commands.run(f"tidelog events tail --actor {events[0]['actor']} --run {run_id} --json")
+    assert code == 0 and {json.loads(line)["rootid"] for line in of_actor.splitlines()} == {run_id}
 
 
 async def test_which_runs_had_this_fault(shared: System, player: PlayedWorker, commands: Commands) -> None:
@@ -110,7 +115,7 @@ async def has_failed(shared: System, run_id: str) -> bool:
 
 
 def test_the_page_has_a_command_for_each_question() -> None:
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 8
 
 
 @pytest.mark.parametrize(
@@ -124,6 +129,7 @@ def test_the_page_has_a_command_for_each_question() -> None:
         ("runs list --error x --at 5", "cannot be combined"),
         ("events tail --since 2026-01-31 --follow", "--follow"),
         ("events tail --until now", "--until"),
+        ("events tail --run 00000000-0000-7000-8000-000000000000 --actor x --follow", "without --follow"),
     ],
 )
 async def test_nonsense_is_refused_with_one_sentence(commands: Commands, command: str, told: str) -> None:

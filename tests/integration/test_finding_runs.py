@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from adapters.postgres.log import walks as log_walks
 from application.reads import RunsWanted
 from domain import runs
 from domain.errors import ProjectionBehind
@@ -16,7 +17,7 @@ from projections.run_terms import PROJECTION as RUN_TERMS
 from projections.run_terms import term, words
 from projections.runs import PROJECTION, RunQueries, walks
 from tests.integration.projection_kit import NO_OLD_MEMBER, OLD_MEMBER, PROJECT, all_pages, handled, log_on
-from tests.integration.system_kit import System, new_id, request_of, served
+from tests.integration.system_kit import System, new_id, position_of, request_of, served, streaming
 from tidelog import Client
 
 
@@ -117,6 +118,59 @@ async def test_events_within_times(shared: System) -> None:
         assert (await shared.http.get(f"/v1/events?{wrong}")).status_code == 422
     streamed = await shared.http.get(f"/v1/events?recorded_after={time}", headers={"Accept": "text/event-stream"})
     assert streamed.status_code == 422 and "stream" in streamed.text
+
+
+async def test_events_of_who_asked_and_for_whom(shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    for_whom = 'Zoë "Z" \\ <z@example.org>'
+    header = {"Tidelog-On-Behalf-Of": for_whom.encode()}
+    positions = [
+        (await shared.http.post("/v1/projects", json={"name": f"of {number}"}, headers=header)).json()["position"]
+        for number in range(3)
+    ]
+    await shared.worker("asked for").register("asked")
+    run_id = (await shared.http.post("/v1/runs", json={"agent": "asked"}, headers=header)).json()["run_id"]
+    actor = (await shared.http.get("/v1/events", params={"after": positions[0] - 1, "limit": 1})).json()["data"][0]["actor"]
+
+    async def found(**asked: Any) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            page = (await shared.http.get("/v1/events", params={**asked, **({"cursor": cursor} if cursor else {})})).json()
+            events, cursor = events + page["data"], page["next_cursor"]
+            if cursor is None:
+                return events
+
+    whole = await found(on_behalf_of=for_whom)
+    assert {event["onbehalfof"] for event in whole} == {for_whom} and {*positions} < {event["position"] for event in whole}
+    assert await found(on_behalf_of=for_whom, actor=actor, types="project.created") == [
+        event for event in whole if event["type"] == "project.created"
+    ]
+    of_run = await found(on_behalf_of=for_whom, root_id=run_id)
+    assert of_run and of_run == [event for event in whole if event["position"] > positions[-1]]
+    monkeypatch.setattr(log_walks, "LOOKED_AT", 2)  # so nearly each page is short, and goes on
+    assert await found(on_behalf_of=for_whom) == whole and await found(on_behalf_of=for_whom, limit=1) == whole
+    assert await found(actor="nobody") == [] and await found(on_behalf_of=for_whom, as_of=positions[0]) == whole[:1]
+    for wrong in ("actor=", "on_behalf_of=%00", f"actor={'x' * 501}"):
+        assert (await shared.http.get(f"/v1/events?{wrong}")).status_code == 422
+    assert (await shared.http.get(f"/v1/runs/{run_id}/events?actor=x")).status_code == 422
+
+
+async def test_a_stream_of_what_was_asked_for_on_ones_behalf(shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replayed from the log, and live."""
+    monkeypatch.setattr(log_walks, "LOOKED_AT", 3)
+    header = {"Tidelog-On-Behalf-Of": "user:stream"}
+
+    async def made(name: str, **headers: str) -> int:
+        return int((await shared.http.post("/v1/projects", json={"name": name}, headers=headers)).json()["position"])
+
+    expected = [await made("one", **header), await made("other") and await made("two", **header)]
+    async with streaming(await shared.url(), shared.key, "/v1/events", on_behalf_of="user:stream", after=0) as stream:
+        came = [position_of(await stream.next()) for _ in expected]
+        for name in ("three", "four"):
+            await made("another")
+            expected.append(await made(name, **header))
+            came.append(position_of(await stream.next()))
+    assert came == expected
 
 
 async def test_a_search_is_refused_while_old_runs_cannot_be_found(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from pydantic_core import to_json
 
-from application.engine.ports.log import NewEvent, StreamAppend, one_command
+from application.engine.ports.log import ANYBODY, AskedBy, NewEvent, StreamAppend, one_command
 from application.engine.ports.pages import MAX_POSITION, decode_cursor, encode_cursor, position_cursor, uuid_cursor
 from application.engine.reading.as_of import position_as_of, until_caught_up
 from application.engine.reading.channels import Filter
@@ -194,3 +195,42 @@ async def test_times_go_with_a_cursor_and_as_of(reading: Reading) -> None:
     assert await reading.page(end=times[3], as_of="6") == ([1, 2], 2, False)
     assert await reading.page(first=times[5] + timedelta(1)) == ([], 6, False)
     assert await reading.page(end=datetime.min.replace(tzinfo=UTC)) == ([], 0, False)
+
+
+def asked_by(**said: object) -> str:
+    return to_json({"actor": "key:1", **said}).decode()
+
+
+async def test_a_page_of_ones_events_looks_at_a_bounded_number_and_goes_on_from_there() -> None:
+    log = MemoryLog(ManualClock())
+    for place in range(1, 8):  # positions 1 to 7; the third and the last are on behalf of somebody
+        who = asked_by(on_behalf_of="user:ada") if place in (3, 7) else asked_by()
+        stream = StreamAppend(new_id(), new_id(), 0, (NewEvent("a" if place < 7 else "b", 1, b"{}"),))
+        log.add(one_command(TENANT, new_id(), (stream,), who))
+    feed, histories = MemoryEventFeed(log), HistoryKeeper(MemoryHistories(log))
+    feed.looked_at = 2
+
+    async def page(after: int, limit: int = 10, topics: frozenset[str] | None = None, **asked: str) -> tuple[list[int], int, bool]:
+        wanted = Filter(TENANT, None, topics, AskedBy(**asked))
+        found = await read_event_page(feed, histories, wanted, Cursor(after), limit=limit, as_of=None)
+        return [event.position for event in found.events], found.position, found.more
+
+    assert await page(0, on_behalf_of="user:ada") == ([], 2, True)
+    assert await page(2, on_behalf_of="user:ada") == ([3], 4, True)
+    assert await page(4, on_behalf_of="user:ada") == ([], 6, True)
+    assert await page(6, on_behalf_of="user:ada") == ([7], 7, False)
+    assert await page(6, on_behalf_of="user:ada", topics=frozenset("a")) == ([], 6, False)
+    assert await page(0, actor="key:1", limit=1) == ([1], 1, True)
+    assert await page(0, actor="key:1") == ([1, 2], 2, True)
+    assert await page(2, actor="key:1", on_behalf_of="user:ada") == ([3], 4, True)
+    assert await page(2, actor="key:2", on_behalf_of="user:ada") == ([], 4, True)
+    assert await page(2, on_behalf_of="user") == ([], 4, True)
+    assert await page(7, actor="key:1") == ([], 7, False)
+
+
+@pytest.mark.parametrize("metadata", ["", "[]", '"key:1"', '{"actor":1}', '{"by":"key:1"}'])
+def test_metadata_that_name_nobody_are_nobodys(metadata: str) -> None:
+    log = MemoryLog(ManualClock())
+    log.add(one_command(TENANT, new_id(), (StreamAppend(new_id(), new_id(), 0, (NewEvent("a", 1, b"{}"),)),), metadata))
+    [event] = log.events
+    assert ANYBODY(event) and not AskedBy("key:1")(event) and not AskedBy(None, "key:1")(event)

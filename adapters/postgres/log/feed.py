@@ -5,8 +5,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
+
+from adapters.postgres.log import walks
 from adapters.postgres.log.event_store import EVENT_COLUMNS, LAST_POSITION
 from adapters.postgres.pool import Connections, read_for, translate_errors
+from application.engine.ports.log import AskedBy, FoundEvents
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 
@@ -88,6 +92,27 @@ class PostgresEventFeed:
         )
         return [RecordedEvent._make(row) for row in await self._fetch(query, parameters, tenant_id)]
 
+    async def look_through(
+        self,
+        tenant_id: UUID,
+        asked: AskedBy,
+        *,
+        after: int,
+        limit: int,
+        until: int | None = None,
+        root_id: UUID | None = None,
+        topics: Sequence[str] | None = None,
+    ) -> FoundEvents:
+        parameters = {
+            "tenant": tenant_id, "root": root_id, "after": after, "until": LAST_POSITION if until is None else until,
+            "topics": None if topics is None else list(topics), "limit": limit, "looked": walks.LOOKED_AT,
+            "actor": asked.actor, "actor_in_json": _in_json(asked.actor),
+            "on_behalf_of": asked.on_behalf_of, "on_behalf_of_in_json": _in_json(asked.on_behalf_of),
+        }  # fmt: skip
+        rows = await self._fetch(walks.IN_TENANT_SQL if root_id is None else walks.IN_RUN_SQL, parameters, tenant_id)
+        found = [RecordedEvent._make(row[2:]) for row in rows if row[2] is not None]
+        return FoundEvents(found, rows[0][1] if rows[0][0] == walks.LOOKED_AT else None)
+
     async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
         tenants, root_ids, afters = zip(*roots, strict=True)
         return [
@@ -102,13 +127,20 @@ class PostgresEventFeed:
         newest = await self.read_tenant(tenant_id, after=0, until=until, root_id=root_id, limit=1, newest_first=True)
         return newest[0].position if newest else 0
 
-    async def _fetch(self, query: str, parameters: Sequence[Any], tenant_id: UUID | None = None) -> list[tuple[Any, ...]]:
+    async def _fetch(
+        self, query: str, parameters: Sequence[Any] | dict[str, Any], tenant_id: UUID | None = None
+    ) -> list[tuple[Any, ...]]:
         with translate_errors():
             async with self._pool.connection() as connection:
                 await read_for(connection, tenant_id)
                 async with connection.cursor(binary=True) as cursor:
                     await cursor.execute(query.encode(), parameters)
                     return await cursor.fetchall()
+
+
+def _in_json(text: str | None) -> str:
+    """A text as it stands inside of metadata. None: every metadata has it."""
+    return "" if text is None else to_json(text).decode()
 
 
 def tenant_query(

@@ -22,6 +22,7 @@ from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from api.http.documents.headers import headers
+from application.engine.ports.log import AskedBy
 from application.engine.ports.pages import MAX_LIMIT, encode_cursor
 from application.engine.reading.as_of import time_of
 from application.engine.reading.channels import Batch, Filter, TooSlow
@@ -56,6 +57,19 @@ AsOf = Annotated[str | None, Query(description="Of a page: only events up to thi
 FirstTime = Annotated[str | None, Query(description="Of a page: only events that were recorded at this RFC 3339 time or later")]
 EndTime = Annotated[str | None, Query(description="Of a page: only events that were recorded before this RFC 3339 time")]
 OF_PAGES = ("limit", "cursor", "as_of", "recorded_after", "recorded_before")
+Actor = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=500,
+        pattern=r"^[^\x00]+$",
+        description="Only what this one has asked for, as `key:<key id>`",
+    ),
+]
+OnBehalfOf = Annotated[
+    str | None,
+    Query(min_length=1, max_length=500, pattern=r"^[^\x00]+$", description="Only what was asked for on behalf of this one"),
+]
 Root = Annotated[UUID | None, Query(description="Only events inside this run")]
 
 
@@ -71,14 +85,21 @@ async def get_events(
     after: After = None,
     types: Types = None,
     root_id: Root = None,
+    actor: Actor = None,
+    on_behalf_of: OnBehalfOf = None,
     limit: Limit = 100,
     cursor: PageCursor = None,
     as_of: AsOf = None,
     recorded_after: FirstTime = None,
     recorded_before: EndTime = None,
 ) -> Response:
-    """With `Accept: text/event-stream`: replay from `after` or `Last-Event-ID`, then live, without a gap or a repetition."""
-    wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types))
+    """With `Accept: text/event-stream`: replay from `after` or `Last-Event-ID`, then live, without a gap or a repetition.
+
+    With `actor` or `on_behalf_of` a page looks at 2,000 events at most. So it may have fewer events than `limit`, or none, and a
+    `next_cursor`.
+    """
+    asked = AskedBy(actor, on_behalf_of)
+    wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types), asked)
     if _wants_stream(request):
         _must_not_be_of_pages(request)
         live = container_of(request).live

@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from pydantic_core import from_json
+
 from domain.kernel import RecordedEvent
 
 
@@ -172,6 +174,34 @@ class EventStore(Protocol):
         ...
 
 
+class AskedBy(NamedTuple):
+    """Whose events are wanted: those that one has asked for, those that were asked for on one's behalf, or both."""
+
+    actor: str | None = None
+    on_behalf_of: str | None = None
+
+    def __call__(self, event: RecordedEvent) -> bool:
+        if self == ANYBODY:
+            return True
+        try:
+            asked = from_json(event.metadata)
+        except ValueError:
+            return False
+        return isinstance(asked, dict) and all(
+            wanted is None or asked.get(name) == wanted for name, wanted in zip(self._fields, self, strict=True)
+        )
+
+
+ANYBODY = AskedBy()
+
+
+class FoundEvents(NamedTuple):
+    """What was found, and the position up to which events were looked at. None: there are no more to look at."""
+
+    found: list[RecordedEvent]
+    reached: int | None
+
+
 class EventFeed(Protocol):
     """The read side of the log, by position. Positions are contiguous, so `after` is a complete cursor."""
 
@@ -198,6 +228,22 @@ class EventFeed(Protocol):
         newest_first: bool = False,
     ) -> list[RecordedEvent]:
         """One tenant's events in order of position. `until` is inclusive. `newest_first`: from the end backwards."""
+        ...
+
+    async def look_through(
+        self,
+        tenant_id: UUID,
+        asked: AskedBy,
+        *,
+        after: int,
+        limit: int,
+        until: int | None = None,
+        root_id: UUID | None = None,
+        topics: Sequence[str] | None = None,
+    ) -> FoundEvents:
+        """One tenant's events that somebody has asked for, in order of position. Looks at a bounded number of events. `until` is
+        inclusive.
+        """
         ...
 
     async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:

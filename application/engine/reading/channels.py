@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from application.engine.ports.log import ANYBODY, AskedBy
 from domain.kernel import RecordedEvent
 
 
@@ -19,12 +20,14 @@ class Filter:
     tenant_id: UUID
     root_id: UUID | None = None
     topics: frozenset[str] | None = None
+    asked: AskedBy = ANYBODY
 
     def __call__(self, event: RecordedEvent) -> bool:
         return (
             event.tenant_id == self.tenant_id
             and (self.root_id is None or event.root_id == self.root_id)
             and (self.topics is None or event.topic in self.topics)
+            and self.asked(event)
         )
 
 

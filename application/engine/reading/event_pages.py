@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from application.engine.ports.log import EventFeed
+from application.engine.ports.log import ANYBODY, EventFeed, FoundEvents
 from application.engine.ports.pages import MAX_POSITION
 from application.engine.reading.as_of import position_as_of
 from application.engine.reading.channels import Filter
@@ -24,9 +24,9 @@ class EventPage:
 
     events: Sequence[RecordedEvent]
     position: int
-    """Position of the last event. For an empty page: the position at which the page begins."""
+    """Position of the last event, or of the last one that was looked at. Without either: at which the page begins."""
     more: bool
-    """Whether further events follow."""
+    """Whether further events follow, or may follow."""
 
 
 class Within(NamedTuple):
@@ -69,12 +69,21 @@ async def read_event_page(
     if within.end is not None:
         last = await _last_before(feed, wanted, within.end)
         until = last if until is None else min(until, last)
-    topics = sorted(wanted.topics) if wanted.topics is not None else None
-    found = await feed.read_tenant(
-        wanted.tenant_id, after=after, limit=limit + 1, until=until, root_id=wanted.root_id, topics=topics
-    )
+    found, reached = await read_wanted(feed, wanted, after=after, until=until, limit=limit + 1)
     shown = found[:limit]
+    if len(found) <= limit and reached is not None:
+        return EventPage(shown, reached, True)
     return EventPage(shown, shown[-1].position if shown else after, len(found) > limit)
+
+
+async def read_wanted(feed: EventFeed, wanted: Filter, *, after: int, until: int | None, limit: int) -> FoundEvents:
+    """The next events that a filter lets through. Where events of somebody are wanted, a bounded number of events is looked at."""
+    topics = sorted(wanted.topics) if wanted.topics is not None else None
+    tenant_id, root_id = wanted.tenant_id, wanted.root_id
+    if wanted.asked == ANYBODY:
+        found = await feed.read_tenant(tenant_id, after=after, limit=limit, until=until, root_id=root_id, topics=topics)
+        return FoundEvents(found, None)
+    return await feed.look_through(tenant_id, wanted.asked, after=after, limit=limit, until=until, root_id=root_id, topics=topics)
 
 
 async def event_at(feed: EventFeed, histories: HistoryKeeper, tenant_id: UUID, position: int) -> tuple[RecordedEvent, History]:

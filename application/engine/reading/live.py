@@ -17,6 +17,7 @@ import structlog
 
 from application.engine.ports.log import AppendRequest, AppendResult, EventFeed, Subscription
 from application.engine.reading.channels import Batch, Channel, Filter, LiveListener, TooSlow
+from application.engine.reading.event_pages import read_wanted
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.own_events import OwnEvents
@@ -211,10 +212,10 @@ class LiveFeed:
             joined_at = self.position
             reached = joined_at if after is None else after
             while reached < joined_at:
-                page = await self._page(wanted, reached, joined_at)
+                page, looked_to = await read_wanted(self._feed, wanted, after=reached, until=joined_at, limit=PAGE)
                 if page:
                     yield Batch(page)
-                reached = page[-1].position if len(page) == PAGE else joined_at
+                reached = page[-1].position if len(page) == PAGE else joined_at if looked_to is None else looked_to
             while not self.closed:
                 if not (listener.queued or listener.overflowed or listener.ended or listener.silent):
                     await listener.wait()
@@ -247,12 +248,6 @@ class LiveFeed:
             if self._histories.is_current(self._history):
                 raise HistoryEnded("the log has a new history")
             await restarted.wait()
-
-    async def _page(self, wanted: Filter, after: int, until: int) -> list[RecordedEvent]:
-        topics = sorted(wanted.topics) if wanted.topics is not None else None
-        return await self._feed.read_tenant(
-            wanted.tenant_id, after=after, until=until, limit=PAGE, root_id=wanted.root_id, topics=topics
-        )
 
     def appended(self, request: AppendRequest, result: AppendResult) -> None:
         """This process has appended something. Its event store says so (`TellingStore`) before the log brings the events."""

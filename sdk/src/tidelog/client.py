@@ -289,6 +289,8 @@ class Client(Administration, Catalog):
         after: int | str = 0,
         follow: bool = True,
         types: Sequence[str] = (),
+        actor: str | None = None,
+        on_behalf_of: str | None = None,
         recorded_after: datetime | None = None,
         recorded_before: datetime | None = None,
         give_up_after_s: float = 300.0,
@@ -298,17 +300,25 @@ class Client(Administration, Catalog):
 
         Each event after `after` (a position, or the `cursor` of an event) comes once: after a lost connection the stream goes on
         behind the last event. `follow=False`: only the events that exist now. `types`: only events of these types, as
-        `run.started`. `recorded_after`, `recorded_before`: with `follow=False`, only events from this time on, and before that
-        time. `give_up_after_s`: seconds for which the server may be away before `TidelogConnectionError` is raised.
+        `run.started`. `actor`, `on_behalf_of`: only what this one asked for, as `key:<key id>`, and what was asked for on behalf of
+        this one; of a run with `follow=False`. `recorded_after`, `recorded_before`: with `follow=False`, only events from this time
+        on, and before that time. `give_up_after_s`: seconds for which the server may be away before `TidelogConnectionError` is
+        raised.
 
         Raises:
-            ValueError: a time was given for events that are followed.
+            ValueError: a time was given for events that are followed, or an actor for a run that is followed.
             HistoryReplaced: the log was restored and has lost events that you have. The error says from where to go on. To learn of
                 a restore after a restart of your program, keep the `cursor` of the last event, not only its position.
             UnreadableEventError: an event came that this version of the SDK cannot read. Another request would bring the same.
         """
         path = "/v1/events" if run_id is None else f"/v1/runs/{run_id}/events"
         params = {"types": ",".join(types)} if types else {}
+        asked = {name: who for name, who in (("actor", actor), ("on_behalf_of", on_behalf_of)) if who is not None}
+        if asked and run_id is not None:
+            if follow:
+                raise ValueError("actor and on_behalf_of of a run's events are for follow=False")
+            path, params = "/v1/events", {**params, "root_id": str(run_id)}
+        params |= asked
         times = {"recorded_after": _rfc3339(recorded_after), "recorded_before": _rfc3339(recorded_before)}
         within = {name: time for name, time in times.items() if time is not None}
         if follow and within:

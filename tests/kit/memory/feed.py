@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from application.engine.ports.log import StreamRange, StreamRow
+from application.engine.ports.log import AskedBy, FoundEvents, StreamRange, StreamRow
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
@@ -20,6 +20,7 @@ class MemoryEventFeed:
 
     def __init__(self, log: MemoryLog) -> None:
         self.log = log
+        self.looked_at = 2_000
         self.reads = 0
         """The number of calls of any kind."""
 
@@ -56,6 +57,21 @@ class MemoryEventFeed:
             and (topics is None or event.topic in topics)
         ]
         return (found[::-1] if newest_first else found)[:limit]
+
+    async def look_through(
+        self,
+        tenant_id: UUID,
+        asked: AskedBy,
+        *,
+        after: int,
+        limit: int,
+        until: int | None = None,
+        root_id: UUID | None = None,
+        topics: Sequence[str] | None = None,
+    ) -> FoundEvents:
+        looked = await self.read_tenant(tenant_id, after=after, limit=self.looked_at, until=until, root_id=root_id)
+        found = [event for event in looked if asked(event) and (topics is None or event.topic in topics)]
+        return FoundEvents(found[:limit], looked[-1].position if len(looked) == self.looked_at else None)
 
     async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
         found: list[RecordedEvent] = []
