@@ -1,4 +1,5 @@
-"""The list of runs with a million runs: the first page, without and with each filter, now and as of a position, over HTTP.
+"""The list of runs with a million runs: the first page, without and with each filter, now and as of a position, over HTTP. The same
+of the audit trail with as many entries, and of events by time and by who asked for them.
 
 `python -m benchmarks.run_lists [--runs 1000000] [--reads 200]`; 1,000,000 runs take some 15 minutes and 8 GB. The made-up history
 is appended with the function that writers use, and the rows of the runs are made of it by a rebuild of the read model. One tenant
@@ -34,10 +35,12 @@ from benchmarks.run_load import quantile
 from benchmarks.servers import SERVE, embedded, environment, free_port, process, quiet
 from benchmarks.writers import METADATA, new_id
 from domain import agent_runs, runs
+from domain.audit import ActionRecorded
 from domain.failures import Failure
 from domain.kernel import Event
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
+from projections.audit import PROJECTION as AUDIT
 from projections.run_terms import PROJECTION as RUN_TERMS
 from projections.runs import PROJECTION as RUNS
 from projections.tenants import PROJECTION as TENANTS
@@ -111,6 +114,19 @@ class Run:
         return json.dumps(json.loads(METADATA) | who | {"on_behalf_of": f"person-{self._number % 5_000}"})
 
 
+def entry(number: int) -> AppendRequest:
+    """An entry of the audit trail. The first ones are of an operator and about a thing that no later one has."""
+    old = number < OF_LONG_AGO
+    recorded = ActionRecorded(
+        action="runs.cancel" if number % 4 else "keys.issue", actor="key:old" if old else f"key:{number % 3}",
+        on_behalf_of=f"person-{number % 5_000}" if number % 2 else None, target_kind="run",
+        target_id="thing-of-old" if old else f"thing-{number // 3}", reason="x" * 50, address="192.0.2.7",
+        result="refused" if number % 100 == 7 else "done", code="not-found" if number % 100 == 7 else None,
+    )  # fmt: skip
+    stream = StreamAppend(new_id(), DEFAULT_TENANT_ID, 0, (encoded(recorded),))
+    return one_command(DEFAULT_TENANT_ID, new_id(), (stream,), METADATA)
+
+
 def encoded(event: Event) -> NewEvent:
     return NewEvent(event.TOPIC, event.VERSION, REGISTRY.encode(event))
 
@@ -125,8 +141,9 @@ def fill(database_url: str, count: int) -> None:
             append(connection, [run.start() for run in begun])
             append(connection, [open_.popleft().end() for _ in range(max(0, len(open_) - RUNNING + len(begun)))])
             open_ += begun
+            append(connection, [entry(number) for number in range(first, min(first + IN_ONE_CALL, count))])
         connection.execute("ANALYZE event")
-    print(f"{count:,} runs appended in {time.perf_counter() - began:.0f} s", flush=True)
+    print(f"{count:,} runs and as many entries appended in {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def append(connection: psycopg.Connection, requests: Sequence[AppendRequest]) -> None:
@@ -138,12 +155,13 @@ def append(connection: psycopg.Connection, requests: Sequence[AppendRequest]) ->
 
 
 async def make_rows(database_url: str) -> None:
-    async with builder(database_url, RUNS, RUN_TERMS, TENANTS) as rebuilt:
+    async with builder(database_url, RUNS, RUN_TERMS, TENANTS, AUDIT) as rebuilt:
         rates = [await rebuilt.round(RUNS), await rebuilt.round(RUN_TERMS)]
+        await rebuilt.round(AUDIT)
         await rebuilt.round(TENANTS)  # the keys: the api waits for them
     print(f"rows of the read models of runs made of the log, {rates[0]:,.0f} and {rates[1]:,.0f} events/s", flush=True)
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        await connection.execute("VACUUM ANALYZE run, run_term")  # as autovacuum does
+        await connection.execute("VACUUM ANALYZE run, run_term, audit_entry")  # as autovacuum does
         sizes = "SELECT pg_total_relation_size('run'), pg_total_relation_size('run_term'), (SELECT count(*) FROM run_term)"
         found = await (await connection.execute(sizes)).fetchone()
         assert found is not None
@@ -220,11 +238,43 @@ def events_by_time(middle: str) -> list[Page]:
     ]
 
 
+def events_of_somebody() -> list[Page]:
+    return [
+        Page("events of an actor", {"actor": "key:1"}),
+        Page("events of an actor without any", {"actor": "key:none"}),
+        Page("events on behalf of a person", {"on_behalf_of": "person-4077"}),
+        Page("events of an actor, on behalf, of a type", {"actor": "key:1", "on_behalf_of": "person-4077", "types": "run.failed"}),
+    ]
+
+
+def audits(middle: str) -> list[Page]:
+    actor, action, result = {"actor": "key:1"}, {"action": "keys.issue"}, {"result": "refused"}
+    return [
+        Page("audit", {}),
+        Page("audit, an actor", actor),
+        Page("audit, an actor of long ago", {"actor": "key:old"}),
+        Page("audit, an actor without entries", {"actor": "key:none"}),
+        Page("audit, an action", action),
+        Page("audit, a thing", {"target": "thing-4241"}),
+        Page("audit, a thing of long ago", {"target": "thing-of-old"}),
+        Page("audit, a thing that is not there", {"target": "none"}),
+        Page("audit, on behalf of a person", {"on_behalf_of": "person-77"}),
+        Page("audit, refused", result),
+        Page("audit, before the middle", {"before": middle}),
+        Page("audit, since the middle", {"after": middle}),
+        Page("audit, an actor and an action", {**actor, **action}),
+        Page("audit, an actor, refused, before the middle", {**actor, **result, "before": middle}),
+        Page("audit, all filters", {**actor, **action, **result, "on_behalf_of": "person-77", "target": "thing-4241"}),
+    ]
+
+
 def measure(url: str, head: int, reads: int) -> None:
     with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False) as client:
         answer = client.get("/v1/events", params={"as_of": head // 2, "after": head // 2 - 100, "limit": 1})
         middle = answer.raise_for_status().json()["data"][0]["time"]
-        asked = [("/v1/runs", page) for page in pages(head, middle)] + [("/v1/events", page) for page in events_by_time(middle)]
+        asked = [("/v1/runs", page) for page in pages(head, middle)]
+        asked += [("/v1/events", page) for page in (*events_by_time(middle), *events_of_somebody())]
+        asked += [("/v1/audit", page) for page in audits(middle)]
         waits: dict[str, list[float]] = {page.name: [] for _, page in asked}
         found: dict[str, int] = {}
         for number in range(reads + 3):
@@ -244,21 +294,22 @@ def measure(url: str, head: int, reads: int) -> None:
 TITLES = {
     "now": "the list of runs, the slowest filter",
     "as of": "the list of runs, the slowest filter as of the middle of the log",
-    "events": "events within times",
+    "events": "events within times, and of somebody",
+    "audit": "the audit trail, the slowest filter",
 }
 
 
 def report(waits: dict[str, list[float]], found: dict[str, int]) -> None:
     print(f"\n{'first page of 50, over HTTP':<40}{'runs':>6}{'p50, ms':>10}{'p99, ms':>10}")
-    slowest = {"now": ("", 0.0, 0.0), "as of": ("", 0.0, 0.0), "events": ("", 0.0, 0.0)}
+    slowest = {kind: ("", 0.0, 0.0) for kind in TITLES}
     for name, took in waits.items():
         took.sort()
         p50, p99 = statistics.median(took), quantile(took, 0.99)
-        kind = next((kind for kind in ("as of", "events") if name.startswith(kind)), "now")
+        kind = next((kind for kind in ("as of", "events", "audit") if name.startswith(kind)), "now")
         slowest[kind] = max(slowest[kind], (name, p50, p99), key=lambda one: one[2])
         print(f"{name:<40}{found[name]:>6}{p50:>10.1f}{p99:>10.1f}")
     for kind, (name, p50, p99) in slowest.items():
-        reach = f"≤ {REACH_MS:g} ms" if kind == "now" else ""
+        reach = f"≤ {REACH_MS:g} ms" if kind != "as of" else ""
         title = "first page of " + TITLES[kind]
         table.row(title, f"p50 {p50:.1f} ms, p99 {p99:.1f} ms", name, reach, met=p99 <= REACH_MS if reach else None)
 
