@@ -57,7 +57,9 @@ class RunStreams:
         known_to, parts = (run.view.position, run.parts) if run is not None else (0, OpenParts())
         if parts.over:
             while reached < known_to and not self.live.closed:
-                page = Batch(await self.feed.read_tenant(tenant_id, after=reached, until=known_to, limit=PAGE, root_id=run_id))
+                page = Batch(
+                    await self.feed.read_tenant(tenant_id, after=reached, until=known_to, limit=PAGE, root_id=run_id, rooted=True)
+                )
                 if not self.histories.is_current(history.history_id):
                     raise HistoryEnded("the log has a new history")
                 if (shown := selection.of(page)) is not None:

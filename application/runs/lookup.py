@@ -30,7 +30,7 @@ async def written_run(
     Raises NotFound if the tenant has no such run, PositionBeyondHead, Unavailable.
     """
     await histories.must_have(position)
-    events = await feed.read_tenant(tenant_id, after=0, limit=FEW_EVENTS + 1, root_id=run_id)
+    events = await feed.read_tenant(tenant_id, after=0, limit=FEW_EVENTS + 1, root_id=run_id, rooted=True)
     if len(events) > FEW_EVENTS:
         return None
     view: RunView | None = None
@@ -43,7 +43,7 @@ async def written_run(
 
 async def must_be_a_run(feed: EventFeed, tenant_id: UUID, run_id: UUID) -> RecordedEvent:
     """The event that started the run, read by connections for reads. Raises NotFound if the tenant has no such run."""
-    first = await feed.read_tenant(tenant_id, after=0, limit=1, root_id=run_id)
+    first = await feed.read_tenant(tenant_id, after=0, limit=1, root_id=run_id, rooted=True)
     if not first or first[0].topic != RunStarted.TOPIC:
         raise NotFound(f"there is no run {run_id}")
     return first[0]

@@ -51,7 +51,7 @@ async def pages_of_run(
     """The run's events between two positions, page by page. Raises PayloadTooLarge if there are more than one replay reads."""
     seen = 0
     while True:
-        page = await feed.read_tenant(tenant_id, after=after, until=until, limit=PAGE, root_id=run_id, topics=topics)
+        page = await feed.read_tenant(tenant_id, after=after, until=until, limit=PAGE, root_id=run_id, topics=topics, rooted=True)
         yield page
         seen += len(page)
         if len(page) < PAGE:

@@ -143,7 +143,9 @@ class ValuesOfRun:
 
     async def _event(self, position: int) -> RecordedEvent | None:
         """The run's event at a position. None: the run has none there."""
-        found = await self.feed.read_tenant(self.tenant_id, after=position - 1, until=position, limit=1, root_id=self.run_id)
+        found = await self.feed.read_tenant(
+            self.tenant_id, after=position - 1, until=position, limit=1, root_id=self.run_id, rooted=True
+        )
         return found[0] if found else None
 
 

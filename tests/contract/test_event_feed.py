@@ -53,6 +53,7 @@ async def test_reads_are_by_position_and_by_tenant(log: LogSide) -> None:
     assert await read(A, root_id=root, topics=["run.paused", "message.sent"]) == [2, 4]
     assert await read(A, topics=[]) == []
     assert await read(B, root_id=root) == []
+    assert await read(A, root_id=root, rooted=True) == [1, 2, 4, 5] and await read(B, root_id=root, rooted=True) == []
 
 
 async def test_ones_events_are_found_by_who_asked_and_for_whom(log: LogSide) -> None:
@@ -61,8 +62,11 @@ async def test_ones_events_are_found_by_who_asked_and_for_whom(log: LogSide) -> 
         (A, root, {"actor": "key:1"}), (A, root, {"actor": "key:2", "on_behalf_of": for_whom}), (B, new_id(), {"actor": "key:1"}),
         (A, new_id(), {"actor": "key:1", "on_behalf_of": for_whom}), (A, new_id(), {"actor": "saga", "causation_id": "key:1"}),
     ]  # fmt: skip
+    roots: set[UUID] = set()
     for tenant, root_id, who in said:
-        appended = StreamAppend(new_id(), root_id, 0, (NewEvent("run.started", 1, b"{}"),))
+        stream = root_id if root_id not in roots else new_id()
+        roots.add(root_id)
+        appended = StreamAppend(stream, root_id, 0, (NewEvent("run.started", 1, b"{}"),))
         await log.store.append(one_command(tenant, new_id(), (appended,), to_json(who).decode()))
 
     async def found(tenant: UUID, actor: str | None, on_behalf_of: str | None = None, **filters: Any) -> list[int]:

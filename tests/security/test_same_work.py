@@ -102,10 +102,10 @@ async def long_ids(other: Other) -> list[str]:
 async def watched(services: EmbeddedServices, other: Other, long_ids: list[str]) -> AsyncIterator[tuple[Other, Work]]:
     """The second tenant at an api process that does nothing by itself, and the work of the database for it."""
     work, name = Work(), Identifier(str(conninfo_to_dict(other.system.database_url)["dbname"]))
-    connect = psycopg.AsyncConnection.connect
+    connect = psycopg.AsyncConnection.connect.__func__  # type: ignore[attr-defined]  # it is a class method
 
-    async def watching(*given: Any, **options: Any) -> Any:
-        connection = await connect(*given, **options)
+    async def watching(cls: type[psycopg.AsyncConnection[Any]], *given: Any, **options: Any) -> Any:
+        connection = await connect(cls, *given, **options)
         connection.add_notice_handler(work.explained)
         return connection
 
@@ -113,7 +113,7 @@ async def watched(services: EmbeddedServices, other: Other, long_ids: list[str])
         for setting, value in EXPLAINED.items():
             await admin.execute(SQL("ALTER DATABASE {} SET {} = {}").format(name, SQL(setting), Literal(value)))
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(psycopg.AsyncConnection, "connect", watching)
+            patched.setattr(psycopg.AsyncConnection, "connect", classmethod(watching))
             async with (
                 running(other.system.database_url, services.nats_url, roles=(), loops=()) as quiet,
                 quiet.client(other.key) as http,

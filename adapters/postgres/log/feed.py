@@ -20,13 +20,10 @@ AT_SQL = f"""
     SELECT {EVENT_COLUMNS} FROM event WHERE notification_id = ANY (%s) AND tenant_id = coalesce(%s, tenant_id)
     ORDER BY notification_id
 """
-# A run is of one tenant (see `OWNER_OF_STREAM` in event_store.py). Bounds and order name both columns of the index, so that the
-# planner does not walk over the whole log to the first event of the run.
-OWNER_OF_RUN = """
-    SELECT tenant_id FROM event
-    WHERE (root_id, notification_id) > (%s, 0) AND (root_id, notification_id) <= (%s, 9223372036854775807)
-    ORDER BY root_id, notification_id LIMIT 1
-"""
+# All inside a root is of one tenant, and the root is a stream itself: its first event says of which (see `OWNER_OF_STREAM` in
+# event_store.py). The first event with this root would not do: a connection that reads for another tenant sees none of them, and
+# would look at all.
+OWNER_OF_ROOT = "SELECT tenant_id FROM event WHERE originator_id = %s AND originator_version = 1"
 # `IS NOT DISTINCT FROM` hides the tenant from the planner. Without statistics, as in a young log, the planner would otherwise read
 # the tenant's whole log for each run, by event_tenant_idx.
 ROOTS_SQL = f"""
@@ -86,9 +83,17 @@ class PostgresEventFeed:
         root_id: UUID | None = None,
         topics: Sequence[str] | None = None,
         newest_first: bool = False,
+        rooted: bool = False,
     ) -> list[RecordedEvent]:
         query, parameters = tenant_query(
-            tenant_id, after=after, limit=limit, until=until, root_id=root_id, topics=topics, newest_first=newest_first
+            tenant_id,
+            after=after,
+            limit=limit,
+            until=until,
+            root_id=root_id,
+            topics=topics,
+            newest_first=newest_first,
+            rooted=rooted,
         )
         return [RecordedEvent._make(row) for row in await self._fetch(query, parameters, tenant_id)]
 
@@ -152,6 +157,7 @@ def tenant_query(
     root_id: UUID | None,
     topics: Sequence[str] | None,
     newest_first: bool,
+    rooted: bool = False,
 ) -> tuple[str, list[Any]]:
     """The statement and parameters of `read_tenant`: by event_root_idx for one run, else by event_tenant_idx.
 
@@ -167,8 +173,10 @@ def tenant_query(
     else:
         order_by = ("root_id", "notification_id")
         conditions = ["root_id = %s", "notification_id > %s", "notification_id <= %s", "tenant_id IS NOT DISTINCT FROM %s"]
-        conditions.append(f"({OWNER_OF_RUN}) IS NOT DISTINCT FROM %s")
-        parameters = [root_id, after, until, tenant_id, root_id, root_id, tenant_id]
+        parameters = [root_id, after, until, tenant_id]
+        if rooted:
+            conditions.append(f"({OWNER_OF_ROOT}) IS NOT DISTINCT FROM %s")
+            parameters += [root_id, tenant_id]
     if topics is not None:
         conditions.append("topic = ANY(%s)")
         parameters.append(list(topics))

@@ -42,11 +42,8 @@ IN_RUN_SQL = f"""
         SELECT notification_id, topic, metadata FROM event
         WHERE root_id = %(root)s AND notification_id > %(after)s AND notification_id <= %(until)s
           AND tenant_id IS NOT DISTINCT FROM %(tenant)s
-          AND (
-              SELECT tenant_id FROM event
-              WHERE (root_id, notification_id) > (%(root)s, 0) AND (root_id, notification_id) <= (%(root)s, 9223372036854775807)
-              ORDER BY root_id, notification_id LIMIT 1
-          ) IS NOT DISTINCT FROM %(tenant)s
+          AND (SELECT tenant_id FROM event WHERE originator_id = %(root)s AND originator_version = 1)
+              IS NOT DISTINCT FROM %(tenant)s
         ORDER BY root_id, notification_id LIMIT %(looked)s
     {_LOOK} {_ANSWER}
 """

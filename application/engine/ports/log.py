@@ -226,8 +226,13 @@ class EventFeed(Protocol):
         root_id: UUID | None = None,
         topics: Sequence[str] | None = None,
         newest_first: bool = False,
+        rooted: bool = False,
     ) -> list[RecordedEvent]:
-        """One tenant's events in order of position. `until` is inclusive. `newest_first`: from the end backwards."""
+        """One tenant's events in order of position. `until` is inclusive. `newest_first`: from the end backwards.
+
+        `rooted`: the root is a stream, as each run is. Its first event says at once whether the root is of the tenant. Without it,
+        somebody who asks for a root of another tenant waits longer the more events it has.
+        """
         ...
 
     async def look_through(
@@ -242,7 +247,7 @@ class EventFeed(Protocol):
         topics: Sequence[str] | None = None,
     ) -> FoundEvents:
         """One tenant's events that somebody has asked for, in order of position. Looks at a bounded number of events. `until` is
-        inclusive.
+        inclusive. The root is a stream.
         """
         ...
 

@@ -81,7 +81,9 @@ async def read_wanted(feed: EventFeed, wanted: Filter, *, after: int, until: int
     topics = sorted(wanted.topics) if wanted.topics is not None else None
     tenant_id, root_id = wanted.tenant_id, wanted.root_id
     if wanted.asked == ANYBODY:
-        found = await feed.read_tenant(tenant_id, after=after, limit=limit, until=until, root_id=root_id, topics=topics)
+        found = await feed.read_tenant(
+            tenant_id, after=after, limit=limit, until=until, root_id=root_id, topics=topics, rooted=True
+        )
         return FoundEvents(found, None)
     return await feed.look_through(tenant_id, wanted.asked, after=after, limit=limit, until=until, root_id=root_id, topics=topics)
 

@@ -48,6 +48,7 @@ class MemoryEventFeed:
         root_id: UUID | None = None,
         topics: Sequence[str] | None = None,
         newest_first: bool = False,
+        rooted: bool = False,
     ) -> list[RecordedEvent]:
         found = [
             event
