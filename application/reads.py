@@ -45,6 +45,8 @@ class KeyOwner:
     role: Role = Role.OWNER
     valid_for_s: float | None = None
     """Seconds up to the expiry. None: the key does not expire."""
+    projects: frozenset[UUID] | None = None
+    """The projects to which the key is narrowed. None: it is for the whole tenant."""
 
 
 class KeysFound(NamedTuple):
@@ -86,6 +88,8 @@ class RunsWanted(NamedTuple):
     """The first time: runs of this time are among them."""
     started_before: datetime | None = None
     """The end: runs of this time are not among them."""
+    within: Sequence[UUID] | None = None
+    """Only runs of these projects, and nothing in the page tells of others. None: of all projects."""
 
     @property
     def needs_terms(self) -> bool:
@@ -213,8 +217,10 @@ class ToolReads(Protocol):
 
 
 class ProjectReads(Protocol):
-    async def list(self, tenant_id: UUID, *, limit: int, after: UUID | None) -> Positioned[Page[ProjectView]]:
-        """Projects after an id, oldest first."""
+    async def list(
+        self, tenant_id: UUID, *, limit: int, after: UUID | None, within: Sequence[UUID] | None = None
+    ) -> Positioned[Page[ProjectView]]:
+        """Projects after an id, oldest first. `within`: only these."""
         ...
 
 
@@ -226,6 +232,8 @@ class InvocationsWanted(NamedTuple):
     """Only calls with a lower id. None: from the highest id on."""
     status: str | None = None
     run_id: UUID | None = None
+    within: Sequence[UUID] | None = None
+    """Only calls of runs of these projects, and nothing in the page tells of others. None: of all projects."""
 
 
 class InvocationReads(Protocol):

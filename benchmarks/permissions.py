@@ -88,7 +88,7 @@ async def measure() -> None:
 
     async def of_permission() -> None:
         if permission.action is not None:
-            permission.check(principal.role)
+            permission.check(principal)
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"{}"}

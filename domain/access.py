@@ -4,7 +4,9 @@ A key has one role. Each route and each message of a session names its action, a
 route compares roles.
 """
 
+from collections.abc import Collection
 from enum import StrEnum
+from uuid import UUID
 
 from domain.errors import Forbidden
 
@@ -56,6 +58,8 @@ class Action(StrEnum):
     PROJECTIONS_RETRY = "projections.retry"
     LOG_READ = "log.read"
     """The gaps of the log."""
+    SELF_READ = "self.read"
+    """The caller's own key: its role, projects and expiry."""
     KEYS_READ = "keys.read"
     KEYS_ISSUE = "keys.issue"
     KEYS_ROTATE = "keys.rotate"
@@ -73,6 +77,7 @@ _CONTENT = frozenset(
         Action.PROJECTS_READ,
         Action.WORKERS_READ,
         Action.PROJECTIONS_READ,
+        Action.SELF_READ,
     }
 )
 
@@ -142,3 +147,15 @@ def must_be_allowed(role: Role, action: Action) -> None:
 def may_give(giver: Role, given: Role) -> bool:
     """Whether a key of one role may issue, rotate or revoke keys of another. Only an owner gives what an owner has."""
     return may(giver, Action.KEYS_ISSUE) and (giver is Role.OWNER or given is not Role.OWNER)
+
+
+def is_within(projects: Collection[UUID] | None, bounds: Collection[UUID] | None) -> bool:
+    """Whether what is narrowed to some projects is inside the bounds. None: the whole tenant."""
+    return bounds is None or (projects is not None and set(projects) <= set(bounds))
+
+
+class KeyIsNarrowed(Forbidden):
+    """The action is one of the whole tenant, and the key is for some projects of it."""
+
+    def __init__(self, action: Action) -> None:
+        super().__init__(f"`{action}` is for the whole tenant here: a key that is narrowed to projects may not do it")

@@ -40,6 +40,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
 UPCASTS: dict[tuple[str, int], Upcast] = {
     (runs.RunStarted.TOPIC, 1): Upcast(runs.RunStartedV1, unchanged),
     (tenants.ApiKeyIssued.TOPIC, 1): Upcast(tenants.ApiKeyIssuedV1, unchanged),
+    (tenants.ApiKeyIssued.TOPIC, 2): Upcast(tenants.ApiKeyIssuedV2, unchanged),
 }
 """(topic, version) → the upcast of an older version."""
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from immutables import Map
 from pydantic import AwareDatetime, Field, StringConstraints
 
-from domain.access import Action, Role, may_give
+from domain.access import Action, Role, is_within, may_give
 from domain.errors import AlreadyExists, Forbidden, InvalidCommand, InvalidState, NotFound
 from domain.kernel import Command, Decider, Event, ShortText
 from domain.maps import PersistentMap
@@ -26,6 +26,8 @@ OVERLAP_S = 24 * 3_600.0
 LONGEST_OVERLAP_S = 90 * 86_400.0
 LONGEST_LIFE = timedelta(days=36_525)
 """The latest expiry, from now on: a hundred years."""
+MOST_PROJECTS = 20
+"""Projects to which a key can be narrowed: a list of runs looks at each of them."""
 MADE_ROOM_FOR = 100
 """Expired keys that one new key clears away at most."""
 EXPIRED = "expired"
@@ -41,18 +43,30 @@ class TenantCreated(Event):
 
 class ApiKeyIssued(Event):
     TOPIC = "tenant.api_key_issued"
-    VERSION = 2
+    VERSION = 3
     key_id: UUID
     label: str
     sha256: str
     role: Role = Role.OWNER
     """Keys that were issued before there were roles are keys of owners."""
     expires_at: datetime | None = None
+    projects: tuple[UUID, ...] | None = None
+    """The projects to which the key is narrowed, in order. None: it is for the whole tenant, as every key was before."""
 
     @property
     def stored_version(self) -> int:
-        """The release before would take every key for one of an owner that never expires. It does not read version 2."""
+        """A release that knows no roles would take every key for one of an owner that never expires, and does not read version 2.
+        One that knows no narrowed keys would take each for one of the whole tenant, and does not read version 3.
+        """
+        if self.projects is not None:
+            return 3
         return 1 if self.role is Role.OWNER and self.expires_at is None else 2
+
+
+class ApiKeyIssuedV2(ApiKeyIssued):
+    """A key for the whole tenant. Such a key is still stored as this version, or as the one before."""
+
+    VERSION = 2
 
 
 class ApiKeyIssuedV1(ApiKeyIssued):
@@ -88,11 +102,12 @@ class ApiKey:
     role: Role = Role.OWNER
     expires_at: datetime | None = None
     rotated_to: UUID | None = None
+    projects: tuple[UUID, ...] | None = None
 
     @property
     def lasts(self) -> bool:
-        """Whether it is a key of an owner that never expires."""
-        return self.role is Role.OWNER and self.expires_at is None
+        """Whether it is a key of an owner of the whole tenant that never expires."""
+        return self.role is Role.OWNER and self.expires_at is None and self.projects is None
 
     def has_expired(self, at: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= at
@@ -119,14 +134,20 @@ class IssueApiKey(Command):
     sha256: Sha256
     role: Role = Role.OWNER
     expires_at: AwareDatetime | None = None
+    projects: tuple[UUID, ...] | None = Field(default=None, min_length=1, max_length=MOST_PROJECTS)
+    """The only projects that the key is for. None: the whole tenant."""
     giver: Role = Role.OWNER
     """The role of the caller. The installation itself gives as an owner."""
+    giver_projects: tuple[UUID, ...] | None = None
+    """The projects to which the caller is narrowed."""
     at: AwareDatetime | None = None
     """The present time. None: no key is taken for expired."""
 
 
 class RotateApiKey(Command):
-    """Issues a key that takes the place of another: it has the same label and role, and, unless said otherwise, the same expiry."""
+    """Issues a key that takes the place of another. It has the same label, role and projects, and, unless said otherwise, the same
+    expiry.
+    """
 
     tenant_id: UUID
     key_id: UUID
@@ -137,6 +158,7 @@ class RotateApiKey(Command):
     expires_at: AwareDatetime | None = None
     """None: as the old key."""
     giver: Role = Role.OWNER
+    giver_projects: tuple[UUID, ...] | None = None
 
 
 class RevokeApiKey(Command):
@@ -144,6 +166,7 @@ class RevokeApiKey(Command):
     key_id: UUID
     reason: ShortText | None = None
     giver: Role = Role.OWNER
+    giver_projects: tuple[UUID, ...] | None = None
 
 
 TenantCommand = CreateTenant | IssueApiKey | RotateApiKey | RevokeApiKey
@@ -170,14 +193,19 @@ def decide(tenant: Tenant, command: TenantCommand) -> list[Event]:
 def _issue(tenant: Tenant, command: IssueApiKey) -> list[Event]:
     if tenant.name is None:
         raise NotFound(f"there is no tenant {command.tenant_id}")
-    _must_give(command.giver, command.role, Action.KEYS_ISSUE)
+    _must_give(command, command.role, command.projects, Action.KEYS_ISSUE)
+    if command.projects is not None and command.role is Role.WORKER:
+        raise InvalidCommand("a key of the role worker cannot be narrowed: it takes work of all projects", pointer="/projects")
     known = tenant.keys.get(command.key_id)
     if known is not None and known.sha256 == command.sha256:
         return []
     _must_be_new(tenant, command.key_id, command.sha256)
     expires_at = _expiry(command.expires_at, command.at)
-    if expires_at is not None and command.role is Role.OWNER and not any(_lasting(tenant)):
-        raise InvalidState("the only key of an owner must not expire: nobody could issue another")
+    if command.role is Role.OWNER and not any(_lasting(tenant)):
+        if expires_at is not None:
+            raise InvalidState("the only key of an owner must not expire: nobody could issue another")
+        if command.projects is not None:
+            raise InvalidState("the only key of an owner must not be narrowed: nobody could issue another")
     return [
         *_room(tenant, command.at),
         ApiKeyIssued(
@@ -186,6 +214,7 @@ def _issue(tenant: Tenant, command: IssueApiKey) -> list[Event]:
             sha256=command.sha256,
             role=command.role,
             expires_at=expires_at,
+            projects=None if command.projects is None else tuple(sorted(set(command.projects))),
         ),
     ]
 
@@ -196,7 +225,7 @@ def _rotate(tenant: Tenant, command: RotateApiKey) -> list[Event]:
         if command.key_id in tenant.revoked:
             raise InvalidState("the key was revoked: issue another one")
         raise NotFound(f"there is no key {command.key_id}")
-    _must_give(command.giver, old.role, Action.KEYS_ROTATE)
+    _must_give(command, old.role, old.projects, Action.KEYS_ROTATE)
     known = tenant.keys.get(command.to_key_id)
     if old.rotated_to == command.to_key_id and known is not None and known.sha256 == command.sha256:
         return []
@@ -213,7 +242,14 @@ def _rotate(tenant: Tenant, command: RotateApiKey) -> list[Event]:
         ends = min(ends, old.expires_at)
     events: list[Event] = [
         *_room(tenant, command.at),
-        ApiKeyIssued(key_id=command.to_key_id, label=old.label, sha256=command.sha256, role=old.role, expires_at=expires_at),
+        ApiKeyIssued(
+            key_id=command.to_key_id,
+            label=old.label,
+            sha256=command.sha256,
+            role=old.role,
+            expires_at=expires_at,
+            projects=old.projects,
+        ),
         ApiKeyRotated(key_id=command.key_id, rotated_to=command.to_key_id, expires_at=ends),
     ]
     if command.overlap_s == 0:  # at once, whatever the clocks of the processes say
@@ -225,16 +261,20 @@ def _revoke(tenant: Tenant, command: RevokeApiKey) -> list[Event]:
     old = tenant.keys.get(command.key_id)
     if old is None:
         return []
-    _must_give(command.giver, old.role, Action.KEYS_REVOKE)
+    _must_give(command, old.role, old.projects, Action.KEYS_REVOKE)
     if old.lasts:
         _must_leave_an_owner(tenant, command.key_id, "be revoked")
     return [ApiKeyRevoked(key_id=command.key_id, reason=command.reason)]
 
 
-def _must_give(giver: Role, given: Role, action: Action) -> None:
-    """Raises Forbidden."""
-    if not may_give(giver, given):
-        raise Forbidden(f"{action}: a key of the role {giver} may not do this with keys of the role {given}")
+def _must_give(
+    command: IssueApiKey | RotateApiKey | RevokeApiKey, given: Role, projects: tuple[UUID, ...] | None, action: Action
+) -> None:
+    """Raises Forbidden: nobody gives or takes more than what they have themselves."""
+    if not may_give(command.giver, given):
+        raise Forbidden(f"{action}: a key of the role {command.giver} may not do this with keys of the role {given}")
+    if not is_within(projects, command.giver_projects):
+        raise Forbidden(f"{action}: a key that is narrowed to projects may not do this with keys of others")
 
 
 def _expiry(given: datetime | None, at: datetime | None) -> datetime | None:
@@ -284,7 +324,7 @@ def evolve(tenant: Tenant, event: TenantEvent) -> Tenant:
         case ApiKeyIssued():
             if event.key_id in tenant.revoked:  # an earlier release issued revoked keys again; nobody could use them
                 return tenant
-            key = ApiKey(event.sha256, event.label, event.role, event.expires_at)
+            key = ApiKey(event.sha256, event.label, event.role, event.expires_at, projects=event.projects)
             return replace(tenant, keys=tenant.keys.set(event.key_id, key))
         case ApiKeyRotated():
             old = tenant.keys[event.key_id]

@@ -54,12 +54,16 @@ PROJECTION = Projection(
 )
 
 
-async def list_projects(connection: Connection, tenant_id: UUID, *, limit: int, after: UUID | None) -> Page[ProjectView]:
+async def list_projects(
+    connection: Connection, tenant_id: UUID, *, limit: int, after: UUID | None, within: Sequence[UUID] | None = None
+) -> Page[ProjectView]:
     sql = """
     SELECT project_id, name, metadata, created_at FROM project
-    WHERE tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR project_id > %(after)s) ORDER BY project_id LIMIT %(limit)s
+    WHERE tenant_id = %(tenant)s AND (%(after)s::uuid IS NULL OR project_id > %(after)s)
+    AND (%(within)s::uuid[] IS NULL OR project_id = ANY (%(within)s)) ORDER BY project_id LIMIT %(limit)s
     """
-    rows = await (await connection.execute(sql, {"tenant": tenant_id, "after": after, "limit": limit + 1})).fetchall()
+    wanted = {"tenant": tenant_id, "after": after, "limit": limit + 1, "within": None if within is None else list(within)}
+    rows = await (await connection.execute(sql, wanted)).fetchall()
     data = [_listed(row) for row in rows[:limit]]
     return Page(data, encode_cursor(str(data[-1].project_id)) if len(rows) > limit else None)
 
@@ -77,6 +81,8 @@ class ProjectQueries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def list(self, tenant_id: UUID, *, limit: int, after: UUID | None) -> Positioned[Page[ProjectView]]:
+    async def list(
+        self, tenant_id: UUID, *, limit: int, after: UUID | None, within: Sequence[UUID] | None = None
+    ) -> Positioned[Page[ProjectView]]:
         async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
-            return Positioned(await list_projects(connection, tenant_id, limit=limit, after=after), position)
+            return Positioned(await list_projects(connection, tenant_id, limit=limit, after=after, within=within), position)

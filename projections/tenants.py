@@ -22,10 +22,10 @@ async def on_tenant_created(connection: Connection, batch: Sequence[RecordedEven
 async def on_api_key_issued(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     """Of two keys with one id or one hash the first one counts. A client names both, and must not get hold of a key of others."""
     sql = """
-    INSERT INTO api_key (key_id, tenant_id, sha256, label, issued_at, role, expires_at)
-    SELECT * FROM unnest(
-        %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::timestamptz[]
-    ) ON CONFLICT DO NOTHING
+    INSERT INTO api_key (key_id, tenant_id, sha256, label, issued_at, role, expires_at, projects)
+    SELECT key_id, tenant_id, sha256, label, issued_at, role, expires_at, projects::uuid[] FROM unnest(
+        %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::timestamptz[], %s::text[]
+    ) AS issued (key_id, tenant_id, sha256, label, issued_at, role, expires_at, projects) ON CONFLICT DO NOTHING
     """
     keys = [decoded(e) for e in batch]
     await connection.execute(
@@ -38,6 +38,7 @@ async def on_api_key_issued(connection: Connection, batch: Sequence[RecordedEven
             [e.recorded_at for e in batch],
             [key.role.value for key in keys],
             [key.expires_at for key in keys],
+            [None if key.projects is None else f"{{{','.join(map(str, key.projects))}}}" for key in keys],
         ),
     )
 
@@ -95,14 +96,14 @@ ROLES = frozenset(Role)
 async def find_keys(connection: Connection, sha256s: Sequence[str]) -> KeysFound:
     """Each valid key among those with the given hashes, and the position of the read model at that time."""
     sql = """
-    SELECT position, sha256, key_id, tenant_id, role, extract(epoch FROM expires_at - now())::float8
+    SELECT position, sha256, key_id, tenant_id, role, extract(epoch FROM expires_at - now())::float8, projects
     FROM (SELECT max(position) AS position FROM checkpoint WHERE name >= %(name)s AND name <= %(name)s) AS reached
     LEFT JOIN api_key ON sha256 = ANY (%(sha256s)s) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
     """
     rows = await (await connection.execute(sql, {"name": PROJECTION.name, "sha256s": list(sha256s)})).fetchall()
     owners = {
-        sha256: KeyOwner(key_id, tenant_id, Role(role), seconds)
-        for _, sha256, key_id, tenant_id, role, seconds in rows
+        sha256: KeyOwner(key_id, tenant_id, Role(role), seconds, None if projects is None else frozenset(projects))
+        for _, sha256, key_id, tenant_id, role, seconds, projects in rows
         if sha256 is not None and role in ROLES  # a key with a role of a later release is no key here
     }
     return KeysFound(owners, rows[0][0] or 0)
@@ -110,9 +111,9 @@ async def find_keys(connection: Connection, sha256s: Sequence[str]) -> KeysFound
 
 async def list_keys(connection: Connection, tenant_id: UUID, *, limit: int, before: UUID | None) -> Page[ApiKeyView]:
     sql = """
-    SELECT k.key_id, label, role, now(), issued_at, expires_at, rotated_to, revoked_at, revoke_reason, used_at
+    SELECT k.key_id, label, role, now(), issued_at, expires_at, rotated_to, revoked_at, revoke_reason, used_at, projects
     FROM (
-        SELECT key_id, tenant_id, label, role, issued_at, expires_at, rotated_to, revoked_at, revoke_reason
+        SELECT key_id, tenant_id, label, role, issued_at, expires_at, rotated_to, revoked_at, revoke_reason, projects
         FROM api_key WHERE tenant_id = %(tenant)s AND (%(before)s::uuid IS NULL OR key_id < %(before)s)
         ORDER BY key_id DESC LIMIT %(limit)s
     ) AS k LEFT JOIN api_key_use AS u ON u.key_id = k.key_id AND u.tenant_id = k.tenant_id ORDER BY k.key_id DESC
@@ -124,7 +125,7 @@ async def list_keys(connection: Connection, tenant_id: UUID, *, limit: int, befo
 
 async def get_key(connection: Connection, tenant_id: UUID, key_id: UUID) -> ApiKeyView | None:
     sql = """
-    SELECT k.key_id, label, role, now(), issued_at, expires_at, rotated_to, revoked_at, revoke_reason, used_at
+    SELECT k.key_id, label, role, now(), issued_at, expires_at, rotated_to, revoked_at, revoke_reason, used_at, projects
     FROM api_key AS k LEFT JOIN api_key_use AS u ON u.key_id = k.key_id AND u.tenant_id = k.tenant_id
     WHERE k.key_id = %s AND k.tenant_id = %s
     """
@@ -133,7 +134,7 @@ async def get_key(connection: Connection, tenant_id: UUID, key_id: UUID) -> ApiK
 
 
 def _view(row: Sequence[Any]) -> ApiKeyView:
-    key_id, label, role, now, issued_at, expires_at, rotated_to, revoked_at, reason, used_at = row
+    key_id, label, role, now, issued_at, expires_at, rotated_to, revoked_at, reason, used_at, projects = row
     over = "expired" if expires_at is not None and expires_at <= now else "valid"
     return ApiKeyView(
         key_id=key_id,
@@ -146,6 +147,7 @@ def _view(row: Sequence[Any]) -> ApiKeyView:
         revoked_at=revoked_at,
         revoke_reason=reason,
         last_used_at=used_at,
+        projects=projects,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output
+from api.cli.expiry import is_soon
 from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ KeyFile = Annotated[
 ]
 
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+OWN = "self"
 WHERE_TO_KEEP = "This is the only time that the key is shown. Keep it as you keep a password."
 
 
@@ -63,31 +65,39 @@ async def _list(valid: bool, limit: int, data_dir: Path | None, url: str | None,
         return
     table = output.table("Key", "Role", "Status", "Expires", "Last used", "Label")
     table.columns[-1].no_wrap = True
+    now = datetime.now(UTC)
+    soon = [key for key in found if is_soon(key, now)]
     for key in found:
         table.add_row(
             key["key_id"],
-            output.escape(output.shortened(key["role"], 20)),
+            output.escape(output.shortened(key["role"], 20) + (" *" if key.get("projects") else "")),
             output.escape(output.shortened(key["status"], 20)),
-            output.escape(_time(key["expires_at"]) or "never"),
+            output.escape((_time(key["expires_at"]) or "never") + (" !" if key in soon else "")),
             output.escape(_time(key["last_used_at"]) or "never"),
             output.escape(output.shortened(key["label"], 40)),
         )
     output.console().print(table)
+    if any(key.get("projects") for key in found):
+        output.note("* only for some projects: see tidelog keys show")
+    if soon:
+        output.note(f"! expires within 14 days: tidelog keys rotate {output.shortened(soon[-1]['key_id'], 36)} --expires 90d")
 
 
 @app.command()
 def show(key_id: KeyId, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
-    """Show an API key: its times, and why it was revoked. The key itself is shown by nothing.
+    """Show an API key: its times, and why it was revoked. The key itself is shown by nothing. `self`: the one that you use.
 
     Example:
 
       tidelog keys show 0198c0de-0000-7000-8000-000000000001
+
+      tidelog keys show self
     """
     output.run(_show(key_id, data_dir, url, as_json))
 
 
 async def _show(key_id: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    id = _key_id(key_id)
+    id = OWN if key_id == OWN else _key_id(key_id)
     async with server_of(data_dir, url, as_json) as server:
         key: dict[str, Any] = await server.get(f"/v1/keys/{id}")
     if as_json:
@@ -97,6 +107,7 @@ async def _show(key_id: str, data_dir: Path | None, url: str | None, as_json: bo
         "label": key["label"],
         "role": key["role"],
         "status": key["status"],
+        "projects": ", ".join(key.get("projects") or []),
         "issued": _time(key["issued_at"]),
         "expires": _time(key["expires_at"]) or "never",
         "last used": _time(key["last_used_at"]) or "never",
@@ -117,8 +128,14 @@ def issue(
         str,
         typer.Option("--role", metavar="ROLE", help="owner, admin, operator, developer, auditor or worker."),
     ],
+    project: Annotated[
+        list[str] | None,
+        typer.Option("--project", metavar="PROJECT", help="Name or id of the only project that the key is for; repeatable."),
+    ] = None,
     expires: Expires = None,
     key_file: KeyFile = None,
+    reason: options.Reason = None,
+    on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -133,12 +150,26 @@ def issue(
       tidelog keys issue "deploy of CI" --role developer --expires 90d
 
       tidelog keys issue worker-7 --role worker --key-file worker.key
+
+      tidelog keys issue "auditor of reviews" --role auditor --project reviews
     """
-    output.run(_issue(label, role, expires, key_file, data_dir, url, as_json))
+    output.run(_issue(label, role, project or [], expires, key_file, reason, on_behalf_of, data_dir, url, as_json))
+
+
+app.command("create", hidden=True, help="The same as `tidelog keys issue`.")(issue)
 
 
 async def _issue(
-    label: str, role: str, expires: str | None, key_file: Path | None, data_dir: Path | None, url: str | None, as_json: bool
+    label: str,
+    role: str,
+    projects: list[str],
+    expires: str | None,
+    key_file: Path | None,
+    reason: str | None,
+    on_behalf_of: str | None,
+    data_dir: Path | None,
+    url: str | None,
+    as_json: bool,
 ) -> None:
     from tidelog.keys import ROLES, make_key, new_key_id
 
@@ -149,9 +180,30 @@ async def _issue(
     if expires is not None:
         body["expires_at"] = time_of("--expires", expires)
     must_be_new(key_file)
-    async with server_of(data_dir, url, as_json) as server:
-        await server.post("/v1/keys", body)
-    hand_over(made.text, made.key_id, key_file, as_json, f"Issued key {made.key_id} ({role})")
+    async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
+        if projects:
+            body["projects"] = await _ids_of(server, projects)
+        await server.post("/v1/keys", body, reason=reason)
+    only = f", only for {', '.join(output.shortened(name, 40) for name in projects)}" if projects else ""
+    hand_over(made.text, made.key_id, key_file, as_json, f"Issued key {made.key_id} ({role}{only})")
+
+
+async def _ids_of(server: "ServerClient", projects: list[str]) -> list[str]:
+    """The ids of projects that are given by name or id. Raises CommandFailed."""
+    from uuid import UUID
+
+    known = [project async for project in server.pages("/v1/projects")]
+    found: list[str] = []
+    for given in projects:
+        try:
+            ids = [str(UUID(given))]
+        except ValueError:
+            ids = [project["project_id"] for project in known if project["name"] == given]
+        if len(ids) != 1:
+            why = f"{len(ids)} projects have the name {given!r:.60}: give the id" if ids else f"there is no project {given!r:.60}"
+            raise output.CommandFailed(f"--project: {why}; see tidelog projects list", output.WRONG_USAGE)
+        found += ids
+    return list(dict.fromkeys(found))
 
 
 @app.command()
@@ -162,13 +214,15 @@ def rotate(
     ] = "24h",
     expires: Expires = None,
     key_file: KeyFile = None,
+    reason: options.Reason = None,
+    on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Issue a key that takes the place of another, and show it once. The old one stays valid for the overlap.
 
-    The new key has the same label and role, and the same expiry unless --expires says another.
+    The new key has the same label, role and projects, and the same expiry unless --expires says another.
 
     Examples:
 
@@ -176,7 +230,7 @@ def rotate(
 
       tidelog keys rotate 0198c0de-0000-7000-8000-000000000001 --overlap 0 --key-file api.key
     """
-    output.run(_rotate(key_id, overlap, expires, key_file, data_dir, url, as_json))
+    output.run(_rotate(key_id, overlap, expires, key_file, reason, on_behalf_of, data_dir, url, as_json))
 
 
 async def _rotate(
@@ -184,6 +238,8 @@ async def _rotate(
     overlap: str,
     expires: str | None,
     key_file: Path | None,
+    reason: str | None,
+    on_behalf_of: str | None,
     data_dir: Path | None,
     url: str | None,
     as_json: bool,
@@ -195,9 +251,9 @@ async def _rotate(
     if expires is not None:
         body["expires_at"] = time_of("--expires", expires)
     must_be_new(key_file)
-    async with server_of(data_dir, url, as_json) as server:
+    async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         made = make_key(new_key_id(), await _role_of(server, id))
-        await server.post(f"/v1/keys/{id}/rotate", {**body, "key_id": str(made.key_id), "sha256": made.sha256})
+        await server.post(f"/v1/keys/{id}/rotate", {**body, "key_id": str(made.key_id), "sha256": made.sha256}, reason=reason)
     until = f"is valid for {overlap} more" if overlap_s else "is revoked"
     hand_over(made.text, made.key_id, key_file, as_json, f"Issued key {made.key_id}. The old key {until}.")
 
@@ -214,7 +270,10 @@ async def _role_of(server: "ServerClient", key_id: str) -> str:
 @app.command()
 def revoke(
     key_id: KeyId,
-    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="Why; the key and the audit trail keep it.")
+    ] = None,
+    on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -227,12 +286,14 @@ def revoke(
 
       tidelog keys revoke 0198c0de-0000-7000-8000-000000000001 --reason "the laptop was lost"
     """
-    output.run(_revoke(key_id, reason, data_dir, url, as_json))
+    output.run(_revoke(key_id, reason, on_behalf_of, data_dir, url, as_json))
 
 
-async def _revoke(key_id: str, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _revoke(
+    key_id: str, reason: str | None, on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
     id = _key_id(key_id)
-    async with server_of(data_dir, url, as_json) as server:
+    async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         answer = await server.post(f"/v1/keys/{id}/revoke", {} if reason is None else {"reason": reason})
     if as_json:
         output.document(answer)

@@ -59,6 +59,8 @@ def create(
 @app.command()
 def remove(
     project: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's id, as `projects list` shows it.")],
+    reason: options.Reason = None,
+    on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
@@ -69,15 +71,17 @@ def remove(
 
       tidelog projects remove 0198c0de-0000-7000-8000-000000000001
     """
-    output.run(_remove(project, data_dir, url, as_json))
+    output.run(_remove(project, reason, on_behalf_of, data_dir, url, as_json))
 
 
-async def _remove(project: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _remove(
+    project: str, reason: str | None, on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
     from uuid import UUID
 
     project_id = output.uuid_of(project, "a project", "projects list")
-    async with server_of(data_dir, url, as_json) as server:
-        await server.client.remove_project(UUID(project_id))
+    async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
+        await server.client.remove_project(UUID(project_id), reason)
     if as_json:
         output.document({"project_id": project_id})
     else:

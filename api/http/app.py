@@ -28,6 +28,7 @@ from api.http.routes import (
     workers,
 )
 from api.http.sessions.endpoint import Sessions
+from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
     runs.router, run_contents.router, values.of_runs, events.router, ids.router, agents.router, tools.router, projects.router,
@@ -40,5 +41,6 @@ def create_app(container: Container) -> Gate:
     app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url=None, redoc_url=None, openapi_url=None)
     app.state.keys = known = Keys(container)
     app.state.reports = Reports(container)
+    app.state.projects_of_roots = ProjectsOfRoots(container.feed, container.commands.registry, container.histories)
     app.state.openapi = openapi.Document(app.version, routes := [route for router in ROUTERS for route in router.routes])
     return Gate(app, RouteTable(routes), Sessions(container, known), container, known)

@@ -24,6 +24,8 @@ class ApiKeyView(BaseModel):
     revoke_reason: str | None = None
     last_used_at: Timestamp | None = None
     """Up to a minute late. None: never used, or last used by a release that did not write it down."""
+    projects: list[UUID] | None = None
+    """The projects to which the key is narrowed. None: it is for the whole tenant."""
 
 
 class TenantView(BaseModel):

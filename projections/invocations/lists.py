@@ -41,21 +41,57 @@ def _statement(where: str, by: str) -> str:
 
 LIST = {filters: _statement(*walk) for filters, walk in WALKS.items()}
 
+# For a key that is narrowed to projects. A call has the time of its run in its id. A page looks at so many calls, and at all others
+# of the last one's time. So the cursor of a page without a call to show is a time, and no id of another project's call.
+LOOKED_AT = 2_000
+TIME = 0xFFFFFFFFFFFF << 80
+# A scalar: an EXISTS could become a join with all runs of the projects.
+IN_PROJECTS = """
+(SELECT run.project_id FROM run WHERE run.run_id = invocation.run_id AND run.tenant_id = %(tenant)s) = ANY (%(within)s::uuid[])
+"""
+NARROWED = {status: (f"{where} AND invocation_id >= %(floor)s", by) for (status, run), (where, by) in WALKS.items() if not run}
+"""As `WALKS`, down to a floor, by whether there is a filter of status."""
+
+
+def _floor(where: str, by: str) -> str:
+    return f"SELECT invocation_id FROM invocation WHERE {where} ORDER BY {by} OFFSET %(looked_at)s LIMIT 1"
+
+
+FLOOR = {status: _floor(*walk) for (status, run), walk in WALKS.items() if not run}
+LIST_NARROWED = {status: _statement(f"{where} AND {IN_PROJECTS}", by) for status, (where, by) in NARROWED.items()}
+
 
 async def list_invocations(connection: Connection, tenant_id: UUID, wanted: InvocationsWanted) -> Page[InvocationSummary]:
     """Calls of the newest runs first."""
-    limit, _, status, run_id = wanted
+    limit, _, status, run_id, within = wanted
+    if within is not None and not within:
+        return Page([], None)
+    parameters, floor = parameters_of(tenant_id, wanted), None
     sql = LIST[status is not None, run_id is not None]
+    if within is not None and run_id is None:
+        sql, floor = LIST_NARROWED[status is not None], await floor_of(connection, parameters, of_status=status is not None)
     # Not prepared: only with the status known does the planner see how few calls it leaves.
-    rows = await (await connection.execute(sql, parameters_of(tenant_id, wanted), prepare=False)).fetchall()
+    rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()
     data = [summary_of(row) for row in rows[:limit]]
     await put_previews(connection, tenant_id, data)
-    return Page(data, encode_cursor(str(data[-1].invocation_id)) if len(rows) > limit else None)
+    last = data[-1].invocation_id if len(rows) > limit else floor
+    return Page(data, None if last is None else encode_cursor(str(last)))
+
+
+async def floor_of(connection: Connection, parameters: dict[str, Any], *, of_status: bool) -> UUID | None:
+    """How far down the next page of a narrowed key goes; the parameters get it. None: to the end."""
+    rows = await (await connection.execute(FLOOR[of_status], {**parameters, "looked_at": LOOKED_AT}, prepare=False)).fetchall()
+    floor = UUID(int=rows[0][0].int & TIME) if rows else None
+    parameters["floor"] = floor or UUID(int=0)
+    return floor
 
 
 def parameters_of(tenant_id: UUID, wanted: InvocationsWanted) -> dict[str, Any]:
-    limit, before, status, run_id = wanted
-    return {"tenant": tenant_id, "before": before or UUID(int=2**128 - 1), "status": status, "run": run_id, "limit": limit + 1}
+    limit, before, status, run_id, within = wanted
+    return {
+        "tenant": tenant_id, "before": before or UUID(int=2**128 - 1), "status": status, "run": run_id, "limit": limit + 1,
+        "within": None if within is None else list(within),
+    }  # fmt: skip
 
 
 def summary_of(row: Sequence[Any]) -> InvocationSummary:

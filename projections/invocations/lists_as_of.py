@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from application.engine.ports.pages import Page
+from application.engine.ports.pages import MAX_POSITION, Page
 from application.reads import InvocationsWanted
 from application.views.invocations import InvocationSummary
 from domain.errors import PayloadTooLarge
@@ -35,7 +35,7 @@ from domain.invocations import (
 from domain.kernel import RecordedEvent
 from projections import moments
 from projections.invocations.fold import TOPICS, changes
-from projections.invocations.lists import BY_TENANT, COLUMNS, WALKS, parameters_of, summary_of
+from projections.invocations.lists import BY_TENANT, COLUMNS, IN_PROJECTS, NARROWED, WALKS, floor_of, parameters_of, summary_of
 from projections.invocations.previews import put_previews
 from projections.kernel import Connection, topics_of
 from projections.moments import moment_of, page_of_then
@@ -63,10 +63,10 @@ LAST_EVENTS = {
 
 # `fits`: whether the call may belong to the list. The last call that is looked at is always among the rows. The log is asked about
 # calls that have changed since, or that are of the position's time.
-def _statement(where: str, by: str) -> str:
+def _statement(where: str, by: str, also: str = "true") -> str:
     return f"""
     SELECT {COLUMNS}, fits, number FROM (
-        SELECT {COLUMNS}, tenant_id, CASE
+        SELECT {COLUMNS}, tenant_id, {also} AND CASE
             WHEN since < %(time)s THEN %(status)s::text IS NULL OR status = %(status)s
             WHEN %(ended)s AND since > %(time)s THEN false
             ELSE (
@@ -82,6 +82,7 @@ def _statement(where: str, by: str) -> str:
 
 
 LIST_AS_OF = {filters: _statement(*walk) for filters, walk in WALKS.items()}
+NARROWED_AS_OF = {of_status: _statement(*walk, IN_PROJECTS) for of_status, walk in NARROWED.items()}
 
 # Without the values of calls, which may be large and which lists do not show.
 EVENTS = """
@@ -107,24 +108,28 @@ async def list_invocations_as_of(
 
     Raises PayloadTooLarge.
     """
-    limit, _, status, run_id = wanted
+    limit, _, status, run_id, within = wanted
     moment = await moment_of(connection, position)
-    if moment is None:
+    if moment is None or (within is not None and not within):
         return Page([], None)
     ended = status in TERMINAL
     parameters = parameters_of(tenant_id, wanted) | {
         "position": position, "time": moment.time, "ended": ended, "topics": list(LAST_EVENTS[status]),
         "looked_at": moments.LOOKED_AT,
     }  # fmt: skip
-    sql = LIST_AS_OF[ended, run_id is not None]
+    sql, floor, looked_at = LIST_AS_OF[ended, run_id is not None], None, moments.LOOKED_AT
+    if within is not None and run_id is None:  # the floor bounds what is looked at, and the last row is one that the key sees
+        sql, looked_at = NARROWED_AS_OF[ended], MAX_POSITION
+        floor = await floor_of(connection, parameters, of_status=ended)
+        parameters["looked_at"] = looked_at
     rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()
     now = [summary_of(row[:-2]) for row in rows if row[-2]]
     changed = [call.invocation_id for call in now if call.cancel_requested or call.since >= moment.time]
     events = await _events(connection, tenant_id, position, changed) if changed else {}
     then = [_at(call, events[call.invocation_id]) if call.invocation_id in events else call for call in now]
     shown = [call for call in then if status in (None, call.status)]
-    more = len(rows) > limit or (rows and rows[-1][-1] == moments.LOOKED_AT)
-    page = page_of_then(shown, limit, lambda call: call.invocation_id, rows[-1][0] if more else None)
+    more = len(rows) > limit or (rows and rows[-1][-1] == looked_at)
+    page = page_of_then(shown, limit, lambda call: call.invocation_id, rows[-1][0] if more else floor)
     await put_previews(connection, tenant_id, page.data)
     return page
 

@@ -16,6 +16,10 @@ from domain.errors import InvalidCommand
 from projections import moments
 from projections.kernel import Connection
 
+Filters = tuple[str | None, bool | None]
+"""The key of `WALKS`."""
+
+
 COLUMNS = """
 run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, actor,
 on_behalf_of, view
@@ -48,6 +52,12 @@ WALKS = {
     ("degraded", True): (f"{OF_PROJECT} AND degraded", BY_PROJECT),
 }
 """What is walked over, and in which order, by the filters (status, project)."""
+# For a key that is narrowed to projects: a walk over each of them, put together by time. No run of another project is looked at, so
+# neither the time of a page nor its cursor tells of one.
+OF_EACH = {
+    status: (where.replace("%(project)s", "each.project"), by) for (status, project), (where, by) in WALKS.items() if project
+}
+"""As `WALKS`, of several projects, by the filter of status."""
 OF_TERM = f"term = %(term)s AND {WITHIN}"
 
 # `others`: terms that the run must have besides.
@@ -68,13 +78,19 @@ def _page(where: str, by: str) -> str:
     return f"SELECT {COLUMNS} FROM run WHERE {where} ORDER BY {by} LIMIT %(limit)s"
 
 
+def _of_each(where: str, by: str, limit: str) -> str:
+    """The runs of several projects, as a table."""
+    walk = f"SELECT * FROM run WHERE {where} ORDER BY {by} LIMIT {limit}"
+    return f"(SELECT own.* FROM unnest(%(within)s::uuid[]) AS each (project) CROSS JOIN LATERAL ({walk}) AS own)"
+
+
 # `fits`: whether the run may belong to the list. The last run that is looked at is always among the rows.
 # The columns that a walk fixes are not named outside of the walk: the planner does not know them there as fixed, and would sort.
-def _looked(where: str, by: str, others: str = "true") -> str:
+def _looked(where: str, by: str, others: str = "true", of: str = "run") -> str:
     return f"""
     SELECT {COLUMNS}, fits, number FROM (
         SELECT {COLUMNS}, tenant_id, {THEN} AND {others} AS fits, row_number() OVER (ORDER BY {by}) AS number
-        FROM run AS found WHERE {where} ORDER BY {by} LIMIT %(looked_at)s
+        FROM {of} AS found WHERE {where} ORDER BY {by} LIMIT %(looked_at)s
     ) AS looked_at WHERE fits OR number = %(looked_at)s
     ORDER BY {by if by == BY_TENANT else BY_TIME} LIMIT %(limit)s
     """
@@ -85,10 +101,27 @@ def _depth(where: str, by: str) -> str:
     return f"SELECT count(*), min(created_at) FROM ({looked_at}) AS looked_at"
 
 
-PAGE = {filters: _page(*walk) for filters, walk in WALKS.items()}
-"""A page of now without terms: all runs of the walk are wanted."""
-LOOKED = {filters: _looked(*walk) for filters, walk in WALKS.items()}
-LOOKED_WITH_TERMS = {filters: _looked(*walk, HAS_OTHERS) for filters, walk in WALKS.items()}
+def _each_looked(where: str, by: str, others: str = "true") -> str:
+    return _looked("true", BY_TIME, others, _of_each(where, by, "%(looked_at)s"))
+
+
+def _each_page(where: str, by: str) -> str:
+    return f"SELECT {COLUMNS} FROM {_of_each(where, by, '%(limit)s')} AS own ORDER BY {BY_TIME} LIMIT %(limit)s"
+
+
+PAGE: dict[Filters, str] = {
+    **{filters: _page(*walk) for filters, walk in WALKS.items()},
+    **{(status, None): _each_page(*walk) for status, walk in OF_EACH.items()},
+}
+"""A page of now without terms: all runs of the walk are wanted. None instead of a project: of several."""
+LOOKED: dict[Filters, str] = {
+    **{filters: _looked(*walk) for filters, walk in WALKS.items()},
+    **{(status, None): _each_looked(*walk) for status, walk in OF_EACH.items()},
+}
+LOOKED_WITH_TERMS: dict[Filters, str] = {
+    **{filters: _looked(*walk, HAS_OTHERS) for filters, walk in WALKS.items()},
+    **{(status, None): _each_looked(*walk, HAS_OTHERS) for status, walk in OF_EACH.items()},
+}
 # The row of a run is read only where the terms fit.
 LOOKED_BY_TERM = f"""
 SELECT {COLUMNS}, fits, number FROM (
@@ -106,7 +139,7 @@ SELECT {COLUMNS}, fits, number FROM (
 ) AS looked_at WHERE fits OR number = %(looked_at)s ORDER BY found_at DESC, found_id DESC LIMIT %(limit)s
 """
 # How many runs a page of a walk looks at, and the time of the last of them.
-DEPTH = {filters: _depth(*walk) for filters, walk in WALKS.items()}
+DEPTH: dict[Filters, str] = {filters: _depth(*walk) for filters, walk in WALKS.items()}
 DEPTH_OF_TERMS = f"""
 SELECT depth.number, depth.last, wanted.term FROM unnest(%(terms)s::bigint[]) AS wanted (term)
 CROSS JOIN LATERAL (
@@ -115,6 +148,7 @@ CROSS JOIN LATERAL (
     ) AS looked_at
 ) AS depth
 """
+PLACE = "SELECT created_at FROM run WHERE tenant_id = %s AND run_id = %s AND (%s::uuid[] IS NULL OR project_id = ANY (%s::uuid[]))"
 LOOKED_AT = 2_000
 """Runs that a page looks at where terms are wanted."""
 LOOKUPS = 6_000
@@ -134,16 +168,15 @@ class Looked(NamedTuple):
     """The last run that was looked at. None: there are no more."""
 
 
-Filters = tuple[str | None, bool]
-"""The key of `WALKS`."""
 Place = tuple[datetime, UUID]
 """A place in the order of runs."""
 NO_FILTER: Filters = (None, False)
 
 
-def filters_of(status: str | None, project_id: UUID | None) -> Filters:
+def filters_of(status: str | None, walk: Mapping[str, Any]) -> Filters:
     """The key of the statement for these filters."""
-    return (status if status in (None, DEGRADED) else "status"), project_id is not None
+    of_projects = None if walk["within"] is not None else walk["project"] is not None
+    return (status if status in (None, DEGRADED) else "status"), of_projects
 
 
 async def walk_of(connection: Connection, tenant_id: UUID, wanted: RunsWanted, end: datetime | None = None) -> dict[str, Any]:
@@ -151,24 +184,26 @@ async def walk_of(connection: Connection, tenant_id: UUID, wanted: RunsWanted, e
 
     Raises InvalidCommand if there is no run `before`.
     """
+    within = None if wanted.within is None else list(wanted.within)
     places: list[Place] = [(time, LOWEST) for time in (wanted.started_before, end) if time is not None]
     if wanted.before is not None:
-        sql = "SELECT created_at FROM run WHERE tenant_id = %s AND run_id = %s"
-        row = await (await connection.execute(sql, [tenant_id, wanted.before])).fetchone()
+        row = await (await connection.execute(PLACE, [tenant_id, wanted.before, within, within])).fetchone()
         if row is None:
             raise InvalidCommand("the cursor is not one that this server gave out", pointer="/cursor")
         places.append((row[0], wanted.before))
     at, before = min(places) if places else ("infinity", HIGHEST)
+    if within is not None and wanted.project_id is not None:
+        within = [project_id for project_id in within if project_id == wanted.project_id]
     return {
         "tenant": tenant_id, "at": at, "before": before, "since": wanted.started_after or "-infinity", "status": wanted.status,
-        "project": wanted.project_id, "limit": wanted.limit + 1,
+        "project": wanted.project_id, "within": within, "limit": wanted.limit + 1,
     }  # fmt: skip
 
 
 async def page(connection: Connection, walk: Mapping[str, Any]) -> list[Sequence[Any]]:
     """The runs of a page of now, and one more if there are more."""
     # Not prepared: only with the status known does the planner see how few runs it leaves.
-    sql = PAGE[filters_of(walk["status"], walk["project"])]
+    sql = PAGE[filters_of(walk["status"], walk)]
     return await (await connection.execute(sql, walk, prepare=False)).fetchall()
 
 
@@ -176,10 +211,11 @@ async def looked(
     connection: Connection, walk: Mapping[str, Any], terms: Sequence[int], then: Mapping[str, Any] = NOW, *, status: str | None
 ) -> Looked:
     """`status`: the runs of the walk have this one. `then`: the parameters of `THEN`."""
-    filters = filters_of(status, walk["project"])
+    filters = filters_of(status, walk)
     looked_at = min(LOOKED_AT, LOOKUPS // len(terms)) if terms else moments.LOOKED_AT
     parameters = {**walk, **then, "status": status, "looked_at": looked_at}
-    term = await _sparsest(connection, parameters, filters, terms) if terms else None
+    # A term has runs of all projects, and the last run of a page goes into the cursor.
+    term = await _sparsest(connection, parameters, filters, terms) if terms and walk["within"] is None else None
     parameters |= {"term": term, "others": [other for other in terms if other != term]}
     if term is not None:
         rows = await (await connection.execute(LOOKED_BY_TERM, parameters, prepare=False)).fetchall()

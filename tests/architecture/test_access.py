@@ -5,6 +5,7 @@ import re
 import pytest
 
 from api.http.app import ROUTERS
+from api.http.conventions.permissions import Reach
 from api.http.conventions.routing import DirectRoute
 from application.workers.hosting import messages
 from domain.access import PERMISSIONS, Action, Role, may, may_give, roles_that_may
@@ -47,6 +48,14 @@ def test_what_the_page_says_about_roles_in_words() -> None:
     assert PERMISSIONS[Role.OWNER] == PERMISSIONS[Role.ADMIN] == set(Action)
     assert [giver for giver in Role if may_give(giver, Role.OWNER)] == [Role.OWNER]
     assert [giver for giver in Role if may_give(giver, Role.AUDITOR)] == [Role.OWNER, Role.ADMIN]
+
+
+def test_the_page_says_what_narrowed_keys_may_do() -> None:
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, DirectRoute)]
+    open_to_them = {
+        route.permission.action for route in routes if route.permission.action and route.permission.reach is not Reach.TENANT
+    }
+    assert [row[0] for row in rows("Narrowed keys")[1:]] == [f"`{action}`" for action in Action if action in open_to_them]
 
 
 def test_no_action_is_without_a_route_and_no_message_without_an_action() -> None:

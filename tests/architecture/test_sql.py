@@ -40,6 +40,7 @@ REVIEWED = {
     # The statement is one of four constants.
     ("projections/invocations/lists.py", "list_invocations"),
     ("projections/invocations/lists_as_of.py", "list_invocations_as_of"),
+    ("projections/invocations/lists.py", "floor_of"),
     # The statement is one of six constants.
     ("projections/audit.py", "list_entries"),
     # The statement is one of four constants.
@@ -65,7 +66,10 @@ REVIEWED_TEXTS = {
     ("projections/runs/walks.py", "_page"),
     ("projections/runs/walks.py", "_looked"),
     ("projections/runs/walks.py", "_depth"),
+    ("projections/runs/walks.py", "_of_each"),
+    ("projections/runs/walks.py", "_each_page"),
     ("projections/invocations/lists.py", "_statement"),
+    ("projections/invocations/lists.py", "_floor"),
     ("projections/invocations/lists_as_of.py", "_statement"),
 }
 

@@ -37,7 +37,7 @@ PLAN = runs.Plan(
 
 EXAMPLES: tuple[Event, ...] = (
     tenants.TenantCreated(name="default"),
-    tenants.ApiKeyIssued(key_id=KEY, label="deploy", sha256=SHA256, role=Role.DEVELOPER, expires_at=AT),
+    tenants.ApiKeyIssued(key_id=KEY, label="deploy", sha256=SHA256, role=Role.DEVELOPER, expires_at=AT, projects=(PROJECT,)),
     tenants.ApiKeyRotated(key_id=KEY, rotated_to=OTHER_KEY, expires_at=AT),
     tenants.ApiKeyRevoked(key_id=KEY, reason="the laptop was lost"),
     projects.ProjectCreated(name="Reviews", metadata={"team": "platform", "extra": JSON}),

@@ -18,6 +18,7 @@ from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey, RevokeApiKey
 from projections.tenants import ApiKeyQueries
 from tests.integration.parts_kit import live_feed
 from tests.integration.system_kit import BASE, CountingDatabase, System, eventually, new_id, served, sha256, streaming
+from tests.pace import ANSWER_S, within
 from tidelog.keys import make_key
 
 
@@ -118,6 +119,27 @@ async def test_a_key_that_cannot_be_looked_up_is_valid_for_a_while_and_then_nobo
     monkeypatch.setattr(keys, "KNOWN_S", 0.0)
     with pytest.raises(Unavailable):
         await known.principal(headers)
+    await known.close()
+
+
+async def test_valid_keys_do_not_wait_for_one_another_and_all_wait_after_a_wrong_one(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "PACE_S", 3_600.0)
+    theirs = [(await system.tenant(f"tenant {number}"))[1] for number in range(4)]
+    known = keys.Keys(system.container)
+    for key in theirs[:3]:
+        async with within(ANSWER_S):
+            await known.principal({b"x-api-key": key.encode()})
+    with pytest.raises(Unauthenticated):
+        await known.principal({b"x-api-key": b"wrong"})
+    waiting = asyncio.create_task(known.principal({b"x-api-key": theirs[3].encode()}))
+    await eventually(lambda: asyncio.sleep(0, sha256(theirs[3]) in known._asked), "the question about the last key")
+    async with within(ANSWER_S):  # keys in use are answered meanwhile
+        for key in theirs[:3] * 50:
+            await known.principal({b"x-api-key": key.encode()})
+    assert not waiting.done()
+    waiting.cancel()
     await known.close()
 
 

@@ -132,6 +132,7 @@ async def use_keys(shared: System, http: httpx2.AsyncClient) -> None:
     assert (await http.post(f"{path}/rotate", json={"overlap_s": 60})).status_code == 201
     assert (await http.post(f"{path}/revoke", json={"reason": "over"})).status_code == 202
     assert (await http.get("/v1/keys")).json()["data"]
+    assert (await http.get("/v1/keys/self")).json()["role"] == "owner"
 
 
 async def use_tools(shared: System, http: httpx2.AsyncClient) -> None:

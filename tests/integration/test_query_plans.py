@@ -243,6 +243,8 @@ async def append(hot: Hot) -> None:
 APPENDED = ((40, 10), (60, 10), (ROWS, 0))
 OWNERS = (BIG, BIG, SMALL)
 
+TWO_PROJECTS = (uuid(ROW, 8), uuid(ROW, 9))
+
 HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "the log from a position": (lambda hot: hot.feed.read(after=ROWS // 2, limit=256), "event_pkey"),
     "a tenant's feed": (tenant_feed(), "event_tenant_idx"),
@@ -309,6 +311,16 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "degraded runs of a project": (
         list_runs(project_id=uuid(ROW, 8), status="degraded"), "run_pkey run_project_degraded_time"
     ),
+    "runs of the projects of a key": (list_runs(before=None, within=TWO_PROJECTS), "run_project_time"),
+    "runs of the projects of a key and a status": (
+        list_runs(before=None, within=TWO_PROJECTS, status="failed"), "run_project_status_time"
+    ),
+    "runs of an agent, of the projects of a key": (
+        list_runs(before=None, within=TWO_PROJECTS, agent="alpha"), "run_project_time run_term_pkey"
+    ),
+    "runs of the projects of a key as of a position": (
+        list_runs_as_of(within=TWO_PROJECTS), "event_pkey run_project_time"
+    ),
     "runs as of a position": (list_runs_as_of(), "event_pkey run_tenant_time event_root_idx event_stream_key"),
     "runs of a status as of a position": (list_runs_as_of(status="failed"), "event_pkey run_status_time"),
     "runs under way as of a position": (
@@ -337,6 +349,13 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "runs within times": (list_runs(started_after=START, started_before=START + timedelta(hours=2)), "run_pkey run_tenant_time"),
     "calls": (list_calls(tenant_id=SMALL), "invocation_pkey"),
     "calls, the first page": (list_calls(tenant_id=SMALL, before=None), "invocation_pkey event_stream_key"),
+    "calls of the projects of a key": (list_calls(within=TWO_PROJECTS), "invocation_pkey run_pkey"),
+    "calls of the projects of a key, of a status": (
+        list_calls(within=TWO_PROJECTS, status="ambiguous"), "invocation_status run_pkey"
+    ),
+    "calls of the projects of a key as of a position": (
+        list_calls_as_of(within=TWO_PROJECTS), "event_pkey invocation_pkey event_stream_key run_pkey"
+    ),
     "calls that wait for a person": (list_calls(status="ambiguous"), "invocation_status event_stream_key"),
     "calls of a run": (list_calls(run_id=uuid(ROOT, 50)), "invocation_run"),
     "calls of a run, of a status": (list_calls(run_id=uuid(ROOT, 50), status="ambiguous"), "invocation_run"),

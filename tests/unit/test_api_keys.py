@@ -89,6 +89,51 @@ def test_only_who_may_give_gives(giver: Role, role: Role) -> None:
             held.when(command).refused(Forbidden, action)
 
 
+def narrowed(number: int, *projects: UUID, role: Role = Role.OWNER) -> ApiKeyIssued:
+    return issued(number, role).model_copy(update={"projects": projects})
+
+
+def test_a_key_can_be_narrowed_to_projects() -> None:
+    """They are in order and named once, and the key that takes its place has them, too."""
+    held = given(DECIDER, CREATED, issued(9))
+    held.when(issue(1, projects=(TWO, ONE, TWO))).then(narrowed(1, ONE, TWO))
+    key = given(DECIDER, CREATED, issued(9), narrowed(1, ONE, role=Role.AUDITOR))
+    key.when(rotate()).then(narrowed(2, ONE, role=Role.AUDITOR), ApiKeyRotated(key_id=ONE, rotated_to=TWO, expires_at=NOW + DAY))
+    held.when(issue(1, projects=(ONE,), role=Role.WORKER)).refused(InvalidCommand, "role worker", pointer="/projects")
+    for projects in ((), (ONE,) * (tenants.MOST_PROJECTS + 1)):
+        with pytest.raises(ValidationError):
+            issue(1, projects=projects)
+    assert issue(1, projects=(ONE,) * tenants.MOST_PROJECTS).projects
+
+
+def test_a_narrowed_key_of_an_owner_is_not_the_owner_that_is_left() -> None:
+    given(DECIDER, CREATED).when(issue(1, projects=(ONE,))).refused(InvalidState, "must not be narrowed")
+    held = given(DECIDER, CREATED, issued(1), narrowed(2, ONE))
+    held.when(revoke(1)).refused(InvalidState, "last key of an owner")
+    lasting = rotate(to_key_id=THREE, sha256=sha(3), expires_at=NOW + DAY)
+    held.when(lasting).refused(InvalidState, "last key of an owner")
+    assert held.when(revoke(2)).events()
+
+
+def test_nobody_gives_or_takes_more_than_their_own_projects() -> None:
+    held = given(DECIDER, CREATED, issued(9), issued(1), narrowed(3, ONE))
+    for command in (
+        issue(2, giver_projects=(ONE,)),
+        issue(2, projects=(ONE, TWO), giver_projects=(ONE,)),
+        rotate(giver_projects=(ONE,)),
+        revoke(1, giver_projects=(ONE,)),
+    ):
+        held.when(command).refused(Forbidden, "narrowed to projects")
+    assert held.when(issue(2, projects=(ONE,), giver_projects=(ONE, TWO))).events()
+    assert held.when(rotate(key_id=THREE, giver_projects=(ONE,))).events()
+    assert held.when(revoke(3, giver_projects=(ONE,))).events()
+
+
+def test_releases_that_would_take_a_narrowed_key_for_more_do_not_read_it() -> None:
+    assert (issued(1).stored_version, issued(1, Role.AUDITOR).stored_version) == (1, 2)
+    assert (issued(1, expires_at=NOW).stored_version, narrowed(1, ONE).stored_version) == (2, 3)
+
+
 def test_a_tenant_has_at_most_a_thousand_valid_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tenants, "MOST_KEYS", 3)
     given(DECIDER, CREATED, issued(1), issued(2)).when(issue(3)).then(issued(3))

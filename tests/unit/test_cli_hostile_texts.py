@@ -52,6 +52,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "projects remove": [str(PROJECT)],
     "keys list": [],
     "keys show": [str(KEY)],
+    "keys create": ["label", "--role", "owner"],
     "keys issue": ["label", "--role", "owner"],
     "keys rotate": [str(KEY)],
     "keys revoke": [str(KEY)],

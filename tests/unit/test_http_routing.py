@@ -14,10 +14,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Scope
 
 from api.http.conventions.errors import InvalidParameters
-from api.http.conventions.permissions import needs, public
+from api.http.conventions.permissions import BY_PATH, Reach, needs, public
 from api.http.conventions.request import Principal
 from api.http.conventions.routing import DirectRoute, RouteTable
-from domain.access import PERMISSIONS, Action, NotPermitted, Role
+from domain.access import PERMISSIONS, Action, KeyIsNarrowed, NotPermitted, Role
 
 router = APIRouter(route_class=DirectRoute)
 ID = UUID(int=7)
@@ -325,6 +325,23 @@ def test_a_route_of_the_wrong_side_of_the_gate_is_refused_at_the_start() -> None
         declared("/things", needs(Action.RUNS_READ))
     with pytest.raises(TypeError, match="says twice"):
         declared("/v1/things", needs(Action.RUNS_READ), needs(Action.RUNS_START))
+
+
+def test_a_route_about_one_thing_has_the_id_of_the_thing_in_its_path() -> None:
+    for reach in BY_PATH:
+        with pytest.raises(TypeError, match="is about one"):
+            declared("/v1/things", needs(Action.RUNS_READ, reach))
+
+
+async def test_a_route_that_does_not_say_its_reach_is_refused_to_narrowed_keys() -> None:
+    """Before anything of the request is read."""
+    scope: Scope = {"type": "http", "method": "POST", "path": "/v1/things", "query_string": b"wrong=1", "headers": []}
+    scope["state"] = {"principal": Principal(ID, ID, "key:test", Role.OWNER, frozenset({ID}))}
+    with pytest.raises(KeyIsNarrowed):
+        await declared("/v1/things", needs(Action.RUNS_READ))(scope, None, None)
+    for reach in (Reach.CATALOG, Reach.LIMITED):
+        with pytest.raises(InvalidParameters):
+            await declared("/v1/things", needs(Action.RUNS_READ, reach))(scope, None, None)
 
 
 @pytest.mark.parametrize("role", Role)

@@ -1,10 +1,22 @@
 """The table of permissions: what it allows, and what a refusal says."""
 
 import itertools
+from uuid import UUID
 
 import pytest
 
-from domain.access import PERMISSIONS, Action, NotPermitted, Role, may, may_give, must_be_allowed, roles_that_may
+from domain.access import (
+    PERMISSIONS,
+    Action,
+    KeyIsNarrowed,
+    NotPermitted,
+    Role,
+    is_within,
+    may,
+    may_give,
+    must_be_allowed,
+    roles_that_may,
+)
 
 
 def test_who_may_not_is_refused_with_the_roles_that_may() -> None:
@@ -36,3 +48,14 @@ def test_only_owners_give_what_owners_have() -> None:
 def test_each_request_looks_up_the_table_without_a_call_into_python(kind: type[Role] | type[Action]) -> None:
     assert kind.__hash__ is str.__hash__
     assert all(hash(member) == hash(member.value) and kind(member.value) is member for member in kind)
+
+
+def test_what_is_narrowed_is_inside_of_what_is_narrowed_less() -> None:
+    one, two = UUID(int=1), UUID(int=2)
+    for projects, bounds in ((None, None), ((one,), None), ((one,), (one,)), ((one, two), (two, one)), ((one,), (one, two))):
+        assert is_within(projects, bounds)
+    for projects, bounds in ((None, (one,)), ((one, two), (one,)), ((two,), (one,))):
+        assert not is_within(projects, bounds)
+    assert KeyIsNarrowed(Action.KEYS_ISSUE).message == (
+        "`keys.issue` is for the whole tenant here: a key that is narrowed to projects may not do it"
+    )

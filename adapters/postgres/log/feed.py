@@ -118,11 +118,12 @@ class PostgresEventFeed:
         found = [RecordedEvent._make(row[2:]) for row in rows if row[2] is not None]
         return FoundEvents(found, rows[0][1] if rows[0][0] == walks.LOOKED_AT else None)
 
-    async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
+    async def read_roots(
+        self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int, tenant_id: UUID | None = None
+    ) -> list[RecordedEvent]:
         tenants, root_ids, afters = zip(*roots, strict=True)
-        return [
-            RecordedEvent._make(row) for row in await self._fetch(ROOTS_SQL, (list(tenants), list(root_ids), list(afters), limit))
-        ]
+        parameters = (list(tenants), list(root_ids), list(afters), limit)
+        return [RecordedEvent._make(row) for row in await self._fetch(ROOTS_SQL, parameters, tenant_id)]
 
     async def head(self) -> int:
         return int((await self._fetch(HEAD_SQL, ()))[0][0])

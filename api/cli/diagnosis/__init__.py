@@ -6,6 +6,7 @@
 - `streams`: the streams on NATS.
 - `asking`: requests to the server.
 - `health`, `members`: what the server reports about itself.
+- `keys`: API keys that soon expire.
 - `work`: what cannot go on: calls, queued work, files of workers, parked events, the log.
 """
 
@@ -21,6 +22,7 @@ from api.cli.diagnosis.installation import (
     examine_open_files,
     examine_settings,
 )
+from api.cli.diagnosis.keys import examine_keys
 from api.cli.diagnosis.server import examine_binaries, examine_data_dir, examine_port, examine_server
 from api.cli.diagnosis.services import examine_own_servers
 from api.cli.diagnosis.streams import examine_streams
@@ -62,6 +64,7 @@ async def _ask(found: Diagnosis, settings: Settings, url: str) -> None:
     try:
         async with Asking(found, settings, url) as server:
             if await examine_health(found, server):
+                await examine_keys(found, server)
                 await examine_work(found, server)
     except TidelogConnectionError as error:
         found.add("health", "wrong", f"not looked at: {error}", "correct or unset that setting")

@@ -1,17 +1,22 @@
 """Each route names its action, or that it is public. The table in domain/access.py says which roles may do it.
 
+It also names its reach: what a key gets from it that is narrowed to projects. A route without a reach is one of the whole tenant,
+and refuses such keys. So a route that forgets its reach shows too little, never too much.
+
 The decorators stand below the decorator of the route, so that the route finds the name when it is declared:
 
     @router.post("/v1/runs")
-    @needs(Action.RUNS_START)
+    @needs(Action.RUNS_START, Reach.LIMITED)
     async def post_run(request: Request) -> Response: ...
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, TypeVar
 
-from domain.access import Action, NotPermitted, Role, roles_that_may
+from api.http.conventions.request import Principal
+from domain.access import Action, KeyIsNarrowed, NotPermitted, Role, roles_that_may
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -20,12 +25,32 @@ PROTECTED = "/v1/"
 _NAME = "__tidelog_permission__"
 
 
+class Reach(Enum):
+    """What of its tenant a route is about. The value: the parameter of the path that names it."""
+
+    TENANT = ""
+    """The whole tenant. A narrowed key is refused with 403."""
+    CATALOG = "-"
+    """What all projects share: agents and tools. A narrowed key gets all of it."""
+    LIMITED = "*"
+    """Several things, or a new one. The endpoint itself keeps to the projects of the key (`projects_of`, `seen_by`)."""
+    RUN = "run_id"
+    """One run. Where the key is for other projects, the run is not there; so with the next ones."""
+    CALL = "invocation_id"
+    EVENT = "position"
+    PROJECT = "project_id"
+
+
+BY_PATH = frozenset({Reach.RUN, Reach.CALL, Reach.EVENT, Reach.PROJECT})
+
+
 @dataclass(frozen=True, slots=True)
 class Permission:
     """What a route needs. `action`: None for a public route, which needs no key."""
 
     action: Action | None
     roles: frozenset[Role] = frozenset()
+    reach: Reach = Reach.TENANT
 
     @classmethod
     def of(cls, path: str, endpoint: Callable[..., Any]) -> "Permission":
@@ -35,17 +60,22 @@ class Permission:
             raise TypeError(f"{path}: the endpoint does not say what it needs; write @needs(Action.…) or @public above it")
         if (found.action is None) is path.startswith(PROTECTED):
             raise TypeError(f"{path}: routes under {PROTECTED} need an action, and all others are public")
+        if found.reach in BY_PATH and f"{{{found.reach.value}}}" not in path:
+            raise TypeError(f"{path}: the route is about one {found.reach.name}, and has no {{{found.reach.value}}}")
         return found
 
-    def check(self, role: Role) -> None:
-        """Raises NotPermitted."""
-        if role not in self.roles and self.action is not None:
-            raise NotPermitted(role, self.action)
+    def check(self, principal: Principal) -> None:
+        """Raises NotPermitted, KeyIsNarrowed."""
+        if self.action is not None:
+            if principal.role not in self.roles:
+                raise NotPermitted(principal.role, self.action)
+            if principal.projects is not None and self.reach is Reach.TENANT:
+                raise KeyIsNarrowed(self.action)
 
 
-def needs(action: Action) -> Callable[[Endpoint], Endpoint]:
-    """The endpoint needs a key whose role may do the action."""
-    return _says(Permission(action, frozenset(roles_that_may(action))))
+def needs(action: Action, reach: Reach = Reach.TENANT) -> Callable[[Endpoint], Endpoint]:
+    """The endpoint needs a key whose role may do the action, and has this reach."""
+    return _says(Permission(action, frozenset(roles_that_may(action)), reach))
 
 
 def public(endpoint: Endpoint) -> Endpoint:

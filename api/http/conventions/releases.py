@@ -11,14 +11,10 @@ def _shapes(*events: type[Event]) -> frozenset[str]:
     return frozenset(f"{event.TOPIC}/v{event.VERSION}" for event in events)
 
 
-SHAPES = _shapes(ApiKeyIssued, ApiKeyRotated)
+ROLES = frozenset({f"{ApiKeyIssued.TOPIC}/v2", f"{ApiKeyRotated.TOPIC}/v1"})
+PROJECTS = frozenset({f"{ApiKeyIssued.TOPIC}/v3"})
 OF_TOOLS = _shapes(ToolDeprecated, ToolRemoved)
 """A release that knows these also knows what a declaration of a tool says of its kind."""
-
-
-async def all_know_roles(container: Container) -> bool:
-    """Whether every running process can read the events of keys that have a role, an expiry or a successor. Raises Unavailable."""
-    return await _all_know(container, SHAPES)
 
 
 async def _all_know(container: Container, shapes: frozenset[str]) -> bool:
@@ -27,6 +23,19 @@ async def _all_know(container: Container, shapes: frozenset[str]) -> bool:
         if member.alive and (known is None or ("*" not in known and not shapes <= set(known))):
             return False
     return True
+
+
+async def all_know_roles(container: Container) -> bool:
+    """Whether every running process can read the events of keys that have a role, an expiry or a successor. Raises Unavailable."""
+    return await _all_know(container, ROLES)
+
+
+async def must_all_know_projects(container: Container) -> None:
+    """Raises Unavailable during an upgrade: a process of before would take a narrowed key for one of the whole tenant."""
+    if not await _all_know(container, PROJECTS):
+        raise Unavailable(
+            "a process of an earlier release still runs, which does not know narrowed keys: try again after the upgrade"
+        )
 
 
 async def must_all_know_tools(container: Container) -> None:

@@ -22,6 +22,8 @@ class Principal:
     actor: str
     """The caller's name in the metadata of events."""
     role: Role = Role.OWNER
+    projects: frozenset[UUID] | None = None
+    """The projects to which the key is narrowed. None: it is for the whole tenant."""
 
 
 def container_of(request: Request) -> Container:

@@ -21,8 +21,9 @@ from starlette.types import Receive, Scope, Send
 
 from api.http.conventions.cycle import send_complete
 from api.http.conventions.errors import UpgradeRequired
+from api.http.conventions.narrowing import must_be_seen
 from api.http.conventions.parameters import Parameters
-from api.http.conventions.permissions import Permission
+from api.http.conventions.permissions import BY_PATH, Permission
 from api.http.sessions.limits import PATH as SESSIONS
 from api.http.sessions.limits import PROTOCOL
 
@@ -44,11 +45,17 @@ class DirectRoute(APIRoute):
             documented["openapi_extra"] = {**(documented.get("openapi_extra") or {}), ACTION: str(self.permission.action)}
         super().__init__(path, endpoint, **documented)
         self._parameters = Parameters(endpoint, self.param_convertors)
+        self._reach = self.permission.reach if self.permission.reach in BY_PATH else None
 
     async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application of this route. Raises what the endpoint raises, InvalidParameters."""
+        """The ASGI application of this route. Raises what the endpoint raises, InvalidParameters, and NotFound for what the key of
+        the caller does not see.
+        """
         request = _MessageRequest(scope, receive)
-        response: Response = await self.endpoint(request, **self._parameters.arguments(request))
+        arguments = self._parameters.arguments(request)
+        if self._reach is not None and scope["state"]["principal"].projects is not None:
+            await must_be_seen(request, self._reach, arguments)
+        response: Response = await self.endpoint(request, **arguments)
         if scope["method"] == "HEAD":
             await _send_head(response, send)
         elif not await send_complete(response, scope, send):
@@ -103,14 +110,14 @@ class RouteTable:
         self._methods = sorted({method for method, _ in self._fixed} | self._patterns.keys())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises HTTPException (404, 405), NotPermitted, and what the route raises."""
+        """Raises HTTPException (404, 405), NotPermitted, KeyIsNarrowed, and what the route raises."""
         route, scope["path_params"] = self._find(scope["method"], scope["path"])
         if route is None:
             await self._without_route(scope["method"], scope)(scope, receive, send)
         else:
             scope["route"] = route
             if route.permission.action is not None:
-                route.permission.check(scope["state"]["principal"].role)
+                route.permission.check(scope["state"]["principal"])
             await route.respond(scope, receive, send)
 
     def route_of(self, scope: Scope) -> DirectRoute | None:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.conventions.answers import OF_LISTS, page_answer
-from api.http.conventions.permissions import needs
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -31,7 +31,7 @@ class AgentPage(BaseModel):
     responses={200: openapi.gives(AgentPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.CATALOG_READ)
+@needs(Action.CATALOG_READ, Reach.CATALOG)
 async def get_agents(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,

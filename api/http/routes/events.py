@@ -6,17 +6,20 @@ Readers give a cursor. They are told if the history of the cursor has ended (api
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
+from uuid_utils.compat import uuid7
 
 from api.http.conventions.answers import next_link
 from api.http.conventions.cursors import HISTORY, PATTERN, cursor_of, ending, page_cursor, reset
 from api.http.conventions.keys import Keys
-from api.http.conventions.permissions import needs
+from api.http.conventions.narrowing import seen_by
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -27,8 +30,9 @@ from application.engine.ports.pages import MAX_LIMIT, encode_cursor
 from application.engine.reading.as_of import time_of
 from application.engine.reading.channels import Batch, Filter, TooSlow
 from application.engine.reading.cloudevents import CloudEventEncoder
-from application.engine.reading.event_pages import Within, event_at, read_event_page
+from application.engine.reading.event_pages import Sees, Within, event_at, read_event_page
 from application.engine.reading.histories import Cursor, History, HistoryEnded
+from application.narrowing import only_seen
 from application.runs.follow import RunOver, RunStreams
 from application.runs.lookup import must_be_a_run
 from domain.access import Action
@@ -79,7 +83,7 @@ Root = Annotated[UUID | None, Query(description="Only events inside this run")]
     responses={200: openapi.EVENTS},
     openapi_extra=openapi.takes_headers("Last-Event-ID"),
 )
-@needs(Action.EVENTS_READ)
+@needs(Action.EVENTS_READ, Reach.LIMITED)
 async def get_events(
     request: Request,
     after: After = None,
@@ -100,14 +104,20 @@ async def get_events(
     """
     asked = AskedBy(actor, on_behalf_of)
     wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types), asked)
+    seen = seen_by(request)
     if _wants_stream(request):
         _must_not_be_of_pages(request)
         live = container_of(request).live
-        return await _streamed(
-            request, _start(request, after), lambda history, start: live.events(wanted, after=start, history=history)
-        )
-    within = _within(recorded_after, recorded_before)
-    return await _page(request, wanted, page_cursor(cursor) or _start(request, after), limit, as_of, within)
+
+        def source(history: History, start: int | None) -> AsyncGenerator[Batch, None]:
+            events = live.events(wanted, after=start, history=history)
+            return events if seen is None else only_seen(events, seen.only, live.silence_s)
+
+        return await _streamed(request, _start(request, after), source)
+    within, start = _within(recorded_after, recorded_before), page_cursor(cursor) or _start(request, after)
+    if seen is not None and root_id is not None and not await seen.has(root_id):
+        wanted = replace(wanted, root_id=uuid7())
+    return await _page(request, wanted, start, limit, as_of, within, sees=None if seen is None else seen.only)
 
 
 @router.get(
@@ -116,7 +126,7 @@ async def get_events(
     responses={200: openapi.EVENTS, 204: NOTHING_FOLLOWS},
     openapi_extra=openapi.takes_headers("Last-Event-ID"),
 )
-@needs(Action.EVENTS_READ)
+@needs(Action.EVENTS_READ, Reach.RUN)
 async def get_run_events(
     request: Request,
     run_id: UUID,
@@ -145,7 +155,7 @@ async def get_run_events(
 
 
 @router.get("/v1/events/{position}", summary="One event by its position", responses={200: openapi.EVENT})
-@needs(Action.EVENTS_READ)
+@needs(Action.EVENTS_READ, Reach.EVENT)
 async def get_event(request: Request, position: int) -> Response:
     container = container_of(request)
     event, history = await event_at(container.feed, container.histories, principal_of(request).tenant_id, position)
@@ -194,12 +204,15 @@ async def _page(
     as_of: str | None,
     within: Within,
     run_id: UUID | None = None,
+    sees: Sees | None = None,
 ) -> Response:
     container = container_of(request)
     history = await container.histories.admit(start)
     if run_id is not None:
         await must_be_a_run(container.feed, wanted.tenant_id, run_id)
-    page = await read_event_page(container.feed, container.histories, wanted, start, limit=limit, as_of=as_of, within=within)
+    page = await read_event_page(
+        container.feed, container.histories, wanted, start, limit=limit, as_of=as_of, within=within, sees=sees
+    )
     following = encode_cursor(history.cursor(page.position)) if page.more else None
     body = b'{"data":[%s],"next_cursor":%s}' % (
         b",".join(map(container.cloud_events.encode, page.events)),

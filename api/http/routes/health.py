@@ -68,7 +68,7 @@ async def _shows_key(request: Request) -> bool:
             principal, _ = await keys.principal(request.scope["state"]["headers"])
     except (TidelogError, TimeoutError):
         return False
-    return may(principal.role, Action.PROJECTIONS_READ)
+    return principal.projects is None and may(principal.role, Action.PROJECTIONS_READ)
 
 
 @router.get(

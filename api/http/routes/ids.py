@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.conventions.answers import answer
-from api.http.conventions.permissions import needs
+from api.http.conventions.narrowing import seen_by
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from application.find_ids import find_ids
@@ -35,11 +36,13 @@ class FoundIds(BaseModel):
 
 
 @router.get("/v1/ids/{id}", summary="What an id or its beginning names", responses={200: {"model": FoundIds}})
-@needs(Action.CATALOG_READ)
+@needs(Action.CATALOG_READ, Reach.LIMITED)
 async def get_ids(request: Request, id: str) -> Response:
     """`id`: a complete id, at least four digits of its beginning, or the id of an event (`<stream id>:<version>`).
 
     A short text may name several things. At most 100 ids are looked at, so the answer takes as long in a long log.
     """
     found, complete = await find_ids(container_of(request).index, principal_of(request).tenant_id, id)
+    if (seen := seen_by(request)) is not None:
+        found = await seen.named(found)
     return answer(FoundIds(data=[NamedView.model_validate(named, from_attributes=True) for named in found], complete=complete))

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.audit import audited
 from api.http.conventions.bodies import Body, body_of
-from api.http.conventions.permissions import needs
+from api.http.conventions.narrowing import projects_of, seen_by
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of
 from api.http.conventions.request import caller_of, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -76,7 +77,7 @@ class InvocationPage(BaseModel):
     responses={200: openapi.gives(InvocationPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.INVOCATIONS_READ)
+@needs(Action.INVOCATIONS_READ, Reach.LIMITED)
 async def get_invocations(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
@@ -90,11 +91,15 @@ async def get_invocations(
     With `as_of`, a page looks at 20,000 calls at most. So a page may have fewer calls than `limit`, or none, and a `next_cursor`.
     """
     reads, tenant_id = container_of(request).reads.invocations, principal_of(request).tenant_id
-    wanted = InvocationsWanted(limit, uuid_cursor(cursor), status, run_id)
+    within = projects_of(request)
+    if run_id is not None and (seen := seen_by(request)) is not None:
+        within, run_id = (None, run_id) if await seen.has(run_id) else ((), None)
+    wanted = InvocationsWanted(limit, uuid_cursor(cursor), status, run_id, within)
+    read_models = ("invocations",) if within is None else ("invocations", "runs")
     if as_of is None:
-        await caught_up(request, "invocations")
+        await caught_up(request, *read_models)
         return page_answer(request, InvocationPage, await reads.list(tenant_id, wanted))
-    listed = await listed_as_of(request, ("invocations",), as_of, lambda position: reads.list_as_of(tenant_id, position, wanted))
+    listed = await listed_as_of(request, read_models, as_of, lambda position: reads.list_as_of(tenant_id, position, wanted))
     return page_answer(request, InvocationPage, listed)
 
 
@@ -103,7 +108,7 @@ async def get_invocations(
     summary="A tool call, now or at any position or time",
     responses={200: openapi.gives(InvocationView, POSITION, "ETag")},
 )
-@needs(Action.INVOCATIONS_READ)
+@needs(Action.INVOCATIONS_READ, Reach.CALL)
 async def get_invocation(request: Request, invocation_id: UUID, as_of: CallAsOf = None) -> Response:
     """The tool call as folded from its events in the log, up to `as_of` if that is given."""
     found = await call_of(request, invocation_id, as_of)
@@ -130,7 +135,7 @@ async def call_of(request: Request, invocation_id: UUID, as_of: str | None) -> P
         takes=("Tidelog-On-Behalf-Of",),
     ),
 )
-@needs(Action.INVOCATIONS_RESOLVE)
+@needs(Action.INVOCATIONS_RESOLVE, Reach.CALL)
 async def resolve_invocation(request: Request, invocation_id: UUID) -> Response:
     """Records how a tool call ended, as a person has found out.
 

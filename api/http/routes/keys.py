@@ -17,20 +17,30 @@ from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer
 from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
-from api.http.conventions.permissions import needs
+from api.http.conventions.narrowing import projects_of
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up
-from api.http.conventions.releases import must_all_know_roles
+from api.http.conventions.releases import must_all_know_projects, must_all_know_roles
 from api.http.conventions.request import Principal, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, uuid_cursor
-from application.tenants import no_key, present, revoke_key
+from application.tenants import must_be_projects, no_key, present, revoke_key
 from application.views.tenants import ApiKeyView
 from domain.access import Action, Role
 from domain.errors import InvalidCommand
 from domain.kernel import ShortText
-from domain.tenants import LONGEST_OVERLAP_S, OVERLAP_S, ApiKeyIssued, IssueApiKey, RevokeApiKey, RotateApiKey, Sha256
+from domain.tenants import (
+    LONGEST_OVERLAP_S,
+    MOST_PROJECTS,
+    OVERLAP_S,
+    ApiKeyIssued,
+    IssueApiKey,
+    RevokeApiKey,
+    RotateApiKey,
+    Sha256,
+)
 from tidelog.keys import make_key, new_key_id
 
 router = APIRouter(tags=["keys"], route_class=DirectRoute)
@@ -47,6 +57,8 @@ class IssueKeyBody(MadeByClient):
     label: ShortText = Field(min_length=1)
     role: Role
     expires_at: AwareDatetime | None = None
+    projects: tuple[UUID, ...] | None = Field(default=None, min_length=1, max_length=MOST_PROJECTS)
+    """The ids of the only projects that the key is for. Missing: it is for the whole tenant."""
 
 
 class RotateKeyBody(MadeByClient):
@@ -85,6 +97,7 @@ class KeyPage(BaseModel):
     openapi_extra=openapi.body(
         IssueKeyBody,
         {"label": "deploy", "role": "developer", "expires_at": "2027-01-31T00:00:00Z"},
+        {"label": "auditor of reviews", "role": "auditor", "projects": ["01920000-0000-7000-8000-000000000001"]},
         takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", REASON),
     ),
 )
@@ -99,10 +112,15 @@ async def post_key(request: Request) -> Response:
         sha256=sha256,
         role=body.role,
         expires_at=body.expires_at,
+        projects=body.projects,
         giver=principal.role,
+        giver_projects=projects_of(request),
         at=present(),
     )
-    if command.role is not Role.OWNER or command.expires_at is not None:
+    if command.projects is not None:
+        await must_all_know_projects(container_of(request))
+        await must_be_projects(container_of(request).commands, principal.tenant_id, command.projects)
+    elif command.role is not Role.OWNER or command.expires_at is not None:
         await must_all_know_roles(container_of(request))
     key = key_of(request, body)
     async with audited(request, Action.KEYS_ISSUE, "key", key_id, operation=body.role) as entry:
@@ -126,6 +144,18 @@ async def get_keys(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LI
 
 
 @router.get(
+    "/v1/keys/self",
+    summary="The API key of the request",
+    responses={200: openapi.gives(ApiKeyView, POSITION)},
+)
+@needs(Action.SELF_READ, Reach.LIMITED)
+async def get_own_key(request: Request) -> Response:
+    """Its role, its projects, and when it expires: also for a key that may list no keys."""
+    principal = principal_of(request)
+    return await _shown(request, principal.tenant_id, principal.key_id)
+
+
+@router.get(
     "/v1/keys/{key_id}",
     summary="An API key",
     responses={200: openapi.gives(ApiKeyView, POSITION)},
@@ -133,9 +163,13 @@ async def get_keys(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LI
 )
 @needs(Action.KEYS_READ)
 async def get_key(request: Request, key_id: UUID) -> Response:
-    principal = principal_of(request)
     await caught_up(request, "tenants")
-    found = await container_of(request).reads.keys.get(principal.tenant_id, key_id)
+    return await _shown(request, principal_of(request).tenant_id, key_id)
+
+
+async def _shown(request: Request, tenant_id: UUID, key_id: UUID) -> Response:
+    """Raises NotFound."""
+    found = await container_of(request).reads.keys.get(tenant_id, key_id)
     if found.value is None:
         raise no_key(key_id)
     return answer(found.value, position=found.position)
@@ -150,8 +184,8 @@ async def get_key(request: Request, key_id: UUID) -> Response:
 )
 @needs(Action.KEYS_ROTATE)
 async def post_rotate(request: Request, key_id: UUID) -> Response:
-    """The old key is valid for `overlap_s` more seconds; 0: it is revoked at once. The new key has the same label and role, and the
-    same expiry unless the body has another one.
+    """The old key is valid for `overlap_s` more seconds; 0: it is revoked at once. The new key has the same label, role and
+    projects, and the same expiry unless the body has another one.
     """
     principal, body = principal_of(request), await body_of(request, RotateKeyBody)
     commands, tenant_id = container_of(request).commands, principal.tenant_id
@@ -165,6 +199,7 @@ async def post_rotate(request: Request, key_id: UUID) -> Response:
         overlap_s=body.overlap_s,
         expires_at=body.expires_at,
         giver=principal.role,
+        giver_projects=projects_of(request),
     )
     await must_all_know_roles(container_of(request))
     key = key_of(request, body)
@@ -189,7 +224,13 @@ async def post_revoke(request: Request, key_id: UUID) -> Response:
     does not expire is kept: 409.
     """
     principal, body = principal_of(request), await body_of(request, RevokeKeyBody)
-    command = RevokeApiKey(tenant_id=principal.tenant_id, key_id=key_id, reason=body.reason, giver=principal.role)
+    command = RevokeApiKey(
+        tenant_id=principal.tenant_id,
+        key_id=key_id,
+        reason=body.reason,
+        giver=principal.role,
+        giver_projects=projects_of(request),
+    )
     key = key_of(request, body)
     async with audited(request, Action.KEYS_REVOKE, "key", key_id, reason=body.reason) as entry:
         with one_content(key):

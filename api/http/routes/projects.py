@@ -12,7 +12,8 @@ from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, page_a
 from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
-from api.http.conventions.permissions import needs
+from api.http.conventions.narrowing import projects_of
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -69,7 +70,7 @@ async def post_project(request: Request) -> Response:
     responses={200: openapi.gives(ProjectAccepted, *OF_COMMANDS)},
     openapi_extra=openapi.takes_headers("Tidelog-On-Behalf-Of", REASON),
 )
-@needs(Action.PROJECTS_REMOVE)
+@needs(Action.PROJECTS_REMOVE, Reach.PROJECT)
 async def delete_project(request: Request, project_id: UUID) -> Response:
     """No run can be started in the project any more. Its runs, all of which have ended, stay readable, also by its id.
 
@@ -89,11 +90,12 @@ async def delete_project(request: Request, project_id: UUID) -> Response:
     responses={200: openapi.gives(ProjectPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.PROJECTS_READ)
+@needs(Action.PROJECTS_READ, Reach.LIMITED)
 async def get_projects(
     request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:
     await caught_up(request, "projects")
     projects = container_of(request).reads.projects
-    found = await projects.list(principal_of(request).tenant_id, limit=limit, after=uuid_cursor(cursor))
+    tenant_id, within = principal_of(request).tenant_id, projects_of(request)
+    found = await projects.list(tenant_id, limit=limit, after=uuid_cursor(cursor), within=within)
     return page_answer(request, ProjectPage, found)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.http.conventions.answers import OF_LISTS, page_answer
-from api.http.conventions.permissions import needs
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -46,7 +46,7 @@ class MessagePage(BaseModel):
     responses={200: openapi.gives(CallPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_calls(
     request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:
@@ -60,7 +60,7 @@ async def get_calls(
     summary="Journal of a run: what its agents have finished",
     responses={200: openapi.gives(JournalPage, *OF_LISTS)},
 )
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_journal(
     request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:
@@ -75,7 +75,7 @@ async def get_journal(
     responses={200: openapi.gives(MessagePage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_messages(
     request: Request, run_id: UUID, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
 ) -> Response:

@@ -18,7 +18,8 @@ from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer
 from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
-from api.http.conventions.permissions import needs
+from api.http.conventions.narrowing import project_for, projects_of, seen_by
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.request import container_of, header, principal_of
@@ -40,9 +41,8 @@ from application.views.runs import RunSummary, RunView
 from application.views.work_logs import WorkLineView
 from domain import runs as rules
 from domain.access import Action
-from domain.errors import InvalidCommand
+from domain.errors import AlreadyExists, InvalidCommand
 from domain.kernel import ShortText
-from domain.projects import default_project_id
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
@@ -93,7 +93,7 @@ class LogPage(BaseModel):
         takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "Prefer"),
     ),
 )
-@needs(Action.RUNS_START)
+@needs(Action.RUNS_START, Reach.LIMITED)
 async def post_run(request: Request) -> Response:
     """The run is durable when the request is answered. `Prefer: wait=30` waits up to 30 seconds (60 at most) for the outcome."""
     body = await body_of(request, StartRunBody)
@@ -131,7 +131,7 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
                 container_of(request).commands,
                 keyed_request(request, key, correlation_id=run_id, otherwise=run_id),
                 run_id=run_id,
-                project_id=body.project_id or default_project_id(principal_of(request).tenant_id),
+                project_id=project_for(request, body.project_id),
                 plan=body.to_plan(),
                 input=body.input,
                 metadata=body.metadata,
@@ -141,6 +141,10 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
             )
     except UnknownAgent as error:
         error.faults = tuple((body.place_of(step), why) for step, why in error.refused)
+        raise
+    except AlreadyExists as error:
+        if (seen := seen_by(request)) is not None and not await seen.has(run_id):
+            raise AlreadyExists(f"the id {run_id} is taken by something else") from error  # a secret of another project
         raise
 
 
@@ -188,7 +192,7 @@ def _wait_of(preferences: str) -> int:
     responses={200: openapi.gives(RunPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.LIMITED)
 async def get_runs(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
@@ -214,8 +218,9 @@ async def get_runs(
     reads, tenant_id = container_of(request).reads.runs, principal_of(request).tenant_id
     since, end = time_of("started_after", started_after), time_of("started_before", started_before)
     wanted = RunsWanted(
-        limit, uuid_cursor(cursor), status, project_id, agent, actor, on_behalf_of, _named(metadata or []), error, since, end
-    )
+        limit, uuid_cursor(cursor), status, project_id, agent, actor, on_behalf_of, _named(metadata or []), error, since, end,
+        projects_of(request),
+    )  # fmt: skip
     read_models = ("runs", "run_terms") if wanted.needs_terms else ("runs",)
     if as_of is None:
         await caught_up(request, *read_models)
@@ -237,7 +242,7 @@ def _named(metadata: list[str]) -> list[tuple[str, str]]:
     responses={200: openapi.gives(RunView, POSITION, "ETag", "Preference-Applied")},
     openapi_extra=openapi.takes_headers(POSITION, "Prefer"),
 )
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_run(request: Request, run_id: UUID, as_of: AsOf = None) -> Response:
     """`as_of`: a position or an RFC 3339 time. The answer is then the run as replayed from the log up to there.
 
@@ -276,7 +281,7 @@ async def _run_now(request: Request, tenant_id: UUID, run_id: UUID) -> Positione
         CancelBody, {"reason": "no longer needed"}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "If-Match", REASON)
     ),
 )
-@needs(Action.RUNS_CANCEL)
+@needs(Action.RUNS_CANCEL, Reach.RUN)
 async def cancel_run(request: Request, run_id: UUID) -> Response:
     body = await body_of(request, CancelBody)
     key = key_of(request, body)
@@ -296,7 +301,7 @@ async def cancel_run(request: Request, run_id: UUID) -> Response:
     summary="What the agents and tools of a run have logged",
     responses={200: openapi.gives(LogPage, "Link")},
 )
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_logs(
     request: Request,
     run_id: UUID,

@@ -10,7 +10,7 @@ from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer
 from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
-from api.http.conventions.permissions import needs
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.releases import must_all_know_tools
@@ -111,7 +111,7 @@ class ToolVersionPage(BaseModel):
     responses={200: openapi.gives(ToolPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.CATALOG_READ)
+@needs(Action.CATALOG_READ, Reach.CATALOG)
 async def get_tools(
     request: Request, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:
@@ -145,7 +145,7 @@ async def post_tool(request: Request) -> Response:
     responses={200: openapi.gives(ToolView, POSITION, "ETag")},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.CATALOG_READ)
+@needs(Action.CATALOG_READ, Reach.CATALOG)
 async def get_tool(request: Request, name: Name) -> Response:
     await caught_up(request, "tools")
     container, tenant_id = container_of(request), principal_of(request).tenant_id
@@ -219,7 +219,7 @@ async def delete_tool(request: Request, name: Name) -> Response:
     responses={200: openapi.gives(ToolVersionPage, *OF_LISTS)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.CATALOG_READ)
+@needs(Action.CATALOG_READ, Reach.CATALOG)
 async def get_versions(
     request: Request, name: Name, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100, cursor: str | None = None
 ) -> Response:
@@ -253,7 +253,7 @@ async def post_version(request: Request, name: Name) -> Response:
     responses={200: openapi.gives(ToolVersionView, POSITION)},
     openapi_extra=openapi.takes_headers(POSITION),
 )
-@needs(Action.CATALOG_READ)
+@needs(Action.CATALOG_READ, Reach.CATALOG)
 async def get_version(request: Request, name: Name, version: VersionName) -> Response:
     tenant_id = principal_of(request).tenant_id
     await caught_up(request, "tool_versions")
@@ -271,7 +271,7 @@ async def get_version(request: Request, name: Name, version: VersionName) -> Res
         ValidateBody, {"arguments": {"city": 7}}, {"declaration": {k: v for k, v in VERSION_EXAMPLE.items() if k != "examples"}}
     ),
 )
-@needs(Action.CATALOG_READ)
+@needs(Action.CATALOG_READ, Reach.CATALOG)
 async def post_validate(request: Request, name: Name) -> Response:
     """All faults at once, up to a hundred of a value, each with the JSON Pointer of its place in what was given."""
     body = await body_of(request, ValidateBody)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.http.conventions.answers import json_text, knows, tag_of
-from api.http.conventions.permissions import needs
+from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
@@ -37,19 +37,19 @@ value_of_call = partial(of_calls.get, responses=openapi.VALUES, openapi_extra=OF
 
 
 @value_of_run("/v1/runs/{run_id}/input", summary="The input of a run")
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_input(request: Request, run_id: UUID, as_of: AsOf = None) -> Response:
     return _answer(request, await (await _of(request, run_id, as_of)).of_run("input", as_of))
 
 
 @value_of_run("/v1/runs/{run_id}/metadata", summary="The metadata of a run")
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_metadata(request: Request, run_id: UUID, as_of: AsOf = None) -> Response:
     return _answer(request, await (await _of(request, run_id, as_of)).of_run("metadata", as_of))
 
 
 @value_of_run("/v1/runs/{run_id}/result", summary="The result of a run")
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_result(request: Request, run_id: UUID, as_of: AsOf = None) -> Response:
     """The result of the only final step; with several final steps their results by key, of those that are completed. 404 if there
     is none."""
@@ -57,41 +57,41 @@ async def get_result(request: Request, run_id: UUID, as_of: AsOf = None) -> Resp
 
 
 @value_of_run("/v1/runs/{run_id}/error", summary="The error of a failed run")
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_error(request: Request, run_id: UUID, as_of: AsOf = None) -> Response:
     """404 if the run has not failed."""
     return _answer(request, await (await _of(request, run_id, as_of)).of_run("error", as_of))
 
 
 @value_of_run("/v1/runs/{run_id}/steps/{step}/input", summary="The input that a plan gives to a step")
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_input_of_step(request: Request, run_id: UUID, step: str, as_of: AsOf = None) -> Response:
     """404 if the step has no input of its own: it then gets the run's."""
     return _answer(request, await (await _of(request, run_id, as_of)).of_step(step, "input", as_of))
 
 
 @value_of_run("/v1/runs/{run_id}/steps/{step}/result", summary="The result of a step")
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_result_of_step(request: Request, run_id: UUID, step: str, as_of: AsOf = None) -> Response:
     """404 if the step is not completed."""
     return _answer(request, await (await _of(request, run_id, as_of)).of_step(step, "result", as_of))
 
 
 @value_of_run("/v1/runs/{run_id}/steps/{step}/error", summary="The last error of a step")
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_error_of_step(request: Request, run_id: UUID, step: str, as_of: AsOf = None) -> Response:
     """404 if no attempt of the step has failed."""
     return _answer(request, await (await _of(request, run_id, as_of)).of_step(step, "error", as_of))
 
 
 @value_of_log("/v1/runs/{run_id}/journal/{position}/result", summary="The result of an entry of a journal")
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_result_of_entry(request: Request, run_id: UUID, position: int, as_of: AsOf = None) -> Response:
     return _answer(request, await _values(request, run_id).of_entry(position, as_of))
 
 
 @value_of_log("/v1/runs/{run_id}/messages/{message_id}/body", summary="The body of a message")
-@needs(Action.RUNS_READ)
+@needs(Action.RUNS_READ, Reach.RUN)
 async def get_body_of_message(request: Request, run_id: UUID, message_id: UUID, as_of: AsOf = None) -> Response:
     sent = await container_of(request).commands.history(principal_of(request).tenant_id, message_id)
     return _answer(request, await _values(request, run_id).of_message(sent, as_of))
@@ -113,27 +113,27 @@ async def _of(request: Request, run_id: UUID, as_of: str | None) -> ValuesOfRun:
 
 
 @value_of_call("/v1/invocations/{invocation_id}/arguments", summary="The arguments of a tool call")
-@needs(Action.INVOCATIONS_READ)
+@needs(Action.INVOCATIONS_READ, Reach.CALL)
 async def get_arguments(request: Request, invocation_id: UUID, as_of: AsOf = None) -> Response:
     return await _of_call(request, invocation_id, as_of, "arguments")
 
 
 @value_of_call("/v1/invocations/{invocation_id}/result", summary="The result of a tool call")
-@needs(Action.INVOCATIONS_READ)
+@needs(Action.INVOCATIONS_READ, Reach.CALL)
 async def get_result_of_call(request: Request, invocation_id: UUID, as_of: AsOf = None) -> Response:
     """404 if the call has not succeeded."""
     return await _of_call(request, invocation_id, as_of, "result")
 
 
 @value_of_call("/v1/invocations/{invocation_id}/error", summary="The last error of a tool call")
-@needs(Action.INVOCATIONS_READ)
+@needs(Action.INVOCATIONS_READ, Reach.CALL)
 async def get_error_of_call(request: Request, invocation_id: UUID, as_of: AsOf = None) -> Response:
     """404 if no attempt has failed, or the call has succeeded since."""
     return await _of_call(request, invocation_id, as_of, "error")
 
 
 @value_of_call("/v1/invocations/{invocation_id}/evidence", summary="The evidence for the outcome that a person recorded")
-@needs(Action.INVOCATIONS_READ)
+@needs(Action.INVOCATIONS_READ, Reach.CALL)
 async def get_evidence(request: Request, invocation_id: UUID, as_of: AsOf = None) -> Response:
     """404 if nobody gave any."""
     return await _of_call(request, invocation_id, as_of, "evidence")

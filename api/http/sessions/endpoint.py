@@ -30,7 +30,7 @@ from application.engine.ports import log_context
 from application.workers.hosting.credit import KINDS
 from application.workers.hosting.messages import MalformedMessage, Refused, Saying
 from application.workers.hosting.session import HostedSession, Visitor
-from domain.access import NotPermitted, Role, may, must_be_allowed
+from domain.access import KeyIsNarrowed, NotPermitted, Role, may, must_be_allowed
 from domain.errors import Forbidden, InvalidCommand, TidelogError, Unauthenticated, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -86,6 +86,8 @@ class Sessions:
         state["principal"] = principal
         connection.identify(principal.key_id)
         must_be_allowed(principal.role, OPENING)
+        if principal.projects is not None:
+            raise KeyIsNarrowed(OPENING)
         if PROTOCOL not in scope["subprotocols"]:
             raise InvalidCommand(f"the subprotocol of a session is {PROTOCOL}: give it in Sec-WebSocket-Protocol")
         log_context.of_request(principal.tenant_id, state["trace_id"])

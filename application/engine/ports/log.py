@@ -251,8 +251,12 @@ class EventFeed(Protocol):
         """
         ...
 
-    async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
-        """Events under several roots (tenant id, root id, after) in one query: of each root at most `limit`, in order."""
+    async def read_roots(
+        self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int, tenant_id: UUID | None = None
+    ) -> list[RecordedEvent]:
+        """Events under several roots (tenant id, root id, after) in one query: of each root at most `limit`, in order. `tenant_id`:
+        the tenant of all the roots; None: they may be of several.
+        """
         ...
 
     async def head(self) -> int:

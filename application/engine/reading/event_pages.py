@@ -1,8 +1,9 @@
 """The log of a tenant in pages."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
@@ -14,6 +15,12 @@ from application.engine.reading.histories import Cursor, History
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
+
+Sees = Callable[[Sequence[RecordedEvent]], Awaitable[Sequence[RecordedEvent]]]
+"""The events that a reader sees, of some events in order."""
+AT_ONCE = 500
+"""Events that are read at once for a reader who does not see all of them."""
+MOST_READS = 4
 
 EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 
@@ -57,8 +64,11 @@ async def read_event_page(
     limit: int,
     as_of: str | None,
     within: Within = EVER,
+    sees: Sees | None = None,
 ) -> EventPage:
     """At most `limit` wanted events after an admitted cursor and up to `as_of`, a position or an RFC 3339 time.
+
+    `sees`: None for all of them. Else a page looks at 2,000 events at most, so it may have fewer than `limit` though more follow.
 
     Raises InvalidCommand if `as_of` is neither, Unavailable.
     """
@@ -69,6 +79,8 @@ async def read_event_page(
     if within.end is not None:
         last = await _last_before(feed, wanted, within.end)
         until = last if until is None else min(until, last)
+    if sees is not None:
+        return await _page_of_seen(partial(read_wanted, feed, wanted, until=until, limit=AT_ONCE), sees, after, limit)
     found, reached = await read_wanted(feed, wanted, after=after, until=until, limit=limit + 1)
     shown = found[:limit]
     if len(found) <= limit and reached is not None:
@@ -86,6 +98,20 @@ async def read_wanted(feed: EventFeed, wanted: Filter, *, after: int, until: int
         )
         return FoundEvents(found, None)
     return await feed.look_through(tenant_id, wanted.asked, after=after, limit=limit, until=until, root_id=root_id, topics=topics)
+
+
+async def _page_of_seen(read: Callable[..., Awaitable[FoundEvents]], sees: Sees, after: int, limit: int) -> EventPage:
+    """`read`: reads `AT_ONCE` events after a position, `after=`."""
+    shown: list[RecordedEvent] = []
+    for _ in range(MOST_READS):
+        found, reached = await read(after=after)
+        shown += await sees(found)
+        if len(shown) > limit:
+            return EventPage(shown[:limit], shown[limit - 1].position, more=True)
+        if len(found) < AT_ONCE and reached is None:
+            return EventPage(shown, shown[-1].position if shown else after, more=False)
+        after = found[-1].position if len(found) == AT_ONCE or reached is None else reached
+    return EventPage(shown, after, more=True)
 
 
 async def event_at(feed: EventFeed, histories: HistoryKeeper, tenant_id: UUID, position: int) -> tuple[RecordedEvent, History]:

@@ -1,6 +1,6 @@
 """The part of `Client` for projects, API keys and the audit trail."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from datetime import datetime
 from typing import Any, Literal, Unpack
 from uuid import UUID
@@ -31,14 +31,17 @@ class Administration(Requests):
         answer = json_of(await self._request("POST", "/v1/projects", body=body, headers=headers))
         return parse(Project, body | answer if isinstance(answer, dict) else answer)
 
-    async def remove_project(self, project_id: UUID) -> None:
+    async def remove_project(self, project_id: UUID, reason: str | None = None) -> None:
         """Remove a project: no run can be started in it any more, and its runs stay readable. Again: nothing happens.
+
+        `reason`: for the audit trail.
 
         Raises:
             ConflictError: runs of the project are open (`project-in-use`), or it is the default project (`invalid-state`).
             NotFoundError: there is no such project.
         """
-        await self._request("DELETE", f"/v1/projects/{project_id}", headers=self._for(None))
+        headers = {**self._for(None), **reason_header(reason)}
+        await self._request("DELETE", f"/v1/projects/{project_id}", headers=headers)
 
     # --- API keys ---
 
@@ -46,22 +49,28 @@ class Administration(Requests):
         """API keys of the tenant, newest first, also those that are not valid any more."""
         return [key async for key in self._all(ApiKey, "/v1/keys", {"limit": "1000"})]
 
-    async def key(self, key_id: UUID) -> ApiKey:
-        return parse(ApiKey, await self._get(f"/v1/keys/{key_id}", {}))
+    async def key(self, key_id: UUID | None = None) -> ApiKey:
+        """An API key. None: the key of this client, whatever its role."""
+        return parse(ApiKey, await self._get(f"/v1/keys/{key_id or 'self'}", {}))
 
-    async def issue_key(self, label: str, *, role: str, expires_at: datetime | None = None) -> IssuedKey:
+    async def issue_key(
+        self, label: str, *, role: str, expires_at: datetime | None = None, projects: Collection[UUID] | None = None
+    ) -> IssuedKey:
         """Issue an API key. `role`: owner, admin, operator, developer, auditor or worker. `expires_at`: a time with a zone.
+        `projects`: ids of the only projects that the key is for; None for the whole tenant.
 
         The key is made here, and the server gets its SHA-256: keep `.key`, nobody else has it.
         """
         made = make_key(new_key_id(), role)
-        body = {"label": label, "role": role, **_expiry(expires_at)}
+        body: dict[str, Any] = {"label": label, "role": role, **_expiry(expires_at)}
+        if projects is not None:
+            body["projects"] = [str(project_id) for project_id in projects]
         return await self._issued("/v1/keys", body, made)
 
     async def rotate_key(self, key_id: UUID, *, overlap_s: float = 86_400, expires_at: datetime | None = None) -> IssuedKey:
         """Issue a key that takes the place of another, which stays valid for `overlap_s` more seconds (0: it is revoked).
 
-        The new key has the same label and role, and the same expiry unless `expires_at` says another.
+        The new key has the same label, role and projects, and the same expiry unless `expires_at` says another.
         """
         made = make_key(new_key_id(), (await self.key(key_id)).role)
         body = {"overlap_s": overlap_s, **_expiry(expires_at)}

@@ -376,6 +376,8 @@ class ApiKey(Model):
     revoked_at: datetime | None = None
     revoke_reason: str | None = None
     last_used_at: datetime | None = None
+    projects: list[UUID] | None = None
+    """The projects to which the key is narrowed. None: it is for the whole tenant."""
 
 
 class IssuedKey(Model):

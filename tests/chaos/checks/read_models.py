@@ -144,11 +144,13 @@ def _api_keys(snapshot: Snapshot) -> dict[UUID, Row]:
     keys: dict[UUID, Row] = {}
     for fact in snapshot.until("tenants"):
         match fact.event:
-            case tenants.ApiKeyIssued(key_id=key_id, label=label, sha256=sha256, role=role, expires_at=expires_at):
+            case tenants.ApiKeyIssued(
+                key_id=key_id, label=label, sha256=sha256, role=role, expires_at=expires_at, projects=projects
+            ):
                 keys[key_id] = {
                     "tenant_id": fact.recorded.tenant_id, "sha256": sha256, "label": label, "role": role.value,
                     "issued_at": fact.recorded.recorded_at, "expires_at": expires_at, "rotated_to": None, "revoked_at": None,
-                    "revoke_reason": None,
+                    "revoke_reason": None, "projects": None if projects is None else list(projects),
                 }  # fmt: skip
             case tenants.ApiKeyRotated(key_id=key_id, rotated_to=rotated_to, expires_at=expires_at):
                 keys[key_id] |= {"rotated_to": rotated_to, "expires_at": expires_at}

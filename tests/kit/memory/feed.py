@@ -32,7 +32,7 @@ class MemoryEventFeed:
     async def read(self, *, after: int, limit: int) -> list[RecordedEvent]:
         return self._ask()[after : after + limit]
 
-    async def at(self, positions: Sequence[int]) -> list[RecordedEvent]:
+    async def at(self, positions: Sequence[int], *, tenant_id: UUID | None = None) -> list[RecordedEvent]:
         events = self._ask()
         if missing := [position for position in positions if not 1 <= position <= len(events)]:
             raise NotFound(f"the log has no event at position {min(missing)}")
@@ -74,10 +74,13 @@ class MemoryEventFeed:
         found = [event for event in looked if asked(event) and (topics is None or event.topic in topics)]
         return FoundEvents(found[:limit], looked[-1].position if len(looked) == self.looked_at else None)
 
-    async def read_roots(self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int) -> list[RecordedEvent]:
+    async def read_roots(
+        self, roots: Sequence[tuple[UUID, UUID, int]], *, limit: int, tenant_id: UUID | None = None
+    ) -> list[RecordedEvent]:
         found: list[RecordedEvent] = []
-        for tenant_id, root_id, after in roots:
-            found += await self.read_tenant(tenant_id, after=after, limit=limit, root_id=root_id)
+        for owner, root_id, after in roots:
+            assert tenant_id in (None, owner)
+            found += await self.read_tenant(owner, after=after, limit=limit, root_id=root_id)
         return sorted(found)
 
     async def head(self) -> int:
