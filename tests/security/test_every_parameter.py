@@ -21,6 +21,7 @@ from tests.integration.test_http_openapi import document, operations_of
 from tests.security.two_tenants import ID, OPERATIONS_ON_ALL, TIME, Other, Pair
 
 NEW = "a new id"
+NEW_NAME = "a new name"
 FAILURE = {
     "type": "T", "message": "m", "file": "f", "traceback": "t",
     "causes": [{"relation": "cause", "type": "T", "message": "m", "file": "f"}],
@@ -31,6 +32,16 @@ STEPS = [
 ]
 RUN = {"run_id": NEW, "input": 1, "metadata": {"team": "own"}}
 HASH = "0" * 64
+REQUEST = {
+    "method": "POST", "url": "https://example.com/{{city}}", "headers": {"x-from": "own"}, "query": {"of": "own"}, "body": {"a": 1},
+    "auth": {"secret": "own"}, "pick": "/a", "idempotency_header": "idempotency-key",
+}  # fmt: skip
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
+DECLARATION = {
+    "version": f"v{NEW}", "kind": "http", "description": "own", "capabilities": ["own"], "parameters": CITY, "result": {},
+    "examples": [{"arguments": {"city": "own"}}], "needs_tools": ["own_http"], "needs_services": ["own"], "request": REQUEST,
+}  # fmt: skip
+BUILTIN = {"version": f"v{NEW}", "kind": "builtin", "parameters": {"type": "object"}, "builtin": "time.now"}
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs": [
         {**RUN, "agent": "own", "project_id": "{project_id}"},
@@ -42,7 +53,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/projects": [{"name": "own", "metadata": {"team": "own"}}],
     "/v1/keys": [
         {"label": "own", "role": "auditor", "expires_at": "2099-01-01T00:00:00Z"},
-        {"label": "own", "role": "auditor", "key_id": NEW, "sha256": HASH},
+        {"label": "own", "role": "auditor", "key_id": NEW, "sha256": HASH, "projects": ["{project_id}"]},
     ],
     "/v1/keys/{key_id}/rotate": [{"expires_at": "2099-01-01T00:00:00Z"}, {"key_id": NEW, "sha256": HASH}],
     "/v1/keys/{key_id}/revoke": [{"reason": "why"}],
@@ -54,6 +65,10 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"reason": "why", "evidence": 1, "result": 1},
         {"reason": "why", "error": FAILURE},
     ],
+    "/v1/tools": [{**DECLARATION, "name": NEW_NAME}, {**BUILTIN, "name": NEW_NAME}],
+    "/v1/tools/{name}": [{"deprecated": True, "replaced_by": "own_http", "note": "own"}],
+    "/v1/tools/{name}/versions": [DECLARATION, BUILTIN],
+    "/v1/tools/{name}/validate": [{"arguments": {"city": "own"}}, {"declaration": DECLARATION}],
     "/v1/projections/{name}/rebuild": [{}],
     "/v1/projections/{name}/rollback": [{}],
     "/v1/projections/{name}/verify": [{}],
@@ -64,6 +79,8 @@ BODIES: dict[str, list[dict[str, Any]]] = {
 """Valid bodies of each operation. Together they have every place for a text."""
 NAMES_A_NEW_THING = {("/v1/runs", "run_id"), ("/v1/keys", "key_id"), ("/v1/keys/{key_id}/rotate", "key_id")}
 """Ids that the caller gives to new things. An id of another tenant is taken, since ids are those of the whole installation."""
+MAKES_A_NAME = ("/v1/tools", "name")
+"""Each tenant has names of its own: a tool with a name of another tenant is made, and removed again before the name is asked for."""
 TRIES = 4
 """An answer may change meanwhile, as by a read model that moves: only a difference that stays is one."""
 
@@ -159,9 +176,14 @@ def body_with(place: Place, value: str) -> dict[str, Any]:
     raise AssertionError(f"no body in BODIES has {place.name}: {place}")
 
 
+def own_of(other: Other, path: str) -> dict[str, str]:
+    """Values of the caller's own, by the names of the parameters of a path."""
+    return {**other.own, "name": "own_http"} if path.startswith("/v1/tools/") else other.own
+
+
 async def ask(other: Other, place: Place, value: str) -> httpx2.Response:
     """Asks with the value at the place, and with values of the caller's own everywhere else."""
-    own = {**other.own, **({place.name: value} if place.kind == "path" else {})}
+    own = {**own_of(other, place.path), **({place.name: value} if place.kind == "path" else {})}
     path = re.sub(r"{(\w+)}", lambda found: quote(own[found[1]], safe=""), place.path)
     request: dict[str, Any] = {"headers": {}}
     if place.kind == "query":
@@ -170,10 +192,10 @@ async def ask(other: Other, place: Place, value: str) -> httpx2.Response:
         request["headers"][place.name] = value
         if place.name == "Last-Event-ID":
             request["headers"]["Accept"] = "text/event-stream"
-    if place.method == "POST":
+    if place.method in ("POST", "PATCH"):
         body = body_with(place, value) if place.kind == "body" else BODIES[place.path][0]
-        text = re.sub(r"{(\w+)}", lambda found: other.own[found[1]], json.dumps(body))
-        request["json"] = json.loads(text.replace(NEW, str(new_id())))
+        text = re.sub(r"(?<!{){(\w+)}", lambda found: other.own[found[1]], json.dumps(body))
+        request["json"] = json.loads(text.replace(NEW, str(new_id())).replace(NEW_NAME, f"t{new_id().hex}"))
     if place.path == "/v1/events" and place.name == "Last-Event-ID":
         return await other.streamed(path, value)
     return await other.learns_nothing(place.method, path, **request)
@@ -186,7 +208,7 @@ def compared(other: Other, place: Place, pair: Pair, answer: httpx2.Response) ->
     def without(text: str) -> str:
         if place.method != "GET":
             text = re.sub(r'"(position|version)":\d+', "", text)
-        text = re.sub(r'"trace_id":"[^"]*"|tl_\w+|"sha256":"\w+"|\(invalid [^)]*\)', "", text)
+        text = re.sub(r'"trace_id":"[^"]*"|tl_\w+|"sha256":"\w+"|\(invalid [^)]*\)|\bt[0-9a-f]{32}\b', "", text)
         for form in {form for value in pair for form in (value, quote(value, safe=""), json.dumps(value)[1:-1])}:
             text = re.sub(rf"(?<![0-9a-uw-z_-]){re.escape(form)}(?![\w-])", "@", text)
         text = re.sub(r"at position [@\d]+", "", text)
@@ -225,7 +247,7 @@ async def test_each_place_of_the_document_can_be_asked_at(other: Other) -> None:
     found = places_of(described)
     assert len(found) > 150 and {place.kind for place in found} == {"path", "query", "header", "body"}
     for method, path in operations_of(described):
-        if method == "POST":
+        if method in ("POST", "PATCH"):
             assert path in BODIES, f"{path}: BODIES has no body"
     for place in found:
         if place.kind == "body":
@@ -236,7 +258,7 @@ async def test_what_is_ones_own_is_answered(settled: Other) -> None:
     """So the requests below get as far as to look at their values."""
     for method, path in operations_of(await document(settled.system)):
         if method == "GET" and path.startswith("/v1/") and not path.startswith((OPERATIONS_ON_ALL, "/v1/log")):
-            asked = re.sub(r"{(\w+)}", lambda found: settled.own[found[1]], path)
+            asked = path.format_map(own_of(settled, path))
             if asked == "/v1/events/1":
                 continue
             answer = await settled.http.get(asked)
@@ -244,7 +266,7 @@ async def test_what_is_ones_own_is_answered(settled: Other) -> None:
             assert answer.status_code == expected, (path, answer.text)
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
 async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, method: str) -> None:
     described = await document(settled.system)
     tried = 0
@@ -258,5 +280,8 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
                 continue
             told = await differs(settled, place, pair)
             assert told is None, f"{place} tells {pair.foreign!r} from {pair.absent!r}:\n{told[0]}\n{told[1]}"
+            if (place.path, place.name) == MAKES_A_NAME:
+                for name in pair:
+                    await settled.http.delete(f"/v1/tools/{quote(name, safe='')}")
             tried += 1
-    assert tried > {"GET": 1_000, "POST": 500, "DELETE": 20}[method]
+    assert tried > {"GET": 1_000, "POST": 500, "PATCH": 50, "DELETE": 20}[method]

@@ -148,6 +148,8 @@ class Other:
         body = {"plan": plan, "project_id": own["project_id"], "input": 1, "metadata": {"team": "own"}}
         own["run_id"] = (await self.http.post("/v1/runs", json=body)).json()["run_id"]
         own["step"] = "own"
+        tool = {"name": "own_http", "version": "1", "kind": "http", "parameters": {}, "request": {"url": "https://example.com/"}}
+        assert (await self.http.post("/v1/tools", json=tool)).status_code == 201
         work = await worker.work()
         own["agent_run_id"] = work["work"]
         await worker.done(work, "record", key="k", result={"a": 1})
