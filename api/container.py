@@ -61,6 +61,8 @@ class Container:
     settings: Settings
     database: Database
     """For the process's own work."""
+    read_database: Database
+    """For the reads of requests: it shows one tenant at a time."""
     feed: EventFeed
     """For the reads of requests: it shows one tenant at a time."""
     index: LogIndex

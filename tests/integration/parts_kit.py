@@ -31,7 +31,7 @@ async def live_feed(system: System, **limits: Any) -> AsyncIterator[LiveFeed]:
         await stopped(reading)
 
 
-async def hold(stack: AsyncExitStack, system: System, name: Literal["database", "command_database"]) -> None:
+async def hold(stack: AsyncExitStack, system: System, name: Literal["read_database", "command_database"]) -> None:
     """Holds all connections of one of the container's databases until the end of the block."""
     database: Database = getattr(system.container, name)
     commands, reads = sizes(system.container.settings.database_pool_size)
@@ -42,7 +42,7 @@ async def hold(stack: AsyncExitStack, system: System, name: Literal["database", 
             return True
         return False
 
-    for _ in range(reads if name == "database" else commands):
+    for _ in range(reads if name == "read_database" else commands):
         await eventually(one_more, f"a connection of {name}")
 
 

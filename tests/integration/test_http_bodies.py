@@ -66,16 +66,16 @@ class Example:
         return {"any": "value"}
 
 
-def bodies(document: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """(path, valid body, place of an object in the body) for every place of every alternative of every body."""
+def bodies(document: dict[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
+    """(method, path, valid body, place of an object in the body) for every place of every alternative of every body."""
     example = Example(document["components"]["schemas"])
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if "requestBody" in operation:
-                assert method == "post"
+                assert method in ("post", "patch")
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
                 for body, places in example.all_of(schema):
-                    yield from ((path, body, place) for place in places)
+                    yield from ((method, path, body, place) for place in places)
 
 
 def with_a_typo(body: Any, place: str) -> Any:
@@ -90,15 +90,16 @@ def with_a_typo(body: Any, place: str) -> Any:
 async def test_an_unknown_field_is_refused_wherever_it_stands(shared: System) -> None:
     document = (await shared.http.get("/openapi.json")).json()
     before, tried = await shared.settled(), dict[str, set[str]]()
-    for path, body, place in bodies(document):
+    for method, path, body, place in bodies(document):
         asked = path.replace("{name}", "runs").replace("{", "").replace("}", "")
         asked = "/".join(str(new_id()) if part.endswith("_id") else part for part in asked.split("/"))
-        response = await shared.http.post(asked, json=with_a_typo(body, place))
+        response = await shared.http.request(method, asked, json=with_a_typo(body, place))
         assert response.status_code == 422, f"{path} takes an unknown field in {place or 'its body'}: {response.text}"
         pointers = [error["pointer"] for error in response.json()["errors"]]
         assert f"{place}/reslut" in pointers, f"{path} {place}: {response.text}"
         tried.setdefault(path, set()).add(place)
-    assert tried.keys() == {path for path, o in document["paths"].items() if "requestBody" in o.get("post", {})}
+    with_a_body = {path for path, of in document["paths"].items() if any("requestBody" in operation for operation in of.values())}
+    assert tried.keys() == with_a_body
     assert len(tried) > 12
     assert tried["/v1/runs"] == {"", "/plan", "/plan/steps/0", "/plan/steps/0/retry"}
     for failing in ("agent-runs/{agent_run_id}/fail", "invocations/{invocation_id}/fail", "invocations/{invocation_id}/resolve"):

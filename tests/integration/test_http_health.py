@@ -28,6 +28,7 @@ PROJECTIONS = {
     "work",
     "activity",
     "run_terms",
+    "tool_versions",
     "audit",
 }
 CONSUMERS = {*PROJECTIONS, *PARTITIONS}

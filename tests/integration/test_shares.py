@@ -57,9 +57,9 @@ async def test_a_share_is_bounded_first_come_first_served(database_url: str) -> 
         await pool.close()
 
 
-@pytest.mark.parametrize("flooded", ["database", "command_database"])
+@pytest.mark.parametrize("flooded", ["read_database", "command_database"])
 async def test_who_takes_a_whole_share_leaves_the_others_theirs(database_url: str, nats_url: str, flooded: str) -> None:
-    waits = Waits(reads_s=1.0) if flooded == "database" else Waits(commands_s=1.0)
+    waits = Waits(reads_s=1.0) if flooded == "read_database" else Waits(commands_s=1.0)
     async with running(database_url, nats_url, given={"waits": waits}) as system:
         await issue_key(system)
         worker = system.worker()
@@ -73,9 +73,9 @@ async def test_who_takes_a_whole_share_leaves_the_others_theirs(database_url: st
             async with system.client(None) as anybody:
                 ready, metrics = await anybody.get("/health/ready"), await anybody.get("/metrics")
             assert posted.status_code == 201, "all that the start needs is in memory, and the writer has a connection of its own"
-            assert (loaded.status_code, read.status_code) == ((404, 503) if flooded == "database" else (503, 200))
+            assert (loaded.status_code, read.status_code) == ((404, 503) if flooded == "read_database" else (503, 200))
             assert (ready.status_code, metrics.status_code) == (200, 200)
-            if flooded == "database":  # a whole run goes from start to end
+            if flooded == "read_database":  # a whole run goes from start to end
                 await (await worker.next("alpha")).complete("done")
                 await eventually(lambda: system.sql("SELECT 1 FROM event WHERE topic = 'run.completed'"), "the end of the run")
         assert (await system.http.get("/v1/runs")).status_code == 200

@@ -80,7 +80,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
 NAMES_A_NEW_THING = {("/v1/runs", "run_id"), ("/v1/keys", "key_id"), ("/v1/keys/{key_id}/rotate", "key_id")}
 """Ids that the caller gives to new things. An id of another tenant is taken, since ids are those of the whole installation."""
 MAKES_A_NAME = ("/v1/tools", "name")
-"""Each tenant has names of its own: a tool with a name of another tenant is made, and removed again before the name is asked for."""
+"""Each tenant has names of its own: a tool with a name of another tenant is made. From then on the name is the caller's own."""
 TRIES = 4
 """An answer may change meanwhile, as by a read model that moves: only a difference that stays is one."""
 
@@ -278,10 +278,12 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
                 pair = Pair(pair.foreign, str(2**40))
             if (place.path, place.name) in NAMES_A_NEW_THING and pair.foreign in settled.seen.ids:
                 continue
+            names_a_tool = place.kind == "path" or place.name == "replaced_by"
+            if place.path.startswith("/v1/tools/{name}") and names_a_tool and settled.made & {*pair}:
+                continue
             told = await differs(settled, place, pair)
             assert told is None, f"{place} tells {pair.foreign!r} from {pair.absent!r}:\n{told[0]}\n{told[1]}"
             if (place.path, place.name) == MAKES_A_NAME:
-                for name in pair:
-                    await settled.http.delete(f"/v1/tools/{quote(name, safe='')}")
+                settled.made |= {*pair}
             tried += 1
     assert tried > {"GET": 1_000, "POST": 500, "PATCH": 50, "DELETE": 20}[method]

@@ -28,7 +28,7 @@ from tidelog.keys import make_key, new_key_id
 EXPLAINED = {
     "session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0", "auto_explain.log_analyze": "on",
     "auto_explain.log_timing": "off", "auto_explain.log_format": "json", "auto_explain.log_level": "notice",
-    "auto_explain.log_nested_statements": "on", "client_min_messages": "notice",
+    "auto_explain.log_nested_statements": "on", "plan_cache_mode": "force_generic_plan", "client_min_messages": "notice",
 }  # fmt: skip
 LONG = 300
 """Entries of the longest stream of the first tenant."""

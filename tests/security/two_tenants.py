@@ -70,6 +70,8 @@ class Other:
     """Ids and words of the first tenant in requests of the second one that change something: what is its own may have them."""
     own: dict[str, str] = field(default_factory=dict)
     """Values of its own, by the names of parameters of paths."""
+    made: set[str] = field(default_factory=set)
+    """Names of the first tenant that it has given to tools of its own."""
     gap: tuple[int, int] = (0, 0)
     """The last position of its own before events of the first tenant, and the first one after them."""
 

@@ -214,6 +214,7 @@ async def container(parts: Parts) -> Container:
     return Container(
         settings=parts.settings,
         database=await storage.database(parts),
+        read_database=await storage.database_of(parts, "reads"),
         feed=await storage.feed_of(parts, "reads"),
         command_database=await storage.database_of(parts, "commands"),
         index=await index(parts),
