@@ -118,3 +118,24 @@ def test_a_header_is_given_once() -> None:
 )
 def test_how_a_secret_is_sent(auth: dict[str, Any], wrong: list[str]) -> None:
     assert places(auth=auth) == wrong
+
+
+SPACES = "a URL has neither spaces nor backslashes, and only ASCII: write other characters as %XX"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://a.example/x\\y", SPACES),
+        ("https://a.example/x y", SPACES),
+        ("https://a.example/\u00e9", SPACES),
+        ("https://a.example/#", "a fragment (#) is never sent"),
+        ("https://a.example/#part", "a fragment (#) is never sent"),
+        ("ftp://a.example/", "the URL must begin with https:// or http:// and a host"),
+        ("https:///x", "the URL must begin with https:// or http:// and a host"),
+        ("https://a.example:x/", "this is no URL"),
+        ("https://{{owner}}.example/", "scheme, host and port are fixed: no argument may choose where the request goes"),
+    ],
+)
+def test_a_fault_of_a_url_is_told_in_plain_words(url: str, told: str) -> None:
+    assert faults_of(HttpRequest(url=url), PARAMETERS) == [("/url", told)]

@@ -7,7 +7,7 @@ import pytest
 from immutables import Map
 
 from domain import tools
-from domain.errors import AlreadyExists, InvalidCommand, InvalidState, NotFound
+from domain.errors import AlreadyExists, InvalidCommand, InvalidState, NotFound, TidelogError
 from domain.kernel import Event
 from tests.kit import fold, given
 
@@ -158,3 +158,49 @@ def test_what_a_declaration_says_beyond_the_first_release() -> None:
     assert isinstance(plain, tools.ToolRegistered) and isinstance(http, tools.ToolRegistered)
     assert tools.later_fields_of(plain) == {}
     assert tools.later_fields_of(http) == {name: HTTP[name] for name in ("kind", "request", "pinned")}
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "code", "pointer", "message"),
+    [
+        ({}, {"how": "version"} | HTTP, "not-found", None, "there is no tool 'add'"),
+        (
+            HTTP,
+            {"how": "created", "version": "2"} | HTTP,
+            "already-exists",
+            "/name",
+            "there is a tool 'add' already: add a version to it, or choose another name",
+        ),
+        (
+            HTTP,
+            {"how": "version", "version": "2", "kind": "builtin", "builtin": "time.now"},
+            "invalid-state",
+            "/kind",
+            "'add' is a tool of the kind http, and stays one",
+        ),
+        (HTTP, {"version": "2"}, "tool-taken", "/name", "'add' is a tool of the kind http, and stays one"),
+        (
+            HTTP,
+            {"how": "version", "description": "d"} | HTTP,
+            "version-taken",
+            "/version",
+            "version '1' of the tool 'add' is known with another declaration: name another version",
+        ),
+    ],
+)
+def test_a_refused_declaration_says_why_and_where(
+    before: dict[str, Any], command: dict[str, Any], code: str, pointer: str | None, message: str
+) -> None:
+    with pytest.raises(TidelogError) as caught:
+        tools.decide(fold(tools.DECIDER, [registered(**before)] if before else []), register(**command))
+    told = caught.value
+    assert (told.code, getattr(told, "pointer", None), told.message) == (code, pointer, message)
+
+
+def test_the_first_fault_is_in_the_message_and_all_faults_beside_it() -> None:
+    wrong = register(kind="http", request={"url": "ftp://a.example"}, needs_tools=("add",))
+    faults = tools.faults_of(wrong)
+    with pytest.raises(InvalidCommand) as caught:
+        tools.decide(fold(tools.DECIDER, []), wrong)
+    assert len(faults) > 1 and (caught.value.pointer, caught.value.faults) == (faults[0][0], tuple(faults))
+    assert caught.value.message == f"tool 'add': {faults[0][0]}: {faults[0][1]}"
