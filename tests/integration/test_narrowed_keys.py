@@ -1,7 +1,6 @@
 """How people make keys for projects: the command line and the SDK, with a reason and on behalf of somebody."""
 
 import json
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,20 @@ async def entries(system: System, **filters: str) -> list[dict[str, Any]]:
     return list((await system.http.get("/v1/audit", params=filters)).json()["data"])
 
 
+def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The document that a command printed. The server of the test logs into the same output."""
+    out = capsys.readouterr().out
+    document: dict[str, Any] = json.JSONDecoder().raw_decode(out[out.index("{\n") :])[0]
+    return document
+
+
 async def test_the_command_line_takes_names_of_projects_a_reason_and_for_whom(
     system: System, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reviews, twice = await project(system, "reviews"), [await project(system, "twice") for _ in range(2)]
     capsys.readouterr()
     await issue(tmp_path, "one", "reviews", twice[1], "reviews", reason="the audit of May")
-    made = json.loads(capsys.readouterr().out)
+    made = printed(capsys)
     await system.settled()
     shown = (await system.http.get(f"/v1/keys/{made['key_id']}")).json()
     assert shown["projects"] == sorted([reviews, twice[1]])
@@ -76,7 +82,7 @@ async def test_a_rotation_a_revocation_and_a_removal_have_their_reasons(
     await system.settled()
     capsys.readouterr()
     await commands._rotate(str(made.key_id), "1h", None, None, "as each year", "user:ada", tmp_path, None, True)
-    [turned] = re.findall(r'^ *"key_id": "([0-9a-f-]+)"', capsys.readouterr().out, re.MULTILINE)  # the server logs there, too
+    turned = printed(capsys)["key_id"]
     await system.settled()
     assert (await system.http.get(f"/v1/keys/{turned}")).json()["projects"] == [removed]
     await commands._revoke(turned, "it was lost", "user:ada", tmp_path, None, True)
