@@ -39,6 +39,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
 
 UPCASTS: dict[tuple[str, int], Upcast] = {
     (runs.RunStarted.TOPIC, 1): Upcast(runs.RunStartedV1, unchanged),
+    (invocations.InvocationRequested.TOPIC, 1): Upcast(invocations.InvocationRequestedV1, unchanged),
     (tenants.ApiKeyIssued.TOPIC, 1): Upcast(tenants.ApiKeyIssuedV1, unchanged),
     (tenants.ApiKeyIssued.TOPIC, 2): Upcast(tenants.ApiKeyIssuedV2, unchanged),
 }

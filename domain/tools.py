@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, assert_never
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from domain.errors import AlreadyExists, InvalidCommand, InvalidState, NotFound,
 from domain.http_requests import Fault, HttpRequest
 from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Text, Value, derive_id
 from domain.maps import PersistentMap
+from domain.tool_policy import ToolPolicy, faults_of_policy, policy_of
 
 Kind = Literal["python", "http", "builtin"]
 """What a tool is. `python`: code of the workers that announce it. `http`: a request, as data. `builtin`: a part of Tidelog."""
@@ -61,6 +62,13 @@ class ToolRegistered(Event):
     builtin: str | None = None
     pinned: bool = False
     """Its author named the version, so another declaration of the version is refused."""
+    policy: Json = None
+    """What the tool declares about its calls (`domain.tool_policy.ToolPolicy`). None: nothing."""
+
+    @cached_property
+    def rules(self) -> ToolPolicy:
+        """The policy, read once."""
+        return policy_of(self.policy)
 
 
 class ToolDeprecated(Event):
@@ -162,6 +170,7 @@ class RegisterTool(Command):
     request: Json = None
     builtin: Name | None = None
     pinned: bool = False
+    policy: ToolPolicy | None = None
     how: Literal["announced", "created", "version"] = "announced"
     """`announced`: by a worker. `created`: the tool must be new. `version`: the tool must be there, and the version new."""
 
@@ -218,6 +227,8 @@ def _faults(declared: RegisterTool) -> Iterator[Fault]:
     for number, example in enumerate(declared.examples):
         for place, text in faults_of_model(Example, example):
             yield f"/examples/{number}{place}", text
+    if declared.policy is not None:
+        yield from faults_of_policy(declared.name, declared.idempotent, declared.policy)
     for name, kind in (("request", "http"), ("builtin", "builtin")):
         given = getattr(declared, name)
         if given is None and declared.kind == kind:
@@ -280,7 +291,8 @@ def _register(tool: ToolDefinition, command: RegisterTool) -> list[Event]:
     if faults:
         place, text = faults[0]
         raise InvalidCommand(f"tool '{command.name}': {place}: {text}", pointer=place, faults=faults)
-    registered = ToolRegistered(**command.model_dump(exclude={"tool_id", "how"}))
+    policy = None if command.policy is None else command.policy.said()
+    registered = ToolRegistered(**command.model_dump(exclude={"tool_id", "how", "policy"}), policy=policy)
     digest, known = digest_of(registered), tool.versions.get(command.version)
     if tool.current is not None and (known is None or known.digest != digest):
         _check_other(tool.current, command)
@@ -329,7 +341,7 @@ DECIDER: Decider[ToolDefinition] = Decider("tools", ToolDefinition, decide, evol
 
 LATER_FIELDS = frozenset({
     "kind", "result", "examples", "needs_tools", "needs_services", "untrusted_output", "request", "builtin", "pinned",
-    "reconcile_timeout_s",
+    "reconcile_timeout_s", "policy",
 })  # fmt: skip
 
 

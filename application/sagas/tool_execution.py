@@ -1,5 +1,7 @@
 """Tool calls: the outcome of an invocation goes to the agent run that asked. Calls of an ended agent run are cancelled.
 
+What another stream asked for is another saga's.
+
 They are cancelled before the run hears of the end of its agent run (`application/catalog.py`). So when a run completes, each of its
 calls has ended, or is in the middle of its last attempt.
 """
@@ -11,15 +13,20 @@ from domain.invocations import CancelInvocation
 
 
 def on_invocation_succeeded(event: invocations.InvocationSucceeded, cause: ReactionCause) -> list[Reaction]:
-    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=cause.stream_id, succeeded=True)]
+    return _finished(event, cause, succeeded=True)
 
 
 def on_invocation_failed(event: invocations.InvocationFailed, cause: ReactionCause) -> list[Reaction]:
-    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=cause.stream_id, succeeded=False)]
+    return _finished(event, cause, succeeded=False)
 
 
 def on_invocation_resolved(event: invocations.InvocationResolved, cause: ReactionCause) -> list[Reaction]:
-    succeeded = event.outcome == "succeeded"
+    return _finished(event, cause, succeeded=event.outcome == "succeeded")
+
+
+def _finished(event: invocations.Outcome, cause: ReactionCause, *, succeeded: bool) -> list[Reaction]:
+    if event.asked_by != "agent_run":
+        return []
     return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=cause.stream_id, succeeded=succeeded)]
 
 

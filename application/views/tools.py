@@ -37,6 +37,8 @@ class Declared(ListedRow):
     builtin: str | None = None
     pinned: bool = False
     """Another declaration of this version is refused. False: the declaration follows the code of the workers."""
+    policy: Json = None
+    """What it declares about its calls. Null: nothing."""
 
 
 class Deprecation(BaseModel):

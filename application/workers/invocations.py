@@ -38,7 +38,7 @@ class WorkerInvocations:
         name = claim_name(command.worker_id, command.dispatch, claim)
         request = await request_for_invocation(self._commands, caller, command.invocation_id, name)
         try:
-            outcome = await self._commands.execute(request, command, runs.CheckRun(run_id=request.correlation_id))
+            outcome = await self._commands.execute(request, command, *await self._conditions(caller, command.invocation_id))
         except WorkOver:
             if not await self._cancel_if_over(caller, command.invocation_id):
                 raise
@@ -50,6 +50,12 @@ class WorkerInvocations:
             raise WorkOver(f"the claim of dispatch {command.dispatch} lapsed; {state.dispatch} is the newest")
         return state, outcome
 
+    async def _conditions(self, caller: Caller, invocation_id: UUID) -> list[runs.CheckRun]:
+        """What must hold when a call is claimed."""
+        requested = (await self._state(caller, invocation_id, fresh=False)).requested
+        assert requested is not None
+        return [runs.CheckRun(run_id=requested.run_id)] if requested.needs_run else []
+
     async def _cancel_if_over(self, caller: Caller, invocation_id: UUID) -> bool:
         """Cancels a call whose run has ended, where the saga has not done so yet: no tool starts for a run that is over.
 
@@ -57,6 +63,8 @@ class WorkerInvocations:
         """
         requested = (await self._state(caller, invocation_id, fresh=False)).requested
         assert requested is not None
+        if not requested.needs_run:
+            return False
         run: runs.Run = (await self._commands.load(runs.DECIDER, caller.tenant_id, requested.run_id)).state
         if run.status in runs.OVER:
             request = caller.reporting(derive_id(invocation_id, "run over"), requested.run_id)

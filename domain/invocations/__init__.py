@@ -24,6 +24,7 @@ from domain.invocations.commands import (
     ResolveInvocation,
 )
 from domain.invocations.events import (
+    AskedBy,
     AttemptStarted,
     Found,
     InvocationBecameAmbiguous,
@@ -37,10 +38,12 @@ from domain.invocations.events import (
     InvocationReconcileRequested,
     InvocationReconcileStarted,
     InvocationRequested,
+    InvocationRequestedV1,
     InvocationRequeued,
     InvocationResolved,
     InvocationRetryScheduled,
     InvocationSucceeded,
+    Outcome,
 )
 from domain.invocations.rules import (
     DECIDER,
@@ -63,6 +66,7 @@ __all__ = [
     "IN_DOUBT",
     "RECONCILING",
     "TERMINAL",
+    "AskedBy",
     "AttemptStarted",
     "CancelInvocation",
     "ClaimInvocation",
@@ -83,11 +87,13 @@ __all__ = [
     "InvocationReconcileStarted",
     "InvocationReconciled",
     "InvocationRequested",
+    "InvocationRequestedV1",
     "InvocationRequeued",
     "InvocationResolved",
     "InvocationRetryScheduled",
     "InvocationSucceeded",
     "LapseAttempt",
+    "Outcome",
     "Reason",
     "ReconcileInvocation",
     "RequestInvocation",

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from domain.failures import Failure, LapseReason, Retry
-from domain.invocations.events import Found
+from domain.invocations.events import AskedBy, Found
 from domain.kernel import Command, Json, Name, Priority, ShortText
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"^[^\x00]+$")]
@@ -27,6 +27,7 @@ class RequestInvocation(Command):
     on_behalf_of: str | None = None
     reconcile_timeout_s: float | None = None
     tool_version: ShortText | None = None
+    asked_by: AskedBy = "agent_run"
 
 
 class ClaimInvocation(Command):

@@ -6,15 +6,23 @@ from uuid import UUID
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Priority
 
+AskedBy = Literal["agent_run", "client", "chain", "compensation"]
+"""Who asked for a call. `agent_run`: an agent in a run. `client`: somebody without a run. `chain`: a chain of tools.
+`compensation`: the engine, to take an effect back."""
+
 Found = Literal["succeeded", "not_happened", "unknown"]
 """What a `reconcile` function found out about an effect."""
 
 
 class InvocationRequested(Event):
     TOPIC = "invocation.requested"
+    VERSION = 2
     run_id: UUID
+    """The root: the run, or for a call without a run the call itself."""
     agent_run_id: UUID
+    """The stream that asked: an agent run, or what `asked_by` says."""
     key: str
+    """The name of the call in that stream."""
     tool: str
     arguments: dict[str, Json]
     idempotent: bool
@@ -28,6 +36,22 @@ class InvocationRequested(Event):
     """The limit of one call of the tool's `reconcile` function. None: the tool has no such function."""
     tool_version: str | None = None
     """The version of the tool at the call. None: nobody looked."""
+    asked_by: AskedBy = "agent_run"
+
+    @property
+    def stored_version(self) -> int:
+        return 1 if self.asked_by == "agent_run" else 2
+
+    @property
+    def needs_run(self) -> bool:
+        """Whether the call is for nothing once its run is over."""
+        return self.asked_by == "agent_run"
+
+
+class InvocationRequestedV1(InvocationRequested):
+    """A call of an agent. Such a call is still stored as this version, so that older readers know it."""
+
+    VERSION = 1
 
 
 class AttemptStarted(Event):
@@ -68,6 +92,7 @@ class InvocationSucceeded(Event):
     key: str
     attempt: int
     result: Json = None
+    asked_by: AskedBy = "agent_run"
 
 
 class InvocationFailed(Event):
@@ -76,6 +101,7 @@ class InvocationFailed(Event):
     key: str
     attempt: int
     error: Failure
+    asked_by: AskedBy = "agent_run"
 
 
 class InvocationBecameAmbiguous(Event):
@@ -105,6 +131,7 @@ class InvocationResolved(Event):
     evidence: Json = None
     on_behalf_of: str | None = None
     """For whom the actor asked."""
+    asked_by: AskedBy = "agent_run"
 
 
 class InvocationCancelRequested(Event):
@@ -120,6 +147,10 @@ class InvocationCancelled(Event):
     reason: str | None = None
     effect: Literal["unknown"] | None = None
     """`unknown`: the worker of the last attempt vanished. None: no attempt was under way, or the last one had no effect."""
+    agent_run_id: UUID | None = None
+    """The stream that asked. None: an agent run."""
+    key: str | None = None
+    asked_by: AskedBy = "agent_run"
 
 
 class InvocationNotHappened(Event):
@@ -188,6 +219,9 @@ class InvocationReconciled(Event):
     attempt: int
     outcome: Found
 
+
+Outcome = InvocationSucceeded | InvocationFailed | InvocationResolved
+"""The ends of an invocation that tell the stream that asked how the call ended."""
 
 InvocationEvent = (
     InvocationRequested | AttemptStarted | InvocationRetryScheduled | InvocationRequeued | InvocationSucceeded

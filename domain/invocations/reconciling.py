@@ -4,6 +4,8 @@ The function has no effect of its own. So it may be asked as often as it takes, 
 asked anew, one that failed is asked again after a while, and after `PATIENCE_S` a person is asked instead.
 """
 
+from typing import Any, Literal
+
 from domain.errors import StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, LapseReason, Retry, backoff_s
 from domain.invocations.commands import FailInvocation, GiveUpReconcile, ReconcileInvocation
@@ -103,13 +105,13 @@ def answer(invocation: Invocation, requested: InvocationRequested, command: Reco
 
 
 def succeeded(invocation: Invocation, requested: InvocationRequested, result: Json) -> InvocationSucceeded:
-    return InvocationSucceeded(agent_run_id=requested.agent_run_id, key=requested.key, attempt=invocation.called, result=result)
+    return InvocationSucceeded(**asked(requested), attempt=invocation.called, result=result)
 
 
 def had_no_effect(invocation: Invocation, requested: InvocationRequested, command: ReconcileInvocation) -> Event:
     """The tool may be called again, as after a failure: within its attempts, and never after a cancel."""
     if invocation.cancel_request is not None:
-        return InvocationCancelled(reason=invocation.cancel_request.reason)
+        return cancelled(requested, invocation.cancel_request.reason)
     error = invocation.doubt
     if error is not None:
         if error.kind in RETRYABLE and invocation.failures + 1 < requested.retry.max_attempts:
@@ -125,7 +127,7 @@ def nobody_knows(invocation: Invocation, requested: InvocationRequested, reason:
     """The end of an attempt with an unknown effect that is not repeated: a person must say what became of it, or, where a
     second effect would do no harm and nobody waits for the call, it is over."""
     if requested.idempotent and invocation.cancel_request is not None:
-        return InvocationCancelled(reason=invocation.cancel_request.reason, effect="unknown")
+        return cancelled(requested, invocation.cancel_request.reason, effect="unknown")
     return InvocationBecameAmbiguous(attempt=invocation.called, worker_id=invocation.called_by or "", reason=reason)
 
 
@@ -135,7 +137,17 @@ def workers_lost() -> Failure:
 
 
 def failed(invocation: Invocation, requested: InvocationRequested, error: Failure) -> InvocationFailed:
-    return InvocationFailed(agent_run_id=requested.agent_run_id, key=requested.key, attempt=invocation.called, error=error)
+    return InvocationFailed(**asked(requested), attempt=invocation.called, error=error)
+
+
+def asked(requested: InvocationRequested) -> dict[str, Any]:
+    """The fields of an outcome that name the stream that asked."""
+    return {"agent_run_id": requested.agent_run_id, "key": requested.key, "asked_by": requested.asked_by}
+
+
+def cancelled(requested: InvocationRequested, reason: str | None, effect: Literal["unknown"] | None = None) -> InvocationCancelled:
+    told = asked(requested) if requested.asked_by != "agent_run" else {}
+    return InvocationCancelled(reason=reason, effect=effect, **told)
 
 
 def requeued(

@@ -26,7 +26,6 @@ from domain.invocations.commands import (
 )
 from domain.invocations.events import (
     AttemptStarted,
-    InvocationCancelled,
     InvocationCancelRequested,
     InvocationNotHappened,
     InvocationReconcileFailed,
@@ -36,7 +35,7 @@ from domain.invocations.events import (
     InvocationResolved,
     InvocationRetryScheduled,
 )
-from domain.invocations.reconciling import failed, nobody_knows, requeued, succeeded, workers_lost
+from domain.invocations.reconciling import asked, cancelled, failed, nobody_knows, requeued, succeeded, workers_lost
 from domain.invocations.state import HELD, IN_DOUBT, RECONCILING, TERMINAL, Invocation, evolve
 from domain.kernel import Decider, Event, Scheduled, same_json
 
@@ -75,7 +74,7 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
             return _requeue(invocation, requested, command)
         case CancelInvocation():
             if invocation.status in ("requested", "waiting"):
-                return [InvocationCancelled(reason=command.reason)]
+                return [cancelled(requested, command.reason)]
             if invocation.status in TERMINAL or invocation.cancel_request is not None:
                 return []
             return [InvocationCancelRequested(attempt=invocation.attempt, reason=command.reason)]
@@ -118,7 +117,7 @@ def _lapse(invocation: Invocation, requested: InvocationRequested, command: Laps
         return [reconciling.vanished(invocation, requested, command.attempt, command.reason)]
     if command.reason == "unsent":  # the tool was never called: not even a call that must not be repeated is in doubt
         if invocation.cancel_request is not None:
-            return [InvocationCancelled(reason=invocation.cancel_request.reason)]
+            return [cancelled(requested, invocation.cancel_request.reason)]
     elif (end := _end_of_lost(invocation, requested, command.reason, command.attempt)) is not None:
         return [end]
     return [requeued(requested, invocation.dispatch + 1, lapsed=command.attempt, reason=command.reason)]
@@ -167,8 +166,7 @@ def _resolve(invocation: Invocation, requested: InvocationRequested, command: Re
     if command.not_happened:
         return _not_happened(invocation, requested, command)
     resolution = InvocationResolved(
-        agent_run_id=requested.agent_run_id,
-        key=requested.key,
+        **asked(requested),
         attempt=invocation.called,
         outcome="succeeded" if command.error is None else "failed",
         result=command.result,
@@ -202,7 +200,7 @@ def _not_happened(invocation: Invocation, requested: InvocationRequested, comman
         raise _resolved_before(invocation.resolved)
     _must_be_in_doubt(invocation, command)
     if invocation.cancel_request is not None:
-        return [said, InvocationCancelled(reason=invocation.cancel_request.reason)]
+        return [said, cancelled(requested, invocation.cancel_request.reason)]
     return [said, requeued(requested, invocation.dispatch + 1, reason="not_happened")]
 
 

@@ -54,6 +54,11 @@ EXAMPLES: tuple[Event, ...] = (
         needs_services=("git.example.com",), untrusted_output=True,
         request={"method": "GET", "url": "https://git.example.com/log?limit={{limit}}", "auth": {"secret": "git"}},
         builtin="fetch", pinned=True,
+        policy={
+            "breaker": {"failures": 3, "rate": 0.5, "calls": 10, "window_s": 60.0, "open_s": 5.0, "probes": 2}, "max_parallel": 4,
+            "rate": {"calls": 100, "per_s": 60.0}, "fallbacks": ["git.log"], "cache_s": 60.0,
+            "compensation": {"tool": "git.forget", "arguments": {"commit": "result.commit"}},
+        },
     ),
     tools.ToolDeprecated(name="git.history", replaced_by="git.log", note="it reads all branches"),
     tools.ToolReinstated(name="git.history"),
@@ -91,13 +96,13 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
-        tool_version="2",
+        tool_version="2", asked_by="client",
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
     invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
-    invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON),
-    invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE),
+    invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain"),
+    invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE, asked_by="chain"),
     invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1", reason="the reconcile function does not know"),
     invocations.InvocationNotHappened(
         attempt=1, by="key:ada", reason="the mail server has no trace of it", evidence=JSON, on_behalf_of="ada@example.com",
@@ -112,10 +117,12 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationResolved(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=1, outcome="failed", result=None, error=FAILURE,
         by=f"key:{KEY}", reason="The service has no trace of it.", evidence={"ticket": "T-7", "log": ["no such request"]},
-        on_behalf_of="user:bob",
+        on_behalf_of="user:bob", asked_by="chain",
     ),
     invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
-    invocations.InvocationCancelled(reason="the agent run failed", effect="unknown"),
+    invocations.InvocationCancelled(
+        reason="the agent run failed", effect="unknown", agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain"
+    ),
     messages.MessageSent(
         run_id=RUN, sender="collect", sender_id=AGENT_RUN, recipient="write", recipient_id=OTHER_AGENT_RUN, body=JSON,
         sent_at=AT,

@@ -24,6 +24,7 @@ from application.workers.listing import count_workers
 from domain.access import Action
 from domain.errors import InvalidCommand, NotFound
 from domain.kernel import Json, Name, ShortText, Text
+from domain.tool_policy import ToolPolicy
 from domain.tools import MOST_EXAMPLES, MOST_NEEDED, DeprecateTool, RegisterTool, ReinstateTool, VersionName, tool_id_of
 
 router = APIRouter(tags=["agents and tools"], route_class=DirectRoute)
@@ -57,6 +58,7 @@ class VersionBody(Body):
     untrusted_output: bool = False
     request: Json = None
     builtin: Name | None = None
+    policy: ToolPolicy | None = None
 
 
 class ToolBody(VersionBody):

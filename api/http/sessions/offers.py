@@ -16,6 +16,7 @@ from application.workers.registering import Offer
 from domain import agents, tools
 from domain.errors import TidelogError
 from domain.kernel import Json, Name, ShortText, Text
+from domain.tool_policy import ToolPolicy
 
 M = TypeVar("M", bound=Body)
 
@@ -46,6 +47,7 @@ class ToolOffer(Body):
     needs_services: tuple[ShortText, ...] = Field(default=(), max_length=tools.MOST_NEEDED)
     untrusted_output: bool = False
     pinned: bool = False
+    policy: ToolPolicy | None = None
 
 
 class ProblemReport(Body):

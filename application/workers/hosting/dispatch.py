@@ -221,7 +221,7 @@ class Dispatcher(Generic[T]):
         item = delivery.item
         self.claiming.add(item.work_id)
         try:
-            await self._commands.meet(item.tenant_id, {item.work_id: DECIDERS[item.kind], item.root_id: runs.DECIDER})
+            await self._commands.meet(item.tenant_id, {item.root_id: runs.DECIDER, item.work_id: DECIDERS[item.kind]})
             fitting = await self._fitting(pool, session, item)
             if fitting is None:
                 log.info("no_worker_of_the_version", agent=item.pool, agent_run_id=str(item.work_id), deliveries=delivery.number)

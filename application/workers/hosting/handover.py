@@ -44,7 +44,13 @@ class Handover(Generic[T]):
         if pool is None or not pool.is_empty(asyncio.get_running_loop().time()):
             return None
         session = _fitting(pool, item, state)
-        return None if session is None else ClaimedAhead(self._workers, self._dispatcher, session, item, cause)
+        return (
+            None
+            if session is None
+            else ClaimedAhead(
+                self._workers, self._dispatcher, session, item, cause, needs_run=item.kind == "agent" or state.requested.needs_run
+            )
+        )
 
 
 def _fitting(pool: Pool[T], item: WorkItem, state: Any) -> T | None:
@@ -61,7 +67,10 @@ def _fitting(pool: Pool[T], item: WorkItem, state: Any) -> T | None:
 class ClaimedAhead(Generic[T]):
     """Implements the port `TakenWork`."""
 
-    def __init__(self, workers: Workers, dispatcher: Dispatcher[T], session: T, item: WorkItem, cause: ReactionCause) -> None:
+    def __init__(
+        self, workers: Workers, dispatcher: Dispatcher[T], session: T, item: WorkItem, cause: ReactionCause, *, needs_run: bool
+    ) -> None:
+        """`needs_run`: the work is for nothing once its run is over."""
         assert session.session is not None
         self._workers = workers
         self._dispatcher = dispatcher
@@ -69,7 +78,7 @@ class ClaimedAhead(Generic[T]):
         self._opened = opened = session.session
         self._item = item
         claim = claim_of(opened, item)
-        self.commands: Sequence[Command] = (claim, runs.CheckRun(run_id=item.root_id))
+        self.commands: Sequence[Command] = (claim, runs.CheckRun(run_id=item.root_id)) if needs_run else (claim,)
         name = claim_name(opened.worker_id, item.dispatch, str(uuid4()))
         self.request = CommandRequest(
             item.tenant_id, session.caller.actor, derive_id(item.work_id, name), item.root_id, cause.name, cause.traceparent,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ToolError,
         TransientError,
     )
+    from tidelog.policies import Breaker, Compensation, Policy, Rate
     from tidelog.reconciling import Reconciled
     from tidelog.tool_classes import BaseTool
     from tidelog.tools import InvalidResultError, Tool, ToolContext, tool
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "BaseTool",
+    "Breaker",
     "Client",
+    "Compensation",
     "Context",
     "HistoryReplaced",
     "InvalidError",
     "InvalidResultError",
     "Message",
     "PermanentError",
+    "Policy",
+    "Rate",
     "RecipientOverError",
     "Reconciled",
     "ServiceRateLimitedError",
@@ -65,6 +70,7 @@ _NAMES = {
         "ToolError",
         "TransientError",
     ),
+    "policies": ("Breaker", "Compensation", "Policy", "Rate"),
     "reconciling": ("Reconciled",),
     "tool_classes": ("BaseTool",),
     "tools": ("InvalidResultError", "Tool", "ToolContext", "tool"),

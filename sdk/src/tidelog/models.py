@@ -310,6 +310,8 @@ class ToolVersion(Model):
     builtin: str | None = None
     pinned: bool = False
     """Another declaration of the version is refused. False: the declaration follows the code of the workers."""
+    policy: dict[str, Any] | None = None
+    """What it declares about its calls: breaker, limits, fallbacks, compensation, cache. None: nothing."""
     unreadable: bool = False
 
 

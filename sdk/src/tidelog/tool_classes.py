@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from tidelog.errors import DefinitionError
 from tidelog.naming import kebab_case
+from tidelog.policies import Policy
 from tidelog.texts import text_of, type_of
 from tidelog.tools import Tool
 
@@ -39,6 +40,7 @@ class BaseTool:
     needs_tools: ClassVar[tuple[str, ...]] = ()
     needs_services: ClassVar[tuple[str, ...]] = ()
     untrusted_output: ClassVar[bool] = False
+    policy: ClassVar[Policy | None] = None
 
     execute: Callable[..., Any]
     """Does the work. Its type hints become the JSON Schema of the parameters, as those of a function with `@tool`."""
@@ -81,6 +83,7 @@ def tool_of(given: AnyTool) -> Tool[..., Any]:
         needs_tools=given.needs_tools,
         needs_services=given.needs_services,
         untrusted_output=given.untrusted_output,
+        policy=given.policy,
         check=made.validate,
         documented=given,
     )

@@ -15,6 +15,7 @@ from tidelog.calling import call
 from tidelog.errors import DefinitionError, PermanentError, ValueTooDeepError
 from tidelog.isolation.declared import Isolation, Kind, Limits, isolation_of
 from tidelog.naming import TOOL_NAME, check_capabilities, check_json, check_name, check_version, first_paragraph
+from tidelog.policies import Policy
 from tidelog.reconciling import Reconciled, read_reconcile
 from tidelog.texts import text_of
 from tidelog.values import check_depth, encode, to_json
@@ -82,6 +83,7 @@ class ToolDefinition(BaseModel):
     needs_services: tuple[str, ...] = ()
     untrusted_output: bool = False
     pinned: bool = False
+    policy: dict[str, Any] | None = None
 
     def said(self) -> dict[str, Any]:
         """As it goes over the wire: what says no more than a server of before knows is left out."""
@@ -136,6 +138,7 @@ class Tool(Generic[P, R]):
         untrusted_output: bool = False,
         check: Callable[..., object] | None = None,
         documented: Any = None,
+        policy: Policy | None = None,
         isolation: object = None,
         limits: Mapping[str, Any] | None = None,
     ) -> None:
@@ -156,6 +159,7 @@ class Tool(Generic[P, R]):
         self.needs_tools = needs_tools
         self.needs_services = needs_services
         self.untrusted_output = untrusted_output
+        self.policy = policy
         self._check = check
         self._isolation = (isolation, limits or {})
         self._documented = function if documented is None else documented
@@ -207,6 +211,7 @@ class Tool(Generic[P, R]):
             needs_services=_names(self.needs_services, what),
             untrusted_output=bool(self.untrusted_output),
             pinned=self.pinned,
+            policy=self._said_policy(what),
         )
         check_json(definition, what)
         return definition
@@ -321,6 +326,13 @@ class Tool(Generic[P, R]):
         read_reconcile(self.reconcile, ToolContext, dict.fromkeys(self._read_signature().names.values()), what)
         return float(self.reconcile_timeout_s)
 
+    def _said_policy(self, what: str) -> dict[str, Any] | None:
+        if self.policy is None:
+            return None
+        if not isinstance(self.policy, Policy):
+            raise DefinitionError("invalid-metadata", f"{what}: policy must be a tidelog.Policy")
+        return self.policy.said()
+
     def _schema(self, what: str) -> dict[str, Any]:
         try:
             schema = self._read_signature().model.model_json_schema(mode="validation")
@@ -401,6 +413,7 @@ def tool(
     needs_tools: tuple[str, ...] = (),
     needs_services: tuple[str, ...] = (),
     untrusted_output: bool = False,
+    policy: Policy | None = None,
     isolation: Kind | None = None,
     **limits: Unpack[Limits],
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
@@ -422,6 +435,7 @@ def tool(
     needs_tools: tuple[str, ...] = (),
     needs_services: tuple[str, ...] = (),
     untrusted_output: bool = False,
+    policy: Policy | None = None,
     isolation: Kind | None = None,
     **limits: Unpack[Limits],
 ) -> Any:
@@ -441,6 +455,8 @@ def tool(
     examples: `{"arguments": {...}, "result": ..., "description": ...}`, each checked when the tool is described.
     needs_tools, needs_services: names of what the tool cannot work without, for people and models.
     untrusted_output: the result holds text of strangers, which a model must not take for instructions.
+    policy: what the server sees to when the tool is called, as a `Policy`: a breaker, how many calls at once and how often, tools
+    that are called instead, the tool that takes the effect back, how long a result answers later calls.
     isolation: "process" runs each call in a process of its own, with the bounds `cpu_s`, `memory_mb`, `files`, `file_mb`,
     `network`, `environment` and `required` of `tidelog.isolation.declared.Isolation`. A call that is over leaves nothing behind.
 
@@ -464,6 +480,7 @@ def tool(
             needs_tools=needs_tools,
             needs_services=needs_services,
             untrusted_output=untrusted_output,
+            policy=policy,
             isolation=isolation,
             limits=limits,
         )
