@@ -49,6 +49,7 @@ ROUTES: dict[type[Command], Route] = {
     projects.RemoveProject: _own_stream(projects.DECIDER, "project_id"),
     projects.UseProject: _own_stream(projects.DECIDER, "project_id"),
     agents.RegisterAgent: _own_stream(agents.DECIDER, "agent_id"),
+    agents.UseAgent: _own_stream(agents.DECIDER, "agent_id"),
     tools.RegisterTool: _own_stream(tools.DECIDER, "tool_id"),
     tools.DeprecateTool: _own_stream(tools.DECIDER, "tool_id", "replaced_by", "note"),
     tools.ReinstateTool: _own_stream(tools.DECIDER, "tool_id"),

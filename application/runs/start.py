@@ -1,6 +1,6 @@
 """Starting runs: looks up the project and the agents' versions, which the rules need for the decision."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
@@ -8,12 +8,14 @@ from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.runs.admission import RunAdmission
 from application.suggestions import KnownNames, did_you_mean, names_of
 from domain import agents, projects, runs
-from domain.errors import AlreadyExists, NotFound
+from domain.errors import AlreadyExists, NotFound, Unavailable
 from domain.kernel import Event, Json, Metadata, Priority, RecordedEvent, same_json
 from domain.projects import UnknownProject
 
 MAX_NAMED = 5
 """Versions of an agent that a refusal names: the last ones."""
+MOST_LOOKS = 5
+"""Looks at agents that others change meanwhile."""
 MOST_REFUSED = 10
 """Unknown agents of a plan that a refusal names."""
 
@@ -60,23 +62,29 @@ async def start_run(
         await admission.ready()
     with admission.admitted(request.tenant_id) as start:
         of_project = await _part_of_project(commands, request.tenant_id, project_id)
-        versions = await _versions(commands, request.tenant_id, plan, known)
-        command = runs.StartRun(
-            run_id=run_id,
-            project_id=project_id,
-            plan=_pinned(plan, versions),
-            input=input,
-            metadata=metadata,
-            versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
-            priority=priority,
-        )
-        try:
-            outcome = await commands.execute(request, command, *of_project)
-        except AlreadyExists:
-            first = await _first_answer(commands, request, run_id)
-            if first is None:
-                raise
-            outcome = first
+        for look in range(MOST_LOOKS):
+            versions, of_agents = await _versions(commands, request.tenant_id, plan, known, fresh=look > 0)
+            command = runs.StartRun(
+                run_id=run_id,
+                project_id=project_id,
+                plan=_pinned(plan, versions),
+                input=input,
+                metadata=metadata,
+                versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
+                priority=priority,
+            )
+            try:
+                outcome = await commands.execute(request, command, *of_project, *of_agents)
+            except agents.AgentChanged:  # this process had not heard of it
+                continue
+            except AlreadyExists:
+                first = await _first_answer(commands, request, run_id)
+                if first is None:
+                    raise
+                outcome = first
+            break
+        else:
+            raise Unavailable("the agents of the plan are being changed: try again")
         if outcome.duplicate:
             _check_repeat(request, command, plan, outcome.recorded[0], commands.registry.decoded(outcome.recorded[0]))
         else:
@@ -163,21 +171,25 @@ def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
     return found[1]
 
 
-async def _versions(commands: CommandLoop, tenant_id: UUID, plan: runs.Plan, known: KnownNames) -> tuple[str, ...]:
-    """The version of each step's agent: the one that the step asks for, or else the registered one.
+async def _versions(
+    commands: CommandLoop, tenant_id: UUID, plan: runs.Plan, known: KnownNames, *, fresh: bool
+) -> tuple[tuple[str, ...], Iterable[agents.UseAgent]]:
+    """The version of each step's agent: the one that the step asks for, or else the registered one; and what the start rests on.
 
-    Raises UnknownAgent, which names the first `MOST_REFUSED` faults.
+    `fresh`: the log is asked for each agent. Raises UnknownAgent, which names the first `MOST_REFUSED` faults.
     """
     versions: list[str] = []
+    looked_at: dict[UUID, agents.UseAgent] = {}
     refused: list[tuple[int, str]] = []
     names: Sequence[str] | None = None
     for index, step in enumerate(plan.steps):
         agent_id = agents.agent_id_of(tenant_id, step.agent)
-        for fresh in (False, True):  # another process may have registered the agent since
-            definition: agents.AgentDefinition = (await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=fresh)).state
+        for again in (fresh and agent_id not in looked_at, True):  # another process may have registered the agent since
+            definition: agents.AgentDefinition = (await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=again)).state
             version = _version_of(definition, step)
             if version is not None:
                 versions.append(version)
+                looked_at[agent_id] = agents.UseAgent(agent_id=agent_id, name=step.agent, changes=definition.changes)
                 break
         else:
             if names is None:
@@ -187,7 +199,7 @@ async def _versions(commands: CommandLoop, tenant_id: UUID, plan: runs.Plan, kno
                 break
     if refused:
         raise UnknownAgent(refused)
-    return tuple(versions)
+    return tuple(versions), looked_at.values()
 
 
 def _version_of(definition: agents.AgentDefinition, step: runs.Step) -> str | None:

@@ -95,6 +95,7 @@ BY_THE_SERVER = {
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
     invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, projects.UseProject, tools.UseTool,
+    agents.UseAgent,
     audit.RecordAction,
     audit.RecordRefusals,
 }  # fmt: skip

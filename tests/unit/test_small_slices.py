@@ -108,6 +108,18 @@ def test_each_tenant_has_a_default_project_of_its_own() -> None:
 # --- agents and tools -----------------------------------------------------------------------------------------------------
 
 
+def test_a_run_starts_with_an_agent_as_it_was_looked_at() -> None:
+    one, other = (
+        agents.AgentRegistered(name="a", version=version, description="", capabilities=()) for version in ("1", "2")
+    )  # fmt: skip
+
+    def use(changes: int) -> agents.UseAgent:
+        return agents.UseAgent(agent_id=ONE, name="a", changes=changes)
+
+    given(agents.DECIDER, one, other).when(use(2)).then()
+    given(agents.DECIDER, one, other).when(use(1)).refused(agents.AgentChanged, "the agent 'a' has changed meanwhile")
+
+
 def agent(**changed: Any) -> agents.RegisterAgent:
     return agents.RegisterAgent(**{"agent_id": ONE, "name": "critic", "capabilities": ("read",)} | changed)
 

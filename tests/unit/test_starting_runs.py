@@ -234,8 +234,8 @@ async def test_a_start_is_repeatable_for_ever(engine: Engine) -> None:
     head = engine.log.head
     for process in (engine, engine.another()):
         again = await start_again(process, "alpha", "beta", **given)
-        assert (again.duplicate, again.position, again.versions, again.recorded_at) == (
-            True, first.position, first.versions, first.recorded_at,
+        assert (again.duplicate, again.position, again.versions[run_id], again.recorded_at) == (
+            True, first.position, first.versions[run_id], first.recorded_at,
         )  # fmt: skip
         with pytest.raises(AlreadyExists, match="with another plan, input"):
             await start_again(process, "alpha", "beta", **{**given, "input": {"n": 2}})

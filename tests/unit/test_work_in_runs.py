@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from domain.agent_runs import CompleteAgentRun
+from domain.agents import RegisterAgent, agent_id_of
 from domain.errors import InvalidCommand, InvalidState, NotFound, RecipientOver, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS
 from domain.invocations import ResolveInvocation
@@ -169,6 +170,14 @@ async def test_a_tool_that_another_process_registered_is_found(engine: Engine, w
         await alpha.call("k", "late")
     await engine.another().worker().register(tools_=["late"])
     await alpha.call("k", "late")
+
+
+async def test_a_run_notes_the_version_that_another_process_registered_meanwhile(engine: Engine, worker: PlayedWorker) -> None:
+    await worker.register("alpha")
+    first = await engine.run(await engine.start("alpha"))
+    await engine.another().give(RegisterAgent(agent_id=agent_id_of(TENANT, "alpha"), name="alpha", version="2"))
+    then = await engine.run(await engine.start("alpha"))
+    assert [run.step("alpha").agent_version for run in (first, then)] == ["1", "2"]
 
 
 async def test_a_call_is_tried_again_until_its_attempts_are_used_up(engine: Engine, worker: PlayedWorker) -> None:
