@@ -31,16 +31,13 @@ Rights = Literal["app", "reader", "login"]
 """The role whose rights a connection has: see adapters/postgres/rights.py. `login`: those of the login, to migrate."""
 
 # Where the roles own nothing, a dump was restored without owners: the rights are given again by the next migration.
-TAKE_APP = """
-    SELECT set_config('role', r.rolname, false) FROM access_rights AS a JOIN pg_roles AS r ON r.rolname = a.app
+MAY_TAKE = """
+    SELECT r.rolname FROM access_rights AS a
+    JOIN pg_roles AS r ON r.rolname = CASE %s WHEN 'app' THEN a.app WHEN 'reader' THEN a.reader END
     WHERE pg_has_role(session_user, r.oid, 'MEMBER')
       AND (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'checkpoint'::regclass) = a.app
 """
-TAKE_READER = """
-    SELECT set_config('role', r.rolname, false) FROM access_rights AS a JOIN pg_roles AS r ON r.rolname = a.reader
-    WHERE pg_has_role(session_user, r.oid, 'MEMBER')
-      AND (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'checkpoint'::regclass) = a.app
-"""
+TAKE = "SELECT set_config('role', %s, false)"
 READ_FOR = "SELECT set_config('tidelog.tenant', %s, false)"
 
 
@@ -193,10 +190,14 @@ class _SingleConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     async def _take_role(self, rights: Rights) -> None:
         """Takes a role if the roles are in force. Otherwise the connection has the rights of its login."""
+        if rights == "login":
+            return
         with contextlib.suppress(errors.UndefinedTable):  # a database that is not migrated to this release yet
-            if rights == "app":
-                await self.execute(TAKE_APP)
-            elif rights == "reader" and await (await self.execute(TAKE_READER)).fetchone() is not None:
+            role = await (await self.execute(MAY_TAKE, [rights])).fetchone()
+            if role is None:
+                return
+            await self.execute(TAKE, role)
+            if rights == "reader":
                 self.reads_for = None
 
 

@@ -18,7 +18,7 @@ import psycopg
 import structlog
 from psycopg.sql import SQL, Composable, Identifier
 
-from adapters.postgres.pool import Connection, Connections, translate_errors
+from adapters.postgres.pool import MAY_TAKE, Connection, Connections, translate_errors
 
 log = structlog.get_logger(__name__)
 
@@ -212,13 +212,6 @@ SELECT owner, log, app, reader,
          THEN fingerprint ELSE 'none' END
 FROM access_rights
 """
-WALLED = """
-SELECT EXISTS (
-    SELECT FROM access_rights AS a JOIN pg_roles AS r ON r.rolname = a.reader
-    WHERE pg_has_role(session_user, r.oid, 'MEMBER')
-      AND (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'checkpoint'::regclass) = a.app
-)
-"""
 REMEMBER = """
 INSERT INTO access_rights (owner, log, app, reader, fingerprint) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (singleton) DO UPDATE SET owner = EXCLUDED.owner, log = EXCLUDED.log, app = EXCLUDED.app, reader = EXCLUDED.reader,
@@ -226,7 +219,7 @@ ON CONFLICT (singleton) DO UPDATE SET owner = EXCLUDED.owner, log = EXCLUDED.log
 """
 
 
-async def apply(connection: Connection) -> Backstop:
+async def apply(connection: Connection) -> None:
     """Makes the roles if they are missing, and gives them their rights if these are not as they should be.
 
     `connection`: of the login that migrates, outside of a transaction. Nobody else may migrate meanwhile. Each table is changed in
@@ -236,16 +229,12 @@ async def apply(connection: Connection) -> Backstop:
         roles = await _members(connection)
         schema = await _schema(connection)
         if await _in_force(connection, roles, schema):
-            return Backstop()
+            return
         await _give(connection, roles, schema)
-    except _Off as off:
-        log.warning("database_roles_off", reason=str(off))
-        return Backstop(str(off))
-    except psycopg.errors.InsufficientPrivilege as error:
+    except (_Off, psycopg.errors.InsufficientPrivilege) as error:  # `inspect` says so again to whoever asks
         log.warning("database_roles_off", reason=str(error).splitlines()[0])
-        return Backstop(f"this login may not give rights: {str(error).splitlines()[0]}")
+        return
     log.info("database_rights_given", roles=[roles.owner, roles.log, roles.app, roles.reader])
-    return Backstop()
 
 
 async def inspect(connection: Connection) -> Backstop:
@@ -271,7 +260,7 @@ async def in_force(connections: Connections) -> bool:
     """Whether reads of requests see one tenant at a time. Raises Unavailable."""
     with translate_errors():
         async with connections.connection() as connection:
-            return bool((await _one(await connection.execute(WALLED)))[0])
+            return await (await connection.execute(MAY_TAKE, ["reader"])).fetchone() is not None
 
 
 def _too_old(version: int) -> str:
