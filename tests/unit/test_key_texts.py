@@ -37,11 +37,13 @@ def test_two_keys_of_one_id_have_nothing_in_common_but_the_id() -> None:
     assert one != two and one[:30] == two[:30]
 
 
-@given(st.data())
-def test_a_slip_is_noticed(data: st.DataObject) -> None:
+DIGITS = [place for place, mark in enumerate("tl_key_" + "x" * 22 + "_" + "x" * 49) if mark == "x"]
+
+
+@given(st.sampled_from(DIGITS), st.integers(1, len(ALPHABET) - 1))
+def test_a_slip_is_noticed(place: int, further: int) -> None:
     text = make_key(new_key_id()).text
-    place = data.draw(st.integers(len("tl_key_"), len(text) - 1).filter(lambda place: text[place] != "_"))
-    other = data.draw(st.sampled_from(ALPHABET).filter(lambda digit: digit != text[place]))
+    other = ALPHABET[(ALPHABET.index(text[place]) + further) % len(ALPHABET)]
     for slip in (text[:place] + other + text[place + 1 :], text[:place] + text[place + 1 :], text[:place] + other + text[place:]):
         assert is_mistyped(slip) and id_of(slip) is None
 
