@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID, SafeUUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
@@ -75,6 +75,34 @@ class Scheduled(NamedTuple):
     command: Command
 
 
+class Evaluated(NamedTuple):
+    """The value of an expression. Where it has none, `error` says why."""
+
+    value: Json = None
+    error: str | None = None
+
+
+class Functions(Protocol):
+    """Pure functions that the rules of a slice may use beside their state and their command. The catalog puts them in.
+
+    A result belongs into an event, so that a fold and a replay never ask.
+    """
+
+    def evaluate(self, expression: str, values: Mapping[str, Json]) -> Evaluated:
+        """The value of a CEL expression over named JSON values. Raises nothing: an error is a value, too."""
+        ...
+
+
+class NoFunctions:
+    """Where no expression can be evaluated."""
+
+    def evaluate(self, expression: str, values: Mapping[str, Json]) -> Evaluated:
+        return Evaluated(error="no expression can be evaluated here")
+
+
+NO_FUNCTIONS: Functions = NoFunctions()
+
+
 E_co = TypeVar("E_co", bound=Event)
 S = TypeVar("S")
 
@@ -92,6 +120,12 @@ class Decider(Generic[S]):
     evolve: Callable[[S, Any], S]
     evolve_by_all: Callable[[S, Sequence[Any]], S] | None = None
     """The same as `evolve` for one event after the other, where a slice has a faster way for many."""
+    decide_with: Callable[[S, Any, Functions], list[Event]] | None = None
+    """Decides instead of `decide`, where a slice needs functions. `decide` is then the same without any (`without_functions`)."""
+
+    def events(self, state: S, command: Any, functions: Functions) -> list[Event]:
+        """What follows from a command."""
+        return self.decide(state, command) if self.decide_with is None else self.decide_with(state, command, functions)
 
     def fold(self, state: S, events: Sequence[Any]) -> S:
         """The state after all of the events."""
@@ -100,6 +134,15 @@ class Decider(Generic[S]):
         for event in events:
             state = self.evolve(state, event)
         return state
+
+
+def without_functions(decide_with: Callable[[S, Any, Functions], list[Event]]) -> Callable[[S, Any], list[Event]]:
+    """The rules of a slice that needs functions, where there are none."""
+
+    def decide(state: S, command: Any) -> list[Event]:
+        return decide_with(state, command, NO_FUNCTIONS)
+
+    return decide
 
 
 if TYPE_CHECKING:

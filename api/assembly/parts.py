@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from application.engine.commands.loop import CommandLoop
     from application.engine.leases import SessionPresence
     from application.engine.ports.checkpoints import Checkpoints
+    from application.engine.ports.expressions import Expressions
     from application.engine.ports.idempotency import IdempotencyKeys
     from application.engine.ports.ids import LogIndex
     from application.engine.ports.leases import Leases
@@ -64,6 +65,7 @@ class Overrides(TypedDict, total=False):
 
     # Tables and rules of the product
     catalog: "Catalog"
+    expressions: "Expressions"
     hooks: "Sequence[Hook]"
     projections: "Sequence[Projection]"
     """The read models of this distribution."""

@@ -1,19 +1,28 @@
 """The tables of the product that the engine takes as arguments: routes, events, sagas, hooks, read models."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from api.assembly.parts import Parts, part
 from application.engine.catalog import Catalog
 from application.engine.commands.hooks import Hook
+from application.engine.ports.expressions import Expressions
 from projections.engine.kernel import Projection
 from projections.engine.plugins import Discovery, discover
 
 
 @part
-async def catalog(_: Parts) -> Catalog:
+async def expressions(_: Parts) -> Expressions:
+    from adapters.expressions import CelExpressions
+
+    return CelExpressions()
+
+
+@part
+async def catalog(parts: Parts) -> Catalog:
     from application.catalog import CATALOG  # imports all slices, which the relay does not need
 
-    return CATALOG
+    return replace(CATALOG, functions=await expressions(parts))
 
 
 @part

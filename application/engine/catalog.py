@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from application.engine.commands.routes import Route
 from application.engine.sagas.reactions import Handler, Reactions
 from domain.event_registry import EventRegistry
-from domain.kernel import Command, Decider, Event, RecordedEvent
+from domain.kernel import NO_FUNCTIONS, Command, Decider, Event, Functions, RecordedEvent
 
 SAGA_NUMBERS = range(1, 63)
 """Numbers that a saga can have: the bits of a `bigint` without bit 0 and the sign."""
@@ -33,6 +33,8 @@ class Catalog:
     """Sagas by name, in the order in which they react to an event."""
     numbers: Mapping[str, int] = field(default_factory=dict)
     """The number of a saga, for ever. Reactions of a saga without a number are left to the saga manager."""
+    functions: Functions = NO_FUNCTIONS
+    """What the rules of slices may use that need functions. Others are never given them."""
 
     def __post_init__(self) -> None:
         numbers = list(self.numbers.values())

@@ -29,6 +29,7 @@ class Deciding:
     def __init__(self, states: States, catalog: Catalog, hooks: Sequence[Hook], max_event_bytes: int) -> None:
         self._states = states
         self._routes = catalog.routes
+        self._functions = catalog.functions
         self._encode = catalog.registry.encode
         self._hooks = tuple(hooks)
         self._max_event_bytes = max_event_bytes
@@ -99,7 +100,7 @@ class Deciding:
         route, decider = part.route, part.route.decider
         own = stream.slice == decider.slice
         state = stream.state if own else decider.initial()
-        events = decider.decide(state, part.command)
+        events = decider.events(state, part.command, self._functions)
         part.events = events
         if events:
             _check_slice(stream, part)
@@ -114,11 +115,11 @@ class Deciding:
 
     def _check_version(self, stream: OpenStream, part: Part, expected: int) -> None:
         """Refuses a command whose stream is not at the caller's version. If the thing does not exist, that says more."""
-        own = stream.slice == part.route.decider.slice
-        version = stream.version if own else 0
+        decider = part.route.decider
+        version = stream.version if stream.slice == decider.slice else 0
         if version == expected:
             return
-        if not version and part.route.decider.decide(part.route.decider.initial(), part.command):
+        if not version and decider.events(decider.initial(), part.command, self._functions):
             _check_slice(stream, part)
         raise VersionConflict(part.stream_id, expected, version)
 

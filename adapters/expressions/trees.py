@@ -1,0 +1,247 @@
+"""The tree of a checked expression: read from the bytes in which the library hands it out (`cel.expr.CheckedExpr`).
+
+The library tells nothing else of an expression's inside. The format is protobuf, of which this reads the fields that it needs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+Wire = dict[int, list[int | bytes]]
+
+
+class UnknownForm(Exception):
+    """The library has handed out what this module cannot read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    text: str | None
+    """Of a text. None: another kind of value."""
+    length: int
+    """Bytes of a text or of bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ident:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    operand: "Node"
+    field: str
+    is_test: bool
+    """`has(operand.field)`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    function: str
+    arguments: tuple["Node", ...]
+    """With the target of a method as the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """A list or a map that is written in the expression."""
+
+    parts: tuple["Node", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comprehension:
+    """What a macro becomes: the accumulator goes over the range."""
+
+    variables: tuple[str, ...]
+    range: "Node"
+    accumulator: str
+    begin: "Node"
+    condition: "Node"
+    step: "Node"
+    result: "Node"
+
+
+Node = Constant | Ident | Select | Call | Several | Comprehension
+T = TypeVar("T", int, bytes)
+
+_ANY_VALUE, _EXPR = 2, 4
+_CONSTANT, _IDENT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = range(3, 10)
+_STRING, _BYTES = 6, 7
+NAMESPACES = frozenset({"math", "optional"})
+"""Namespaces of functions, which the tree has as the target of a call."""
+
+
+def tree_of(serialized: bytes) -> Node:
+    """Raises UnknownForm."""
+    try:
+        checked = _fields(_one(_fields(serialized), _ANY_VALUE, bytes))
+        return _node(_one(checked, _EXPR, bytes))
+    except (IndexError, KeyError, TypeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnknownForm(f"{type(error).__name__}: {error}") from error
+
+
+def _node(data: bytes) -> Node:
+    fields = _fields(data)
+    kind = next(iter(fields.keys() & set(range(_CONSTANT, _COMPREHENSION + 1))))
+    inner = _fields(_one(fields, kind, bytes))
+    match kind:
+        case 3:
+            return _constant(inner)
+        case 4:
+            return Ident(_text(inner, 1))
+        case 5:
+            return Select(_node(_one(inner, 1, bytes)), _text(inner, 2), 3 in inner)
+        case 6:
+            return _call(inner)
+        case 7:
+            return Several(tuple(_node(part) for part in _all(inner, 1)))
+        case 8:
+            if _text(inner, 1):
+                raise UnknownForm(f"a message {_text(inner, 1)}")
+            return Several(tuple(_entries(inner)))
+        case _:
+            variables = tuple(name for name in (_text(inner, 1), _text(inner, 8)) if name)
+            range_, begin, condition, step, result = (_node(_one(inner, number, bytes)) for number in (2, 4, 5, 6, 7))
+            return Comprehension(variables, range_, _text(inner, 3), begin, condition, step, result)
+
+
+def _constant(inner: Wire) -> Constant:
+    if _STRING in inner:
+        text = _text(inner, _STRING)
+        return Constant(text, len(text.encode()))
+    return Constant(None, len(_one(inner, _BYTES, bytes)) if _BYTES in inner else 0)
+
+
+def _call(inner: Wire) -> Call:
+    function, arguments = _text(inner, 2), [_node(part) for part in _all(inner, 3)]
+    if 1 in inner:
+        target = _node(_one(inner, 1, bytes))
+        if isinstance(target, Ident) and target.name in NAMESPACES:
+            return Call(f"{target.name}.{function}", tuple(arguments))
+        arguments.insert(0, target)
+    return Call(function, tuple(arguments))
+
+
+def _entries(inner: Wire) -> Iterator[Node]:
+    for part in _all(inner, 2):
+        entry = _fields(part)
+        if 3 in entry:
+            yield _node(_one(entry, 3, bytes))
+        yield _node(_one(entry, 4, bytes))
+
+
+def _text(fields: Wire, number: int) -> str:
+    return _one(fields, number, bytes).decode() if number in fields else ""
+
+
+def _one(fields: Wire, number: int, kind: type[T]) -> T:
+    found = fields[number][0]
+    if not isinstance(found, kind):
+        raise TypeError(number)
+    return found
+
+
+def _all(fields: Wire, number: int) -> Iterator[bytes]:
+    for found in fields.get(number, ()):
+        if isinstance(found, bytes):
+            yield found
+
+
+def _fields(data: bytes) -> Wire:
+    """Number of a field → its values, in order."""
+    fields: Wire = {}
+    place = 0
+    while place < len(data):
+        tag, place = _varint(data, place)
+        value: int | bytes
+        match tag & 7:
+            case 0:
+                value, place = _varint(data, place)
+            case 1:
+                value, place = 0, place + 8
+            case 2:
+                length, place = _varint(data, place)
+                value, place = data[place : place + length], place + length
+            case 5:
+                value, place = 0, place + 4
+            case _:
+                raise UnknownForm(f"wire type {tag & 7}")
+        fields.setdefault(tag >> 3, []).append(value)
+    return fields
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    value, shift = 0, 0
+    while True:
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+        shift += 7
+
+
+def names_of(node: Node, variables: frozenset[str]) -> frozenset[str]:
+    """The values that an expression names: `a.b` for a field of a variable, `a` where all of the variable is used."""
+    return frozenset(_names(node, variables))
+
+
+def path_of(node: Node) -> tuple[str, ...] | None:
+    """The names that lead to a field of a variable. None: the node is something else."""
+    match node:
+        case Ident(name):
+            return (name,)
+        case Select(operand, field, _):
+            before = path_of(operand)
+        case Call("_[_]" | "_?._" | "_[?_]", (operand, Constant(str() as field, _))):
+            before = path_of(operand)
+        case _:
+            return None
+    return None if before is None else (*before, field)
+
+
+def _names(node: Node, variables: frozenset[str]) -> Iterator[str]:
+    path = path_of(node)
+    if path is not None:
+        if path[0] in variables:
+            yield ".".join(path[:2])
+        return
+    match node:
+        case Select(operand, _, _):
+            yield from _names(operand, variables)
+        case Call(_, parts) | Several(parts):
+            for part in parts:
+                yield from _names(part, variables)
+        case Comprehension():
+            yield from _names(node.range, variables)
+            yield from _names(node.begin, variables)
+            inside = variables - {*node.variables, node.accumulator}
+            for part in (node.condition, node.step):
+                yield from _names(part, inside)
+            yield from _names(node.result, variables - {node.accumulator})
+
+
+def walk(node: Node) -> Iterator[Node]:
+    yield node
+    match node:
+        case Select(operand, _, _):
+            yield from walk(operand)
+        case Call(_, parts) | Several(parts):
+            for part in parts:
+                yield from walk(part)
+        case Comprehension():
+            for part in (node.range, node.begin, node.condition, node.step, node.result):
+                yield from walk(part)
+
+
+def functions_of(tree: Node) -> frozenset[str]:
+    return frozenset(node.function for node in walk(tree) if isinstance(node, Call))
+
+
+def patterns_of(tree: Node) -> Iterator[str | None]:
+    """The regular expressions of a tree. None for one that is no text in the expression."""
+    for node in walk(tree):
+        if isinstance(node, Call) and node.function == "matches":
+            pattern = node.arguments[1]
+            yield pattern.text if isinstance(pattern, Constant) else None
