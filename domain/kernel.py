@@ -82,22 +82,39 @@ class Evaluated(NamedTuple):
     error: str | None = None
 
 
+@dataclass(slots=True)
+class Spent:
+    """What one decision has spent on expressions. It begins with nothing."""
+
+    units: float = 0.0
+
+
 class Functions(Protocol):
     """Pure functions that the rules of a slice may use beside their state and their command. The catalog puts them in.
 
     A result belongs into an event, so that a fold and a replay never ask.
     """
 
-    def evaluate(self, expression: str, values: Mapping[str, Json]) -> Evaluated:
-        """The value of a CEL expression over named JSON values. Raises nothing: an error is a value, too."""
+    def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
+        """The value of a CEL expression over named JSON values. Raises nothing: an error is a value, too.
+
+        `spent`: what the decision has spent on expressions. They may take 50 ms together, or each of them without it.
+        """
+        ...
+
+    def misfit(self, schema: Json, value: Json) -> str | None:
+        """What does not fit a JSON Schema. None: the value fits."""
         ...
 
 
 class NoFunctions:
-    """Where no expression can be evaluated."""
+    """Where no expression can be evaluated, and nothing is known of schemas."""
 
-    def evaluate(self, expression: str, values: Mapping[str, Json]) -> Evaluated:
+    def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
         return Evaluated(error="no expression can be evaluated here")
+
+    def misfit(self, schema: Json, value: Json) -> str | None:
+        return None
 
 
 NO_FUNCTIONS: Functions = NoFunctions()

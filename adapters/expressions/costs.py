@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from adapters.expressions.trees import Call, Comprehension, Constant, Ident, Node, Select, Several
+from adapters.expressions.trees import CallNode, Comprehension, Constant, Ident, Node, Select, Several
 from domain.kernel import Json
 
 MOST = 420_000
@@ -108,16 +108,19 @@ def _of_text(text: str) -> float:
     return 1 + len(text) // BYTES_OF_UNIT
 
 
-def check(tree: Node, values: Mapping[str, Json]) -> None:
-    """Raises TooExpensive."""
+def of(tree: Node, values: Mapping[str, Json], spent: float = 0.0) -> float:
+    """The units that an evaluation costs at most. Raises TooExpensive where there are not so many left."""
     scale = Scale()
     counting = Counting(scale, {name: scale.of(value) for name, value in values.items()})
     counting.cost = 2 * sum([weight.all for weight in counting.scope.values()])  # each value becomes one of the library
     result = counting.of(tree)
-    if counting.cost + result.all > MOST:
-        raise TooExpensive(_TOO_MUCH)
+    cost = counting.cost + result.all
+    if cost + spent > MOST:
+        raise TooExpensive(_TOO_MUCH if cost > MOST else _TOGETHER)
+    return cost
 
 
+_TOGETHER = "it could take too long together with the other expressions: use smaller values"
 _TOO_MUCH = "it could take too long over values of this size: use smaller values, or fewer steps over lists"
 
 
@@ -144,10 +147,10 @@ class Counting:
                 return Weight(1 + sum([w.all for w in weights]), len(weights), max([w.all for w in weights], default=0))
             case Comprehension():
                 return self._comprehension(node)
-            case Call():
+            case CallNode():
                 return self._call(node)
 
-    def _call(self, call: Call) -> Weight:
+    def _call(self, call: CallNode) -> Weight:
         of = [self.of(argument) for argument in call.arguments]
         both, name = sum([weight.all for weight in of]), call.function
         if name in PICKS:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from adapters.expressions import costs, trees
 from adapters.expressions.json_values import NoJson, json_of
-from application.engine.ports.expressions import Look
-from domain.kernel import Evaluated, Json
+from application.engine.ports.expressions import ExpressionLook
+from domain.kernel import Evaluated, Json, Spent
 
 MAX_BYTES = 2_048
 """Bytes of an expression."""
@@ -30,7 +30,7 @@ MISSING = (
 _UNUSABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
-class Refused(Exception):
+class UnusableExpression(Exception):
     """The expression cannot be used."""
 
 
@@ -47,19 +47,21 @@ class CelExpressions:
         self._environments: OrderedDict[tuple[str, ...], Any] = OrderedDict()
         self._kept: OrderedDict[tuple[str, tuple[str, ...]], Compiled] = OrderedDict()
 
-    def look(self, expression: str, variables: Collection[str]) -> Look:
+    def look(self, expression: str, variables: Collection[str]) -> ExpressionLook:
         try:
-            return Look(None, self._compiled(expression, tuple(sorted(variables))).names)
-        except Refused as fault:
-            return Look(str(fault))
+            return ExpressionLook(None, self._compiled(expression, tuple(sorted(variables))).names)
+        except UnusableExpression as fault:
+            return ExpressionLook(str(fault))
 
-    def evaluate(self, expression: str, values: Mapping[str, Json]) -> Evaluated:
+    def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
         try:
             compiled = self._compiled(expression, tuple(sorted(values)))
             named = _named(compiled.names, values)
-            costs.check(compiled.tree, named)
+            cost = costs.of(compiled.tree, named, 0.0 if spent is None else spent.units)
+            if spent is not None:
+                spent.units += cost
             return _evaluated(compiled.program, named)
-        except (Refused, costs.TooExpensive, NoJson) as error:
+        except (UnusableExpression, costs.TooExpensive, NoJson) as error:
             return Evaluated(error=str(error))
 
     def _compiled(self, expression: str, variables: tuple[str, ...]) -> Compiled:
@@ -76,27 +78,27 @@ class CelExpressions:
     def _compile(self, expression: str, variables: tuple[str, ...]) -> Compiled:
         size = len(expression.encode(errors="replace"))
         if size > MAX_BYTES:
-            raise Refused(f"an expression has at most {MAX_BYTES:,} bytes, this one has {size:,}")
+            raise UnusableExpression(f"an expression has at most {MAX_BYTES:,} bytes, this one has {size:,}")
         if not expression.isprintable() and any(
             (ord(c) < 32 and c not in "\t\n\r") or 0xD800 <= ord(c) < 0xE000 for c in expression
         ):
-            raise Refused("an expression has no control characters and no lone surrogates")
+            raise UnusableExpression("an expression has no control characters and no lone surrogates")
         environment = self._environment(variables)
         try:
             program = environment.compile(expression)
             tree = trees.tree_of(program.serialize())
         except trees.UnknownForm as error:
-            raise Refused(f"the expression uses what expressions cannot use here: {error}") from None
+            raise UnusableExpression(f"the expression uses what expressions cannot use here: {error}") from None
         except Exception as error:  # noqa: BLE001  # the library raises RuntimeError, and others for what it cannot convert
-            raise Refused(_told(error)) from None
+            raise UnusableExpression(_told(error)) from None
         unknown = sorted({name for name in trees.functions_of(tree) if name not in costs.KNOWN})
         if unknown:
-            raise Refused(f"there is no function {unknown[0]!r} for expressions here")
+            raise UnusableExpression(f"there is no function {unknown[0]!r} for expressions here")
         for pattern in trees.patterns_of(tree):
             try:
                 costs.steps_of(pattern)
             except costs.TooExpensive as error:
-                raise Refused(str(error)) from None
+                raise UnusableExpression(str(error)) from None
         return Compiled(program, tree, trees.names_of(tree, frozenset(variables)))
 
     def _environment(self, variables: tuple[str, ...]) -> Any:
@@ -106,7 +108,7 @@ class CelExpressions:
                 from cel_expr_python import cel
                 from cel_expr_python.ext import ext_math, ext_optional, ext_strings
             except ImportError:
-                raise Refused(MISSING) from None
+                raise UnusableExpression(MISSING) from None
             extensions = [ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional()]
             declared = dict.fromkeys(variables, cel.Type.DYN)
             environment = self._environments[variables] = cel.NewEnv(variables=declared, extensions=extensions)

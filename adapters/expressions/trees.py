@@ -36,7 +36,7 @@ class Select:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallNode:
     function: str
     arguments: tuple["Node", ...]
     """With the target of a method as the first."""
@@ -62,7 +62,7 @@ class Comprehension:
     result: "Node"
 
 
-Node = Constant | Ident | Select | Call | Several | Comprehension
+Node = Constant | Ident | Select | CallNode | Several | Comprehension
 T = TypeVar("T", int, bytes)
 
 _ANY_VALUE, _EXPR = 2, 4
@@ -113,14 +113,14 @@ def _constant(inner: Wire) -> Constant:
     return Constant(None, len(_one(inner, _BYTES, bytes)) if _BYTES in inner else 0)
 
 
-def _call(inner: Wire) -> Call:
+def _call(inner: Wire) -> CallNode:
     function, arguments = _text(inner, 2), [_node(part) for part in _all(inner, 3)]
     if 1 in inner:
         target = _node(_one(inner, 1, bytes))
         if isinstance(target, Ident) and target.name in NAMESPACES:
-            return Call(f"{target.name}.{function}", tuple(arguments))
+            return CallNode(f"{target.name}.{function}", tuple(arguments))
         arguments.insert(0, target)
-    return Call(function, tuple(arguments))
+    return CallNode(function, tuple(arguments))
 
 
 def _entries(inner: Wire) -> Iterator[Node]:
@@ -194,7 +194,7 @@ def path_of(node: Node) -> tuple[str, ...] | None:
             return (name,)
         case Select(operand, field, _):
             before = path_of(operand)
-        case Call("_[_]" | "_?._" | "_[?_]", (operand, Constant(str() as field, _))):
+        case CallNode("_[_]" | "_?._" | "_[?_]", (operand, Constant(str() as field, _))):
             before = path_of(operand)
         case _:
             return None
@@ -210,7 +210,7 @@ def _names(node: Node, variables: frozenset[str]) -> Iterator[str]:
     match node:
         case Select(operand, _, _):
             yield from _names(operand, variables)
-        case Call(_, parts) | Several(parts):
+        case CallNode(_, parts) | Several(parts):
             for part in parts:
                 yield from _names(part, variables)
         case Comprehension():
@@ -227,7 +227,7 @@ def walk(node: Node) -> Iterator[Node]:
     match node:
         case Select(operand, _, _):
             yield from walk(operand)
-        case Call(_, parts) | Several(parts):
+        case CallNode(_, parts) | Several(parts):
             for part in parts:
                 yield from walk(part)
         case Comprehension():
@@ -236,12 +236,12 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def functions_of(tree: Node) -> frozenset[str]:
-    return frozenset(node.function for node in walk(tree) if isinstance(node, Call))
+    return frozenset(node.function for node in walk(tree) if isinstance(node, CallNode))
 
 
 def patterns_of(tree: Node) -> Iterator[str | None]:
     """The regular expressions of a tree. None for one that is no text in the expression."""
     for node in walk(tree):
-        if isinstance(node, Call) and node.function == "matches":
+        if isinstance(node, CallNode) and node.function == "matches":
             pattern = node.arguments[1]
             yield pattern.text if isinstance(pattern, Constant) else None

@@ -21,8 +21,9 @@ async def expressions(_: Parts) -> Expressions:
 @part
 async def catalog(parts: Parts) -> Catalog:
     from application.catalog import CATALOG  # imports all slices, which the relay does not need
+    from application.functions import RuleFunctions
 
-    return replace(CATALOG, functions=await expressions(parts))
+    return replace(CATALOG, functions=RuleFunctions(await expressions(parts)))
 
 
 @part

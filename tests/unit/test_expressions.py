@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.expressions import CelExpressions, costs, evaluator
-from domain.kernel import NO_FUNCTIONS, Command, Decider, Evaluated, Event, Functions, without_functions
+from domain.kernel import NO_FUNCTIONS, Command, Decider, Evaluated, Event, Functions, Spent, without_functions
 
 ARGUMENTS = {"city": "Bergen", "number": 3, "half": 0.5, "list": [1, 2, 3], "x-y": True, "people": [{"name": "a", "age": 7}]}
 VALUES = {"arguments": ARGUMENTS, "steps": {"first": {"total": 2.5}, "second": None}}
@@ -241,6 +241,15 @@ def test_whatever_is_asked_has_a_value_of_json_or_an_error_and_soon(expression: 
         assert found.value is None
         assert found.error
     assert expressions.evaluate(expression, {"arguments": arguments, "steps": steps}) == found
+
+
+def test_the_expressions_of_one_decision_have_one_bound() -> None:
+    expressions, values, spent = CelExpressions(), {"arguments": ITEMS}, Spent()
+    for _ in range(2):
+        assert expressions.evaluate("arguments.map(x, x.name)", values, spent).error is None
+    found = expressions.evaluate("arguments.map(x, x.name)", values, spent)
+    assert found.error == "it could take too long together with the other expressions: use smaller values"
+    assert expressions.evaluate("arguments.map(x, x.name)", values).error is None
 
 
 def test_functions_without_a_known_cost_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,12 @@
 """The port of expressions: what a declaration says in an expression is checked when it is declared, and evaluated later."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from domain.kernel import Functions
+from domain.kernel import Evaluated, Json, Spent
 
 
-class Look(NamedTuple):
+class ExpressionLook(NamedTuple):
     """What can be known of an expression without any values."""
 
     fault: str | None
@@ -15,7 +15,24 @@ class Look(NamedTuple):
     """The values that it names: `arguments` where it uses all of them, else `arguments.city`."""
 
 
-class Expressions(Functions, Protocol):
-    def look(self, expression: str, variables: Collection[str]) -> Look:
+class Expressions(Protocol):
+    def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
+        """See `domain.kernel.Functions`."""
+        ...
+
+    def look(self, expression: str, variables: Collection[str]) -> ExpressionLook:
         """Checks an expression in which these variables may stand. Raises nothing."""
         ...
+
+
+class NoExpressions:
+    """Where no expression can be used."""
+
+    def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
+        return Evaluated(error="no expression can be evaluated here")
+
+    def look(self, expression: str, variables: Collection[str]) -> ExpressionLook:
+        return ExpressionLook("no expression can be used here")
+
+
+NO_EXPRESSIONS: Expressions = NoExpressions()
