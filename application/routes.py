@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.commands.routes import Route
-from domain import agent_runs, agents, audit, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, chains, context, invocations, messages, projects, runs, tenants, tools
 from domain.kernel import Command, Decider
 
 
@@ -37,6 +37,17 @@ def _of_invocation(*said: str) -> Route:
     return Route(invocations.DECIDER, lambda c: c.invocation_id, _run_of, said=said, on_behalf_of=_for_whom, of_state=True)
 
 
+def _run_of_chain(_: Command, state: Any) -> UUID:
+    run_id: UUID = state.started.run_id
+    return run_id
+
+
+def _for_whom_chain(state: Any) -> str | None:
+    on_behalf_of: str | None = None if state.started is None else state.started.on_behalf_of
+    return on_behalf_of
+
+
+_OF_CHAIN = Route(chains.DECIDER, lambda c: c.chain_id, _run_of_chain, on_behalf_of=_for_whom_chain, of_state=True)
 _AUDIT_ENTRY = Route(audit.DECIDER, lambda c: c.entry_id, lambda c, _: c.tenant_id, creates=True)
 """A stream for each entry, so that no stream is hot. Its root is the tenant."""
 
@@ -78,11 +89,15 @@ ROUTES: dict[type[Command], Route] = {
     invocations.LapseAttempt: _of_invocation(),
     invocations.CompleteInvocation: _of_invocation("result"),
     invocations.FailInvocation: _of_invocation("error"),
+    invocations.EndInvocation: _of_invocation(),
     invocations.ReconcileInvocation: _of_invocation("outcome"),
     invocations.GiveUpReconcile: _of_invocation(),
     invocations.ResolveInvocation: _of_invocation("result", "error", "reason", "evidence"),
     invocations.RequeueInvocation: _of_invocation(),
     invocations.CancelInvocation: _of_invocation(),
+    chains.StartChain: _in_run(chains.DECIDER, "chain_id", creates=True),
+    chains.FinishChainStep: _OF_CHAIN,
+    chains.CancelChain: _OF_CHAIN,
     messages.SendMessage: _in_run(messages.DECIDER, "message_id", "recipient_id", "body", creates=True),
     context.SetContextValue: _in_run(context.DECIDER, "context_id", "name", "value"),
     audit.RecordAction: _AUDIT_ENTRY,

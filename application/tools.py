@@ -1,13 +1,17 @@
 """Tools as resources: what a declaration says is checked as a whole, and all that is wrong is told at once."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from pydantic import BaseModel
 
+from application.chains import faults_of_expressions
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.engine.ports.expressions import NO_EXPRESSIONS, Expressions
 from application.engine.ports.sessions import WorkerSessions
 from application.tool_schemas import ToolSchemas
+from domain.chain_plans import ChainPlan, plan_of
 from domain.errors import InvalidCommand, InvalidState, NotFound
 from domain.http_requests import Fault
 from domain.kernel import Json
@@ -26,8 +30,9 @@ class ToolInUse(InvalidState):
 class Declarations:
     """Checks declarations. The schemas are compiled once, and kept with those of calls."""
 
-    def __init__(self, schemas: ToolSchemas) -> None:
+    def __init__(self, schemas: ToolSchemas, expressions: Expressions = NO_EXPRESSIONS) -> None:
         self._schemas = schemas
+        self._expressions = expressions
 
     def faults_of(self, declared: RegisterTool) -> list[Fault]:
         """All that is wrong with a declaration, each with the JSON Pointer of its place. Empty: it can be registered."""
@@ -38,6 +43,9 @@ class Declarations:
             usable[name] = fault is None
             if fault is not None:
                 found.append((f"/{name}{fault[0]}", fault[1]))
+        if declared.chain is not None and not faults_of_model(ChainPlan, declared.chain):
+            faults = faults_of_expressions(self._expressions, plan_of(declared.chain))
+            found += [(f"/chain{place}", text) for place, text in faults]
         return found + self._faults_of_examples(declared, usable)
 
     def _faults_of_examples(self, declared: RegisterTool, usable: dict[str, bool]) -> list[Fault]:
@@ -58,14 +66,14 @@ class Declarations:
         each = zip(values, self._schemas.faults_of(schema, *values.values()), strict=True)
         return [(place + inner, text) for place, faults in each for inner, text in faults]
 
-    def check(self, declared: RegisterTool) -> None:
-        """Raises InvalidCommand, which has all faults."""
+    def check(self, declared: RegisterTool, more: Sequence[Fault] = ()) -> None:
+        """Raises InvalidCommand, which has all faults. `more`: faults that were found elsewhere."""
         self._schemas.check(declared.name, declared.parameters, pointer="/parameters")
-        faults = self.faults_of(declared)
+        faults = [*self.faults_of(declared), *more]
         if faults:
             told = "; ".join(f"{place}: {text}" for place, text in faults[:MOST_TOLD])
-            more = "; and more" if len(faults) > MOST_TOLD else ""
-            raise InvalidCommand(f"declaration of tool '{declared.name}': {told}{more}", pointer=faults[0][0], faults=faults)
+            rest = "; and more" if len(faults) > MOST_TOLD else ""
+            raise InvalidCommand(f"declaration of tool '{declared.name}': {told}{rest}", pointer=faults[0][0], faults=faults)
 
     def faults_of_arguments(self, tool: ToolDefinition, arguments: Json) -> list[Fault]:
         """All that is wrong with the arguments of a call."""

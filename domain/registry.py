@@ -5,7 +5,7 @@ in a chain before the class is built. An upcast also holds the class of version 
 were stored, not as the server upcasts them. Golden files in tests/golden hold one example and the schema of every version.
 """
 
-from domain import agent_runs, agents, audit, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, chains, context, invocations, messages, projects, runs, tenants, tools
 from domain.event_registry import EventRegistry, Upcast, unchanged
 from domain.kernel import Event
 
@@ -31,6 +31,10 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         invocations.InvocationReconcileStarted, invocations.InvocationReconcileFailed, invocations.InvocationReconciled,
         invocations.InvocationNotHappened, invocations.InvocationResolved, invocations.InvocationCancelRequested,
         invocations.InvocationCancelled,
+    ),
+    "chains": (
+        chains.ChainStarted, chains.ChainStepRequested, chains.ChainStepSkipped, chains.ChainStepFinished, chains.ChainCompleted,
+        chains.ChainFailed, chains.ChainCancelled,
     ),
     "messages": (messages.MessageSent,),
     "context": (context.ContextValueSet,),

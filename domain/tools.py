@@ -15,15 +15,17 @@ from uuid import UUID
 from immutables import Map
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
-from domain import http_requests
+from domain import chain_plans, http_requests
+from domain.chain_plans import ChainPlan
 from domain.errors import AlreadyExists, InvalidCommand, InvalidState, NotFound, json_pointer
 from domain.http_requests import Fault, HttpRequest
 from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Text, Value, derive_id
 from domain.maps import PersistentMap
 from domain.tool_policy import ToolPolicy, faults_of_policy, policy_of
 
-Kind = Literal["python", "http", "builtin"]
-"""What a tool is. `python`: code of the workers that announce it. `http`: a request, as data. `builtin`: a part of Tidelog."""
+Kind = Literal["python", "http", "builtin", "chain"]
+"""What a tool is. `python`: code of the workers that announce it. `http`: a request, as data. `builtin`: a part of Tidelog.
+`chain`: other tools, one after the other."""
 
 VersionName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 """A version that is named over HTTP. Workers may announce any text."""
@@ -62,6 +64,8 @@ class ToolRegistered(Event):
     builtin: str | None = None
     pinned: bool = False
     """Its author named the version, so another declaration of the version is refused."""
+    chain: Json = None
+    """The steps of a tool of the kind `chain` (`domain.chain_plans.ChainPlan`)."""
     policy: Json = None
     """What the tool declares about its calls (`domain.tool_policy.ToolPolicy`). None: nothing."""
 
@@ -169,6 +173,7 @@ class RegisterTool(Command):
     untrusted_output: bool = False
     request: Json = None
     builtin: Name | None = None
+    chain: Json = None
     pinned: bool = False
     policy: ToolPolicy | None = None
     how: Literal["announced", "created", "version"] = "announced"
@@ -229,7 +234,7 @@ def _faults(declared: RegisterTool) -> Iterator[Fault]:
             yield f"/examples/{number}{place}", text
     if declared.policy is not None:
         yield from faults_of_policy(declared.name, declared.idempotent, declared.policy)
-    for name, kind in (("request", "http"), ("builtin", "builtin")):
+    for name, kind in (("request", "http"), ("builtin", "builtin"), ("chain", "chain")):
         given = getattr(declared, name)
         if given is None and declared.kind == kind:
             yield f"/{name}", f"a tool of the kind {kind} has a {name}"
@@ -241,6 +246,12 @@ def _faults(declared: RegisterTool) -> Iterator[Fault]:
             faults = http_requests.faults_of(HttpRequest.model_validate(declared.request), declared.parameters)
         for place, text in faults:
             yield f"/request{place}", text
+    if declared.chain is not None:
+        faults = faults_of_model(ChainPlan, declared.chain)
+        if not faults:
+            faults = list(chain_plans.faults_of(declared.name, ChainPlan.model_validate(declared.chain)))
+        for place, text in faults:
+            yield f"/chain{place}", text
 
 
 def faults_of_model(model: type[BaseModel], given: Json) -> list[Fault]:
@@ -340,8 +351,8 @@ DECIDER: Decider[ToolDefinition] = Decider("tools", ToolDefinition, decide, evol
 
 
 LATER_FIELDS = frozenset({
-    "kind", "result", "examples", "needs_tools", "needs_services", "untrusted_output", "request", "builtin", "pinned",
-    "reconcile_timeout_s", "policy",
+    "kind", "result", "examples", "needs_tools", "needs_services", "untrusted_output", "request", "builtin", "chain",
+    "pinned", "reconcile_timeout_s", "policy",
 })  # fmt: skip
 
 

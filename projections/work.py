@@ -28,13 +28,16 @@ CLOSED = topics_of(
 )  # fmt: skip
 
 
-def opened(recorded: RecordedEvent) -> WorkItem:
+def opened(recorded: RecordedEvent) -> WorkItem | None:
+    """The work that an event opens. None: it is no work for a worker, but for a chain."""
     event = decoded(recorded)
     match event:
         case agent_runs.AgentRunRequested():
             kind, pool, dispatch = "agent", event.agent, 1
         case agent_runs.AgentRunResumed():
             kind, pool, dispatch = "agent", event.agent, event.dispatch
+        case invocations.InvocationRequested(chain_id=UUID()):
+            return None
         case invocations.InvocationRequested():
             kind, pool, dispatch = "tool", event.tool, 1
         case invocations.InvocationRequeued():
@@ -81,7 +84,8 @@ class Changes:
             self.opened.pop(id, None)
             self.closed.add(id)
         else:
-            self.opened[id] = (opened(recorded), recorded.recorded_at, None)
+            if (item := opened(recorded)) is not None:
+                self.opened[id] = (item, recorded.recorded_at, None)
 
 
 OPEN = """

@@ -97,6 +97,7 @@ async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool
     definitions.show_schema("Result", tool.get("result"))
     definitions.show_value("Policy", tool.get("policy"))
     definitions.show_value("Request", tool.get("request"))
+    definitions.show_value("Chain", tool.get("chain"))
     definitions.show_value("Examples", tool.get("examples") or None)
 
 

@@ -22,6 +22,8 @@ def on_agent_run_resumed(event: agent_runs.AgentRunResumed, cause: ReactionCause
 
 
 def on_invocation_requested(event: invocations.InvocationRequested, cause: ReactionCause) -> list[Reaction]:
+    if event.chain_id is not None:  # no worker carries it out
+        return []
     return _work(cause, "tool", event.tool, 1, event.priority)
 
 

@@ -35,6 +35,8 @@ class Declared(ListedRow):
     request: Json = None
     """The HTTP request of a tool of the kind `http`."""
     builtin: str | None = None
+    chain: Json = None
+    """The steps of a tool of the kind `chain`."""
     pinned: bool = False
     """Another declaration of this version is refused. False: the declaration follows the code of the workers."""
     policy: Json = None

@@ -4,7 +4,9 @@ A worker may repeat every request. The id of each command is derived from names 
 claim). So a repeat is the same command, through every entrance.
 """
 
+from application.chains import Chains
 from application.engine.commands.loop import CommandLoop
+from application.engine.ports.expressions import NO_EXPRESSIONS, Expressions
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.queue import WorkQueue
 from application.engine.ports.sessions import WorkerSessions
@@ -35,14 +37,17 @@ class Workers:
         tools: KnownNames,
         sessions: WorkerSessions,
         tokens: LeaseTokens,
+        expressions: Expressions = NO_EXPRESSIONS,
     ) -> None:
-        """`tools`: the names of the registered tools, for the refusal of a misspelt one."""
+        """`tools`: the names of the registered tools, for the refusal of a misspelt one. Without `expressions` no chain of tools
+        can be declared."""
         schemas = ToolSchemas()
-        self.declarations = Declarations(schemas)
+        self.declarations = Declarations(schemas, expressions)
+        self.chains = Chains(commands, expressions, tools)
         self.registration = Registration(commands, queue, self.declarations, problems)
         self.journals = Journals(commands)
         self.claims = Claims(commands, self.journals)
-        self.calls = Calls(commands, schemas, tools)
+        self.calls = Calls(commands, schemas, tools, self.chains)
         self.mail = Mailboxes(commands)
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)

@@ -3,16 +3,18 @@
 from typing import NamedTuple
 from uuid import UUID
 
+from application.chains import Chains
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.suggestions import KnownNames, did_you_mean, names_of
 from application.tool_schemas import ToolSchemas
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain.agent_runs import StartCall, invocation_id_of
+from domain.chains import chain_id_of
 from domain.errors import Unavailable
 from domain.failures import Retry
 from domain.invocations import RequestInvocation
-from domain.kernel import Json
+from domain.kernel import Command, Json
 from domain.tools import DECIDER, ToolChanged, ToolDefinition, ToolRegistered, UnknownTool, UseTool, tool_id_of
 
 MOST_LOOKS = 5
@@ -27,9 +29,10 @@ class Called(NamedTuple):
 
 
 class Calls:
-    def __init__(self, commands: CommandLoop, schemas: ToolSchemas, known: KnownNames) -> None:
+    def __init__(self, commands: CommandLoop, schemas: ToolSchemas, known: KnownNames, chains: Chains) -> None:
         """`known`: the names of the registered tools."""
         self._commands = commands
+        self._chains = chains
         self._schemas = schemas
         self._known = known
 
@@ -63,10 +66,14 @@ class Calls:
                 priority=state.requested.priority,
                 on_behalf_of=state.requested.on_behalf_of,
                 reconcile_timeout_s=current.reconcile_timeout_s,
+                chain_id=chain_id_of(invocation_id) if current.kind == "chain" else None,
             )
             use = UseTool(tool_id=tool_id_of(caller.tenant_id, command.tool), name=command.tool, changes=tool.changes)
+            begun: list[Command] = []
+            if current.kind == "chain":
+                begun = await self._chains.begin(caller.tenant_id, current, requested, fresh=look > 0)
             try:
-                outcome = await self._commands.execute(request, command, requested, use)
+                outcome = await self._commands.execute(request, command, requested, *begun, use)
             except ToolChanged:  # this process had not heard of it
                 continue
             return Called(invocation_id, outcome, tool.warning)

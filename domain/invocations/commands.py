@@ -28,6 +28,7 @@ class RequestInvocation(Command):
     reconcile_timeout_s: float | None = None
     tool_version: ShortText | None = None
     asked_by: AskedBy = "agent_run"
+    chain_id: UUID | None = None
 
 
 class ClaimInvocation(Command):
@@ -59,6 +60,14 @@ class FailInvocation(Command):
     error: Failure
     effect: Literal["unknown"] | None = None
     """`unknown`: the tool was stopped in the middle, so it may have had its effect all the same."""
+
+
+class EndInvocation(Command):
+    """The chain that carries out the call has ended."""
+
+    invocation_id: UUID
+    result: Json = None
+    error: Failure | None = None
 
 
 class ReconcileInvocation(Command):
@@ -104,6 +113,6 @@ class CancelInvocation(Command):
 
 
 InvocationCommand = (
-    RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | ReconcileInvocation | GiveUpReconcile
-    | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt
+    RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | EndInvocation | ReconcileInvocation
+    | GiveUpReconcile | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt
 )  # fmt: skip

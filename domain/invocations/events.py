@@ -37,10 +37,12 @@ class InvocationRequested(Event):
     tool_version: str | None = None
     """The version of the tool at the call. None: nobody looked."""
     asked_by: AskedBy = "agent_run"
+    chain_id: UUID | None = None
+    """The chain of tools that carries out the call. None: a worker does."""
 
     @property
     def stored_version(self) -> int:
-        return 1 if self.asked_by == "agent_run" else 2
+        return 1 if self.asked_by == "agent_run" and self.chain_id is None else 2
 
     @property
     def needs_run(self) -> bool:
@@ -151,6 +153,8 @@ class InvocationCancelled(Event):
     """The stream that asked. None: an agent run."""
     key: str | None = None
     asked_by: AskedBy = "agent_run"
+    chain_id: UUID | None = None
+    """The chain that carried out the call. None: there was none."""
 
 
 class InvocationNotHappened(Event):

@@ -147,7 +147,7 @@ def asked(requested: InvocationRequested) -> dict[str, Any]:
 
 def cancelled(requested: InvocationRequested, reason: str | None, effect: Literal["unknown"] | None = None) -> InvocationCancelled:
     told = asked(requested) if requested.asked_by != "agent_run" else {}
-    return InvocationCancelled(reason=reason, effect=effect, **told)
+    return InvocationCancelled(reason=reason, effect=effect, chain_id=requested.chain_id, **told)
 
 
 def requeued(

@@ -15,6 +15,7 @@ from domain.invocations.commands import (
     CancelInvocation,
     ClaimInvocation,
     CompleteInvocation,
+    EndInvocation,
     FailInvocation,
     GiveUpReconcile,
     InvocationCommand,
@@ -64,6 +65,8 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
             return _lapse(invocation, requested, command)
         case CompleteInvocation() | FailInvocation():
             return _report(invocation, requested, command)
+        case EndInvocation():
+            return _end(invocation, requested, command)
         case ReconcileInvocation():
             return reconciling.answer(invocation, requested, command)
         case GiveUpReconcile():
@@ -82,7 +85,19 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
             assert_never(command)
 
 
+def _end(invocation: Invocation, requested: InvocationRequested, command: EndInvocation) -> list[Event]:
+    if invocation.status in TERMINAL:
+        return []
+    if requested.chain_id is None:
+        raise InvalidState("a worker carries out the invocation, no chain does")
+    if command.error is not None:
+        return [failed(invocation, requested, command.error)]
+    return [succeeded(invocation, requested, command.result)]
+
+
 def _claim(invocation: Invocation, requested: InvocationRequested, command: ClaimInvocation) -> Event:
+    if requested.chain_id is not None:
+        raise WorkOver("a chain carries out the invocation, no worker does")
     if invocation.status in TERMINAL or invocation.status == "ambiguous":
         raise WorkOver(f"the invocation is {invocation.status}")
     if invocation.status in ("waiting", "asking_later") or command.dispatch != invocation.dispatch:

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from application.routes import ROUTES
-from domain import agent_runs, agents, audit, invocations, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, chains, invocations, projects, runs, tenants, tools
 from domain.kernel import Command, Decider, Event
 from domain.registry import REGISTRY, SLICES, UPCASTS
 from tests.architecture.sources import names_in, parsed, python_files
@@ -94,6 +94,7 @@ BY_THE_SERVER = {
     tenants.CreateTenant, runs.CompleteStep, runs.FailStep, runs.CheckRun,
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
+    invocations.EndInvocation, chains.StartChain, chains.FinishChainStep, chains.CancelChain,
     invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, projects.UseProject, tools.UseTool,
     agents.UseAgent,
     audit.RecordAction,

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from domain import agent_runs, agents, audit, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, chains, context, invocations, messages, projects, runs, tenants, tools
 from domain.access import Role
 from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
@@ -18,6 +18,7 @@ KEY = UUID("01920000-0000-7000-8000-000000000006")
 OTHER_AGENT_RUN = UUID("01920000-0000-7000-8000-000000000007")
 OTHER_KEY = UUID("01920000-0000-7000-8000-000000000008")
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+CHAIN = UUID("01920000-0000-7000-8000-000000000010")
 AT = datetime(2026, 11, 21, 10, 30, 0, 123456, tzinfo=UTC)
 
 JSON = {"text": 'Grüße, "Welt" — 你好 🌊\n', "number": 1.5, "whole": 9007199254740991, "list": [True, None, {}], "": []}
@@ -27,6 +28,18 @@ FAILURE = Failure(
     type="HTTPError", message="503 from the service", kind="transient", retry_after_s=2.5, file="/app/agents/historian.py", line=41,
     traceback='  File "/app/agents/historian.py", line 41, in execute\n    fetch()\n', causes=(CAUSE,),
 )  # fmt: skip
+
+CHAIN_PLAN = {
+    "steps": [
+        {"name": "history", "tool": "git.history", "arguments": {"limit": "arguments.days"}},
+        {"tool": "note", "when": "size(steps.history) > 0"},
+    ],
+    "result": "steps.history",
+}
+CHAIN_TOOL = {
+    "version": "2", "idempotent": True, "timeout_s": 300.0, "max_attempts": 3, "reconcile_timeout_s": 30.0,
+    "parameters": {"type": "object"},
+}  # fmt: skip
 
 PLAN = runs.Plan(
     steps=(
@@ -53,7 +66,7 @@ EXAMPLES: tuple[Event, ...] = (
         examples=({"arguments": {"limit": 10}, "result": [], "description": "The last ten."},), needs_tools=("git.fetch",),
         needs_services=("git.example.com",), untrusted_output=True,
         request={"method": "GET", "url": "https://git.example.com/log?limit={{limit}}", "auth": {"secret": "git"}},
-        builtin="fetch", pinned=True,
+        builtin="fetch", chain=CHAIN_PLAN, pinned=True,
         policy={
             "breaker": {"failures": 3, "rate": 0.5, "calls": 10, "window_s": 60.0, "open_s": 5.0, "probes": 2}, "max_parallel": 4,
             "rate": {"calls": 100, "per_s": 60.0}, "fallbacks": ["git.log"], "cache_s": 60.0,
@@ -96,7 +109,7 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
-        tool_version="2", asked_by="client",
+        tool_version="2", asked_by="client", chain_id=CHAIN,
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
@@ -121,8 +134,24 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
     invocations.InvocationCancelled(
-        reason="the agent run failed", effect="unknown", agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain"
+        reason="the agent run failed", effect="unknown", agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain",
+        chain_id=CHAIN,
     ),
+    chains.ChainStarted(
+        run_id=RUN, invocation_id=INVOCATION, tool="report", tool_version="2", arguments={"days": 7, "extra": JSON},
+        plan=CHAIN_PLAN, kept=("history",), tools={"git.history": CHAIN_TOOL}, priority="high", on_behalf_of="user:ada",
+    ),
+    chains.ChainStepRequested(
+        run_id=RUN, step="history", tool="git.history", tool_version="2", invocation_id=CHAIN,
+        arguments={"limit": 7, "extra": JSON}, idempotent=True, timeout_s=300.0, max_attempts=3, reconcile_timeout_s=30.0,
+        chain={"plan": CHAIN_PLAN, "kept": ["history"], "tools": {"git.history": CHAIN_TOOL}}, priority="high",
+        on_behalf_of="user:ada",
+    ),
+    chains.ChainStepSkipped(step="note", condition="size(steps.history) > 0", value=False),
+    chains.ChainStepFinished(step="history", invocation_id=CHAIN, result=JSON),
+    chains.ChainCompleted(invocation_id=INVOCATION, result=JSON),
+    chains.ChainFailed(invocation_id=INVOCATION, step="history", error=FAILURE),
+    chains.ChainCancelled(reason="the agent run failed", abandoned=(CHAIN,)),
     messages.MessageSent(
         run_id=RUN, sender="collect", sender_id=AGENT_RUN, recipient="write", recipient_id=OTHER_AGENT_RUN, body=JSON,
         sent_at=AT,

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from adapters.expressions import CelExpressions
 from application.catalog import CATALOG
 from application.engine.background import end
 from application.engine.catalog import Catalog
@@ -21,6 +22,7 @@ from application.engine.reading.live import SILENCE_S, LiveFeed
 from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
+from application.functions import RuleFunctions
 from application.runs.admission import RunAdmission
 from application.runs.start import start_run
 from application.workers import Workers
@@ -30,7 +32,7 @@ from application.workers.registering import Offer
 from application.workers.tokens import LeaseTokens
 from domain import agent_runs, agents, invocations, runs, tools
 from domain.failures import Failure, Retry
-from domain.kernel import Command, Json, Priority, RecordedEvent
+from domain.kernel import NO_FUNCTIONS, Command, Json, Priority, RecordedEvent
 from domain.projects import CreateProject, default_project_id
 from projections import timers as timer_table
 from projections import work as work_table
@@ -58,6 +60,9 @@ from tests.kit.memory import (
 from tests.kit.waiting import TENANT, new_id, request_of, until
 from tests.pace import within
 
+EXPRESSIONS = CelExpressions()
+FUNCTIONS = RuleFunctions(EXPRESSIONS)
+
 
 class Engine:
     """One process of the engine. `another` makes a second one, with a cache of its own, on the same log."""
@@ -77,7 +82,8 @@ class Engine:
         work_queue: WorkQueue | None = None,
     ) -> None:
         """`reactions`: see `CommandLoop`. `work_queue`: instead of the one in memory, `queue`."""
-        self.catalog = catalog
+        self.catalog = catalog if catalog.functions is not NO_FUNCTIONS else replace(catalog, functions=FUNCTIONS)
+        catalog = self.catalog
         self.reactions = reactions
         self.clock = shared.clock if shared else ManualClock()
         self.log = shared.log if shared else MemoryLog(self.clock)
@@ -103,6 +109,7 @@ class Engine:
             MemoryNames(self.log, tools.ToolRegistered),
             self.sessions,
             LeaseTokens(MemoryInstallationSecrets()),
+            EXPRESSIONS,
         )
         self.work_logs = shared.work_logs if shared else MemoryWorkLogs(self.log)
         self.open_runs = MemoryOpenRuns(self.log)
@@ -130,8 +137,8 @@ class Engine:
                 self.timers.set(timer, due_at, set_at=recorded.recorded_at)
             if recorded.topic in work_table.CLOSED:
                 self.open_work.close(recorded.stream_id)
-            if recorded.topic in work_table.OPENED:
-                self.open_work.open(work_table.opened(recorded), recorded.recorded_at)
+            if recorded.topic in work_table.OPENED and (item := work_table.opened(recorded)) is not None:
+                self.open_work.open(item, recorded.recorded_at)
             if recorded.topic in work_table.CLAIMED and (claim := work_table.claimed(recorded)) is not None:
                 self.open_work.claim(recorded.stream_id, claim.session_id, claim.attempt)
 

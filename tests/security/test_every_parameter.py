@@ -42,6 +42,12 @@ DECLARATION = {
     "examples": [{"arguments": {"city": "own"}}], "needs_tools": ["own_http"], "needs_services": ["own"], "request": REQUEST,
 }  # fmt: skip
 BUILTIN = {"version": f"v{NEW}", "kind": "builtin", "parameters": {"type": "object"}, "builtin": "time.now"}
+CHAIN = {
+    "version": f"v{NEW}", "kind": "chain", "parameters": {"type": "object"},
+    "chain": {
+        "steps": [{"name": "one", "tool": "own_http", "arguments": {"city": "'own'"}, "when": "true"}], "result": "steps.one",
+    },
+}  # fmt: skip
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs": [
         {**RUN, "agent": "own", "project_id": "{project_id}"},
@@ -65,9 +71,9 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"reason": "why", "evidence": 1, "result": 1},
         {"reason": "why", "error": FAILURE},
     ],
-    "/v1/tools": [{**DECLARATION, "name": NEW_NAME}, {**BUILTIN, "name": NEW_NAME}],
+    "/v1/tools": [{**DECLARATION, "name": NEW_NAME}, {**BUILTIN, "name": NEW_NAME}, {**CHAIN, "name": NEW_NAME}],
     "/v1/tools/{name}": [{"deprecated": True, "replaced_by": "own_http", "note": "own"}],
-    "/v1/tools/{name}/versions": [DECLARATION, BUILTIN],
+    "/v1/tools/{name}/versions": [DECLARATION, BUILTIN, CHAIN],
     "/v1/tools/{name}/validate": [{"arguments": {"city": "own"}}, {"declaration": DECLARATION}],
     "/v1/projections/{name}/rebuild": [{}],
     "/v1/projections/{name}/rollback": [{}],

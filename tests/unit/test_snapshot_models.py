@@ -14,16 +14,20 @@ from pydantic import BaseModel
 
 from application.engine.commands.state_models import StateModel, model_of
 from application.routes import ROUTES
-from domain import agent_runs, agents, audit, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, chains, context, invocations, messages, projects, runs, tenants, tools
 from domain.access import Role
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
-from domain.kernel import Decider
+from domain.kernel import Decider, derive_id
 from domain.registry import REGISTRY, SLICES
 from tests.golden.examples import EXAMPLES
 
 DECIDERS: dict[str, Decider[Any]] = {route.decider.slice: route.decider for route in ROUTES.values()}
 ID, RUN, PROJECT, OTHER = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(4))
+STEP_A, STEP_B = (derive_id(ID, f"step:{step}") for step in "ab")
+TOOL_OF_CHAIN = {
+    "version": "1", "idempotent": True, "timeout_s": 1.0, "max_attempts": 1, "reconcile_timeout_s": None, "parameters": True,
+}  # fmt: skip
 PLAN = runs.parallel(("alpha", "beta"), "gamma")
 
 text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=8)
@@ -104,6 +108,19 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             st.builds(invocations.RequeueInvocation, **invocation, dispatch=few),
             st.builds(invocations.CompleteInvocation, **invocation, attempt=few, result=json),
             st.builds(invocations.CancelInvocation, **invocation),
+        ),
+    ),
+    "chains": (
+        chains.StartChain(
+            chain_id=ID, run_id=RUN, invocation_id=OTHER, tool="c", arguments={"x": [True]}, kept=("a",),
+            plan={"steps": [{"name": "a", "tool": "t"}, {"name": "b", "tool": "t"}]}, tools={"t": TOOL_OF_CHAIN},
+        ),
+        st.one_of(
+            st.builds(
+                chains.FinishChainStep, chain_id=st.just(ID), invocation_id=st.sampled_from([STEP_A, STEP_B, OTHER]), result=json,
+                error=st.none() | failure,
+            ),
+            st.builds(chains.CancelChain, chain_id=st.just(ID), reason=st.none() | text),
         ),
     ),
     "messages": (

@@ -186,6 +186,7 @@ async def workers(parts: Parts) -> Workers:
         (await reads(parts)).tools,
         await storage.worker_sessions(parts),
         await lease_tokens(parts),
+        await tables.expressions(parts),
     )
 
 

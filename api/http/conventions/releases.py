@@ -1,7 +1,9 @@
 """What processes of the release before can read, while an upgrade goes on."""
 
 from api.container import Container
+from domain.chains import ChainStarted
 from domain.errors import Unavailable
+from domain.invocations import InvocationRequested
 from domain.kernel import Event
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
 from domain.tools import ToolDeprecated, ToolRemoved
@@ -15,6 +17,8 @@ ROLES = frozenset({f"{ApiKeyIssued.TOPIC}/v2", f"{ApiKeyRotated.TOPIC}/v1"})
 PROJECTS = frozenset({f"{ApiKeyIssued.TOPIC}/v3"})
 OF_TOOLS = _shapes(ToolDeprecated, ToolRemoved)
 """A release that knows these also knows what a declaration of a tool says of its kind."""
+
+OF_CHAINS = _shapes(ChainStarted, InvocationRequested)
 
 
 async def _all_know(container: Container, shapes: frozenset[str]) -> bool:
@@ -42,6 +46,12 @@ async def must_all_know_tools(container: Container) -> None:
     """Raises Unavailable during an upgrade: a read model that is moved by a process of before would miss what is said of a tool."""
     if not await _all_know(container, OF_TOOLS):
         raise Unavailable("a process of an earlier release still runs, which cannot show what is said of tools: try again later")
+
+
+async def must_all_know_chains(container: Container) -> None:
+    """Raises Unavailable during an upgrade: a process of before would wait for a worker that carries out a chain."""
+    if not await _all_know(container, OF_CHAINS):
+        raise Unavailable("a process of an earlier release still runs, which does not know chains of tools: try again later")
 
 
 async def must_all_know_roles(container: Container) -> None:

@@ -13,7 +13,7 @@ from api.http.conventions.idempotency import key_of, keyed_request, one_content
 from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.preconditions import expected_version, precondition
-from api.http.conventions.releases import must_all_know_tools
+from api.http.conventions.releases import must_all_know_chains, must_all_know_tools
 from api.http.conventions.request import command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -44,7 +44,7 @@ class VersionBody(Body):
     """A declaration. Its version never means something else."""
 
     version: VersionName
-    kind: Literal["http", "builtin"]
+    kind: Literal["http", "builtin", "chain"]
     description: Text = ""
     capabilities: tuple[Name, ...] = ()
     parameters: dict[str, Json]
@@ -58,6 +58,7 @@ class VersionBody(Body):
     untrusted_output: bool = False
     request: Json = None
     builtin: Name | None = None
+    chain: Json = None
     policy: ToolPolicy | None = None
 
 
@@ -128,7 +129,7 @@ async def get_tools(
 @router.post(
     "/v1/tools",
     status_code=201,
-    summary="Define a tool that is data: an HTTP request, or a part of Tidelog",
+    summary="Define a tool that is data: an HTTP request, a chain of other tools, or a part of Tidelog",
     responses={201: openapi.gives(ToolAccepted, "Location", *OF_COMMANDS)},
     openapi_extra=openapi.body(
         ToolBody, {"name": "weather", **VERSION_EXAMPLE}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", REASON)
@@ -284,6 +285,7 @@ async def post_validate(request: Request, name: Name) -> Response:
     declarations = container.workers.declarations
     if body.declaration is not None:
         faults = faults_of_given(declarations, VersionBody, tenant_id, name, body.declaration)
+        faults += await container.workers.chains.faults_of(tenant_id, name, body.declaration.get("chain"))
     elif "declaration" in given:
         raise InvalidCommand("a declaration is an object", pointer="/declaration")
     else:
@@ -301,9 +303,10 @@ async def _register(
     tool_id, key = tool_id_of(tenant_id, name), key_of(request, body)
     declared = body.model_dump(exclude={"name"}) | {"name": name, "tool_id": tool_id, "pinned": True, "how": how}
     command = RegisterTool(**declared)
-    await must_all_know_tools(container)
+    await (must_all_know_chains if body.kind == "chain" else must_all_know_tools)(container)
     async with audited(request, Action.TOOLS_DEFINE, "tool", name, operation=how) as entry:
-        container.workers.declarations.check(command)
+        of_chain = await container.workers.chains.faults_of(tenant_id, name, command.chain)
+        container.workers.declarations.check(command, of_chain)
         with one_content(key):
             async with precondition(version):
                 outcome = await container.commands.execute(

@@ -308,6 +308,8 @@ class ToolVersion(Model):
     request: Any = None
     """The HTTP request of a tool of the kind `http`."""
     builtin: str | None = None
+    chain: Any = None
+    """The steps of a tool of the kind `chain`."""
     pinned: bool = False
     """Another declaration of the version is refused. False: the declaration follows the code of the workers."""
     policy: dict[str, Any] | None = None

@@ -272,7 +272,8 @@ def _open_work(snapshot: Snapshot) -> dict[UUID, Row]:
         if recorded.topic in work.CLOSED:
             rows.pop(recorded.stream_id, None)
         elif recorded.topic in work.OPENED:
-            item = work.opened(recorded)
+            if (item := work.opened(recorded)) is None:
+                continue
             rows[recorded.stream_id] = {
                 "tenant_id": item.tenant_id, "root_id": item.root_id, "kind": item.kind, "pool": item.pool,
                 "dispatch": item.dispatch, "dispatched_at": recorded.recorded_at, "session_id": None, "attempt": None,
