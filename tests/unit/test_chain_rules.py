@@ -26,7 +26,7 @@ from domain.chains import (
 )
 from domain.errors import NotFound
 from domain.failures import Failure
-from domain.kernel import Command, Event, Json, derive_id
+from domain.kernel import Command, Evaluated, Event, Json, Spent, derive_id
 
 CHAIN, RUN, CALL = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(3))
 FUNCTIONS = RuleFunctions(CelExpressions())
@@ -97,7 +97,7 @@ def test_results_go_into_the_arguments_of_later_steps() -> None:
     ]
     chain, events = decided(start(*steps, n=5), finish("a", {"z": 4}), finish("c", "end"))
     assert events[1:] == [ChainCompleted(invocation_id=CALL, result="end")]
-    assert chain.status == "completed"
+    assert (chain.status, chain.pending, chain.next) == ("completed", None, 2)
     assert decided(start(*steps, n=5), finish("a", {"z": 4}), finish("c", "end"), finish("c", "again"))[1] == []
 
 
@@ -170,6 +170,7 @@ def test_a_result_that_cannot_be_made_fails_the_chain() -> None:
         failed("the result of the step 'a' (tool 'a') is too large: 200,002 bytes of JSON, a chain can pass on 200,000", "a")
     ]
     assert decided(start({"tool": "a"}, {"tool": "b"}, kept="b"), finish("a", "x" * 200_000))[0].status == "running"
+    assert decided(start({"tool": "a"}), finish("a", "x" * 199_998))[0].status == "completed"
 
 
 def test_a_failed_step_fails_the_chain_and_is_named() -> None:
@@ -211,6 +212,24 @@ def test_a_step_that_is_a_chain_gets_what_it_needs() -> None:
     assert step.chain == {"plan": inner, "kept": ["a"], "tools": command.tools}
 
 
+def test_the_expressions_of_a_decision_are_bounded_together() -> None:
+    class Noting(RuleFunctions):
+        def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
+            assert spent is not None
+            spent.units += 1
+            units.append(spent.units)
+            return super().evaluate(expression, values, Spent())
+
+    units: list[float] = []
+    functions = Noting(CelExpressions())
+    skipped: dict[str, Json] = {"tool": "a", "when": "false"}
+    chains.decide(Chain(), start(skipped, {"tool": "b", "arguments": {"x": "1", "y": "2"}, "when": "true"}), functions)
+    assert units == [1, 2, 3, 4]
+    units.clear()
+    chains.decide(Chain(), start(skipped, result="1"), functions)
+    assert units == [1, 2]
+
+
 def test_rules_without_functions_fail_what_has_an_expression() -> None:
     events = chains.DECIDER.decide(Chain(), start({"tool": "a", "arguments": {"x": "1"}}))
     assert events[1:] == [failed("the step 'a' (tool 'a') cannot begin: argument 'x': no expression can be evaluated here", "a")]
@@ -238,6 +257,11 @@ def test_faults_of_a_plan() -> None:
     large = [{"name": f"s{number}", "tool": "a", "arguments": {"x": "x" * 1_900}} for number in range(36)]
     assert list(faults_of("x", plan(*large))) == [("", "a chain has at most 65,536 bytes")]
     assert list(faults_of("x", plan(*large[:30]))) == []
+    fitting = large[:33]
+    rest = 65_536 - len(plan(*fitting, {"tool": "b", "when": "x"}).model_dump_json())
+    assert 0 < rest < 2_000
+    assert list(faults_of("x", plan(*fitting, {"tool": "b", "when": "x" * (rest + 1)}))) == []
+    assert list(faults_of("x", plan(*fitting, {"tool": "b", "when": "x" * (rest + 2)}))) != []
 
 
 def test_expressions_of_a_step_have_places() -> None:

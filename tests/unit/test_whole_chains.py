@@ -5,6 +5,8 @@ from uuid import UUID
 
 import pytest
 
+from application.engine.sagas.reactions import ReactionCause
+from application.sagas import work_dispatch
 from domain import chains, invocations
 from domain.chains import chain_id_of
 from domain.errors import InvalidCommand, WorkOver
@@ -12,7 +14,7 @@ from domain.failures import Failure
 from domain.invocations import CancelInvocation, ClaimInvocation, EndInvocation, ResolveInvocation
 from domain.kernel import Json, derive_id
 from domain.runs import CancelRun
-from domain.tools import RegisterTool, RemoveTool, tool_id_of
+from domain.tools import RegisterTool, RemoveTool, UnknownTool, tool_id_of
 from tests.kit.engine import Engine, PlayedWorker
 from tests.kit.waiting import TENANT
 
@@ -89,6 +91,10 @@ async def test_no_worker_is_asked_to_carry_a_chain_out(engine: Engine, worker: P
     call = await (await worker.next("alpha")).call("k", "three", n=1)
     await engine.settled()
     assert call not in engine.open_work.rows
+    requested = (await engine.invocation(call)).requested
+    assert requested is not None
+    cause = ReactionCause(TENANT, call, 1, requested.run_id, requested.TOPIC, call)
+    assert work_dispatch.on_invocation_requested(requested, cause) == []
     assert step_of(call, "one") in engine.open_work.rows
     claim = ClaimInvocation(invocation_id=call, worker_id="w", dispatch=1)
     with pytest.raises(WorkOver, match="a chain carries out the invocation"):
@@ -198,6 +204,18 @@ async def test_chains_that_cannot_be_called(engine: Engine, worker: PlayedWorker
         with pytest.raises(InvalidCommand, match=why):
             await alpha.call(name, name)
     await alpha.call("d1", "d1", a=1)
+
+
+async def test_a_process_that_has_not_heard_of_a_change_looks_again(engine: Engine, worker: PlayedWorker) -> None:
+    await declare(engine, "two", {"steps": [{"name": "one", "tool": "add", "arguments": {"a": "1"}}, {"tool": "mail"}]})
+    await engine.start("alpha")
+    other = engine.another()
+    there = PlayedWorker(other, queues=worker.queues)
+    alpha = await there.next("alpha")
+    await alpha.call("before", "two")
+    await engine.give(RemoveTool(tool_id=tool_id_of(TENANT, "mail"), name="mail"))
+    with pytest.raises(UnknownTool, match="no tool 'mail' is registered"):
+        await alpha.call("after", "two")
 
 
 async def test_the_tools_of_a_chain_are_those_of_its_beginning(engine: Engine, worker: PlayedWorker) -> None:
