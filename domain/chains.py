@@ -55,7 +55,7 @@ class ChainStarted(Event):
     """The steps whose results an expression names."""
     tools: Json
     """Name → what the tool declared when the chain began: `version`, `idempotent`, `timeout_s`, `max_attempts`,
-    `reconcile_timeout_s`, `parameters`; of a chain `plan` and `kept`. With the tools of the chains in it."""
+    `reconcile_timeout_s`, `parameters`, perhaps `options`; of a chain `plan` and `kept`. With the tools of the chains in it."""
     priority: Priority = "normal"
     on_behalf_of: str | None = None
     """For whom the call is."""
@@ -84,6 +84,8 @@ class ChainStepRequested(Event):
     """Of a step that is a chain: its `plan`, `kept` and `tools`."""
     priority: Priority = "normal"
     on_behalf_of: str | None = None
+    options: Json = None
+    """Further fields of the call's `invocation.requested` that follow from what the tool declared. None: there are none."""
 
 
 class ChainStepSkipped(Event):
@@ -259,6 +261,7 @@ def _requested(
         chain=inner,
         priority=started.priority,
         on_behalf_of=started.on_behalf_of,
+        options=tool.get("options"),
     )
 
 

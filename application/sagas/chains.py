@@ -24,7 +24,7 @@ def on_step_requested(event: chains.ChainStepRequested, cause: ReactionCause) ->
         on_behalf_of=event.on_behalf_of,
         reconcile_timeout_s=event.reconcile_timeout_s,
         asked_by="chain",
-        chain_id=chain_id,
+        **{"chain_id": chain_id, **(event.options or {})},
     )
     if chain_id is None:
         return [requested]

@@ -145,7 +145,7 @@ EXAMPLES: tuple[Event, ...] = (
         run_id=RUN, step="history", tool="git.history", tool_version="2", invocation_id=CHAIN,
         arguments={"limit": 7, "extra": JSON}, idempotent=True, timeout_s=300.0, max_attempts=3, reconcile_timeout_s=30.0,
         chain={"plan": CHAIN_PLAN, "kept": ["history"], "tools": {"git.history": CHAIN_TOOL}}, priority="high",
-        on_behalf_of="user:ada",
+        on_behalf_of="user:ada", options={"chain_id": str(CHAIN)},
     ),
     chains.ChainStepSkipped(step="note", condition="size(steps.history) > 0", value=False),
     chains.ChainStepFinished(step="history", invocation_id=CHAIN, result=JSON),

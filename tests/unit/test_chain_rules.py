@@ -7,7 +7,9 @@ from uuid import UUID
 import pytest
 
 from adapters.expressions import CelExpressions
+from application.engine.sagas.reactions import ReactionCause
 from application.functions import RuleFunctions
+from application.sagas.chains import on_step_requested
 from domain import chains
 from domain.chain_plans import ChainPlan, fault_of_names, faults_of, kept_by
 from domain.chains import (
@@ -210,6 +212,16 @@ def test_a_step_that_is_a_chain_gets_what_it_needs() -> None:
     _, [_, step] = decided(command)
     assert isinstance(step, ChainStepRequested)
     assert step.chain == {"plan": inner, "kept": ["a"], "tools": command.tools}
+
+
+def test_a_step_is_requested_with_the_options_of_its_tool() -> None:
+    command = start({"tool": "a"}).model_copy(update={"tools": {"a": {**TOOL, "options": {"cacheable": True}}}})
+    _, [_, step] = decided(command)
+    assert isinstance(step, ChainStepRequested)
+    assert step.options == {"cacheable": True}
+    cause = ReactionCause(CALL, CHAIN, 2, RUN, step.TOPIC, RUN)
+    plain, chained = step.model_copy(update={"options": None}), step.model_copy(update={"options": {"chain_id": CALL}})
+    assert [on_step_requested(each, cause)[0].chain_id for each in (plain, chained)] == [None, CALL]  # type: ignore[union-attr]
 
 
 def test_the_expressions_of_a_decision_are_bounded_together() -> None:
