@@ -80,6 +80,21 @@ class KeptPlace:
         return nullcontext()
 
 
+class Clock(Protocol):
+    """What an execution knows of time. A test may move it."""
+
+    async def wait(self, future: "asyncio.Future[Any]", timeout_s: float | None) -> None:
+        """Wait until the future is done, or the time is over."""
+        ...
+
+
+class TimeOfDay:
+    """Time as it passes."""
+
+    async def wait(self, future: "asyncio.Future[Any]", timeout_s: float | None) -> None:
+        await asyncio.wait({future}, timeout=timeout_s)
+
+
 class Context:
     """The argument of `Agent.execute`.
 
@@ -90,13 +105,19 @@ class Context:
     """
 
     def __init__(
-        self, assignment: Assignment, journal: Journal, recorder: Recorder, place: Place | None = None, log: Log | None = None
+        self,
+        assignment: Assignment,
+        journal: Journal,
+        recorder: Recorder,
+        place: Place | None = None,
+        log: Log | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._assignment = assignment
         self._journal = journal
         self._recorder = recorder
         self._place = place or KeptPlace()
-        self._inbox = _Inbox(journal, recorder, self._place)
+        self._inbox = _Inbox(journal, recorder, self._place, clock or TimeOfDay())
         self._step_slots = asyncio.Semaphore(MAX_STEP_THREADS)
         self.state = State(journal, recorder)
         """The shared context of the run: `get`, `set`."""
@@ -302,10 +323,11 @@ class _MailWaiter:
 class _Inbox:
     """Waits for tool results and mail, which the recorder brings as they come."""
 
-    def __init__(self, journal: Journal, recorder: Recorder, place: Place) -> None:
+    def __init__(self, journal: Journal, recorder: Recorder, place: Place, clock: Clock) -> None:
         self._journal = journal
         self._recorder = recorder
         self._place = place
+        self._clock = clock
         self._calls: dict[str, asyncio.Future[JournalEntry]] = {}
         self._mail_waiters: list[_MailWaiter] = []
         self._closed = False
@@ -339,7 +361,7 @@ class _Inbox:
         self._mail_waiters.append(waiter)
         try:
             async with self._place.waiting():
-                await asyncio.wait({waiter.future}, timeout=timeout_s)
+                await self._clock.wait(waiter.future, timeout_s)
         except asyncio.CancelledError:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 self.put_back(waiter.future.result())

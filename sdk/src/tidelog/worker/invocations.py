@@ -15,17 +15,11 @@ from pydantic import JsonValue
 from tidelog.calling import is_async, keep_process, stop_task
 from tidelog.capture import ensure
 from tidelog.crews import CREW, Crew
-from tidelog.errors import (
-    CpuLimitError,
-    InvalidRequestError,
-    OutcomeUnknownError,
-    PermanentError,
-    ProcessCrashedError,
-    TransientError,
-)
+from tidelog.errors import InvalidRequestError
 from tidelog.failures import ErrorReport, report_error, tool_failure
 from tidelog.logs import log, log_failure
 from tidelog.reconciling import Reconciled
+from tidelog.stopped import IN_THE_MIDDLE, ReconcileTimeoutError, ToolCancelledError, ToolTimeoutError
 from tidelog.tools import Tool, ToolContext
 from tidelog.work_log import WORK_LOG, Log
 from tidelog.worker.leases import Loss
@@ -35,22 +29,6 @@ from tidelog.worker.protocol import ReconcileWork, ToolWork, WorkerApi
 from tidelog.worker.slots import Slot
 
 logger = logging.getLogger(__name__)
-
-
-class ToolTimeoutError(TransientError):
-    """The tool did not finish within its `timeout_s`."""
-
-
-class ToolCancelledError(PermanentError):
-    """The call was cancelled while the tool ran: its agent run, its run or its time is over."""
-
-
-class ReconcileTimeoutError(TransientError):
-    """The `reconcile` function did not answer within its `reconcile_timeout_s`."""
-
-
-IN_THE_MIDDLE = (ToolTimeoutError, ToolCancelledError, OutcomeUnknownError, ProcessCrashedError, CpuLimitError)
-"""Errors of a tool that was stopped: it may have had its effect all the same."""
 
 
 class ToolRunner:
@@ -114,10 +92,7 @@ class ToolRunner:
             piece.told.set()
             await stop_task(task)
         if not ended:
-            late = ToolTimeoutError(
-                f"no result within {timeout_s} s. The tool was cancelled; a thread, or code that swallows the cancellation, goes "
-                "on and keeps its slot of the worker until its end."
-            )
+            late = ToolTimeoutError.after(timeout_s)
             outcome = outcome_of(task, crew, late)
             return outcome if outcome.error is None else Outcome(error=late)
         if piece.cancelled in ended and task not in ended:
@@ -138,7 +113,7 @@ class ToolRunner:
             await stop_task(task)
         if piece.lease.lost.done():
             return piece.lease.lost.result()
-        late = ReconcileTimeoutError(f"the reconcile function gave no answer within {timeout_s} s")
+        late = ReconcileTimeoutError.after(timeout_s)
         outcome = outcome_of(task, crew, late)
         answer = outcome.result
         if outcome.error is None and isinstance(answer, Reconciled):

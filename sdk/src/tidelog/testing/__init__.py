@@ -1,0 +1,54 @@
+"""For tests of agents and tools: run agents in memory, with the real `Context`, on a journal that lives in the test.
+
+    outcome = await run_agent(Reviewer, {"path": "a.py"}, tools=[read_file])
+    assert outcome.result == ...
+
+To test a crash, give the same journal to a second execution:
+
+    journal = MemoryJournal()
+    with pytest.raises(OSError):
+        await run_agent(Reviewer, ..., journal=journal)
+    await run_agent(Reviewer, ..., journal=journal)     # recorded calls are not repeated
+
+or try all crashes that there are:
+
+    await assert_survives_crashes(Reviewer, ..., tools=[...])
+"""
+
+from tidelog.testing.checks import ToolChecks
+from tidelog.testing.clock import TestClock
+from tidelog.testing.contract import Checked, ToolContract, check_tool
+from tidelog.testing.crashes import CrashReport, assert_survives_crashes, crash_points
+from tidelog.testing.effects import Effect, Effects
+from tidelog.testing.journal import MemoryJournal, SentMessage, ToolCall, Written
+from tidelog.testing.ledger import AmbiguousCall, AmbiguousCallError, Resolve
+from tidelog.testing.recorder import Answers, MemoryRecorder
+from tidelog.testing.runs import CrashPoint, NoSuchCrash, Outcome, run_agent
+from tidelog.testing.scripted import ScriptedTool
+
+__all__ = [
+    "AmbiguousCall",
+    "AmbiguousCallError",
+    "Answers",
+    "Checked",
+    "CrashPoint",
+    "CrashReport",
+    "Effect",
+    "Effects",
+    "MemoryJournal",
+    "MemoryRecorder",
+    "NoSuchCrash",
+    "Outcome",
+    "Resolve",
+    "ScriptedTool",
+    "SentMessage",
+    "TestClock",
+    "ToolCall",
+    "ToolChecks",
+    "ToolContract",
+    "Written",
+    "assert_survives_crashes",
+    "check_tool",
+    "crash_points",
+    "run_agent",
+]
