@@ -194,7 +194,21 @@ class AgentReads(Protocol):
         ...
 
 
-class ToolReads(Protocol):
+class DataTool(NamedTuple):
+    """A tool that is data, by its kind, and its current version."""
+
+    name: str
+    version: str
+    kind: str
+
+
+class DataToolReads(Protocol):
+    async def data(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Sequence[DataTool]]:
+        """The tools that are data, and perhaps others, in the order of their names, after a name."""
+        ...
+
+
+class ToolReads(DataToolReads, Protocol):
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Page[ToolView]]:
         """Tools in the order of their names, after a name."""
         ...

@@ -27,6 +27,9 @@ Kind = Literal["python", "http", "builtin", "chain"]
 """What a tool is. `python`: code of the workers that announce it. `http`: a request, as data. `builtin`: a part of Tidelog.
 `chain`: other tools, one after the other."""
 
+DATA_KINDS: frozenset[str] = frozenset({"http", "builtin"})
+"""Tools that are data: any worker that says so can carry them out."""
+
 VersionName = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 """A version that is named over HTTP. Workers may announce any text."""
 

@@ -5,10 +5,10 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
-from application.reads import MOST_NAMES, Positioned
+from application.reads import MOST_NAMES, DataTool, Positioned
 from application.views.tools import Deprecation, ToolVersionView, ToolView
 from domain.kernel import Json, RecordedEvent, timestamp
-from domain.tools import ToolDeprecated, ToolRegistered, ToolReinstated, ToolRemoved, later_fields_of
+from domain.tools import DATA_KINDS, ToolDeprecated, ToolRegistered, ToolReinstated, ToolRemoved, later_fields_of
 from projections import tool_versions
 from projections.engine.checkpoints import reading
 from projections.kernel import (
@@ -119,6 +119,19 @@ async def find_tool(connection: Connection, tenant_id: UUID, name: str) -> ToolV
     return None if row is None else _listed(row)
 
 
+async def list_data(connection: Connection, tenant_id: UUID, *, limit: int, after: str | None) -> list[DataTool]:
+    """The tools that are data, and some others: `more` has the kind of each, and may have the same words elsewhere."""
+    sql = """
+    SELECT name, version, more FROM tool
+    WHERE tenant_id = %(tenant)s AND (%(after)s::text IS NULL OR name > %(after)s)
+        AND (strpos(more, %(http)s) > 0 OR strpos(more, %(builtin)s) > 0)
+    ORDER BY name LIMIT %(limit)s
+    """
+    words = {kind: dump_json({"kind": kind})[1:-1] for kind in sorted(DATA_KINDS)}
+    rows = await (await connection.execute(sql, {"tenant": tenant_id, "after": after, "limit": limit, **words})).fetchall()
+    return [DataTool(name, version, load_json(more).get("kind", "python")) for name, version, more in rows]
+
+
 def _listed(row: Sequence[Any]) -> ToolView:
     *columns, parameters, more, deprecated, stream_version = row
     plain: dict[str, Any] = {**dict(zip(_COLUMNS, columns, strict=True)), "stream_version": stream_version}
@@ -155,6 +168,10 @@ class ToolQueries:
     async def version(self, tenant_id: UUID, tool_id: UUID, version: str) -> Positioned[ToolVersionView | None]:
         async with reading(self._database, tool_versions.PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await tool_versions.find_version(connection, tenant_id, tool_id, version), position)
+
+    async def data(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Sequence[DataTool]]:
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
+            return Positioned(await list_data(connection, tenant_id, limit=limit, after=after), position)
 
     async def names(self, tenant_id: UUID) -> Sequence[str]:
         sql = "SELECT name FROM tool WHERE tenant_id = %s ORDER BY name LIMIT %s"

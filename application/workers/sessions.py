@@ -39,6 +39,8 @@ class ClaimedCall:
     on_behalf_of: str | None = None
     asks: bool = False
     """Whether the tool's `reconcile` function is called, and not the tool. `timeout_s` is the function's then."""
+    tool_version: str | None = None
+    """The version that was called. None: by a release that did not note it."""
 
 
 Claimed = ClaimedAgentRun | ClaimedCall
@@ -199,4 +201,5 @@ def _call(call: Invocation) -> ClaimedCall:
         idempotent=requested.idempotent,
         on_behalf_of=requested.on_behalf_of,
         asks=asks,
+        tool_version=requested.tool_version,
     )

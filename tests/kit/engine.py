@@ -40,6 +40,7 @@ from tests.kit.memory import (
     Delivery,
     ManualClock,
     MemoryCheckpoints,
+    MemoryDataTools,
     MemoryEventFeed,
     MemoryEventStore,
     MemoryHistories,
@@ -111,6 +112,7 @@ class Engine:
             LeaseTokens(MemoryInstallationSecrets()),
             EXPRESSIONS,
         )
+        self.data_tools = MemoryDataTools(self.log)
         self.work_logs = shared.work_logs if shared else MemoryWorkLogs(self.log)
         self.open_runs = MemoryOpenRuns(self.log)
         self.admission = RunAdmission(

@@ -86,7 +86,7 @@ class SpeakingWorker:
 
     async def hello(
         self, agents: Iterable[str] = (), tools: Iterable[str] = (), *, back: "SpeakingWorker | None" = None,
-        work: Iterable[InHand] = (),
+        work: Iterable[InHand] = (), serves: Iterable[str] = (),
     ) -> Welcome:  # fmt: skip
         """`back`: the connection before, whose session the worker wants to keep."""
         if back is not None:
@@ -95,6 +95,7 @@ class SpeakingWorker:
             Hello(
                 t="hello", versions=(1,), worker="w", incarnation=self.incarnation, agents=tuple(agents), tools=tuple(tools),
                 session=back.welcome.session_id if back else None, secret=back.welcome.secret if back else None, work=tuple(work),
+                serves=tuple(serves),
             )
         )  # fmt: skip
         self.welcome = await self.hears(Welcome)
@@ -164,6 +165,7 @@ class Hosting:
             self.presence,
             LogIntake(engine.commands, engine.workers.sessions.tokens, engine.work_logs),
             engine.feed,
+            engine.data_tools,
             clock=self.clock,
         )
         self.opened: list[HostedSession] = []

@@ -32,6 +32,13 @@ from tidelog.session.frames import read as read_by_sdk
 FOLDER = Path(__file__).parent.parent / "golden" / "frames"
 SESSION, RUN, WORK, CALL, MAIL = (UUID(f"018f0000-0000-7000-8000-0000000000{end}") for end in ("02", "03", "0a", "0b", "0c"))
 
+DEFINITION = {
+    "kind": "http",
+    "version": "1",
+    "request": {"method": "GET", "url": "https://api.example.com/weather/{{city}}", "auth": {"secret": "weather"}},
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
 
 def golden() -> dict[str, list[dict[str, Any]]]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
@@ -119,6 +126,9 @@ def examples() -> dict[str, list[Answer]]:
             messages.WorkForTool(2, CALL, "c2VjcmV0", ClaimedCall(RUN, WORK, 1, "names.shorten", {"name": "Ada"}, 60.0, True)),
             messages.WorkForTool(
                 3, CALL, "c2VjcmV0", ClaimedCall(RUN, WORK, 2, "names.shorten", {"name": "Ada"}, 30.0, False, asks=True)
+            ),
+            messages.WorkForTool(
+                4, CALL, "c2VjcmV0", ClaimedCall(RUN, WORK, 1, "weather.get", {"city": "Bergen"}, 30.0, True), DEFINITION
             ),
         ],
         "done": [

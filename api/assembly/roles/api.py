@@ -202,6 +202,7 @@ async def hosting(parts: Parts) -> SessionHost:
         await sharing.presence(parts),
         LogIntake(await commands(parts), await lease_tokens(parts), await storage.work_logs(parts)),
         await storage.feed_of(parts, "commands"),
+        (await reads(parts)).tools,
     )
     parts.stack.push_async_callback(own.close)
     parts.loops["sessions"] = own.run

@@ -109,6 +109,16 @@ class WorkOfAgent(Shown):
     """For whom the work is. Missing: for nobody."""
 
 
+class DefinitionShown(Shown):
+    """What a worker carries out. `request` and `parameters` are there for `http`, `builtin` for `builtin`."""
+
+    kind: str
+    version: str
+    request: dict[str, Json] | None = None
+    parameters: dict[str, Json] | None = None
+    builtin: str | None = None
+
+
 class WorkOfTool(Shown):
     t: Literal["work"]
     n: int = Field(ge=1)
@@ -122,6 +132,8 @@ class WorkOfTool(Shown):
     arguments: dict[str, Json]
     timeout_s: float
     idempotent: bool
+    definition: DefinitionShown | None = None
+    """Of the version that was called, if the worker has said that it serves such tools."""
     on_behalf_of: str | None = None
     """For whom the call is. Missing: for nobody."""
 

@@ -129,6 +129,7 @@ def _work_for_tool(answer: WorkForTool) -> dict[str, Json]:
         "arguments": call.arguments,
         "timeout_s": call.timeout_s,
         "idempotent": call.idempotent,
+        **({} if answer.definition is None else {"definition": answer.definition}),
         **_for_whom(call.on_behalf_of),
     }
 

@@ -17,12 +17,14 @@ from application.engine.ports.queue import WorkQueue
 from application.engine.ports.sessions import SEEN_EVERY_S, WorkerSessions
 from application.engine.reading.live import LiveFeed
 from application.engine.retry import persistently
+from application.reads import DataToolReads
 from application.workers import Workers
 from application.workers.claimed import ClaimedWork
 from application.workers.hosting.dispatch import Dispatcher
 from application.workers.hosting.handover import Handover
 from application.workers.hosting.logs import LogIntake
 from application.workers.hosting.peer import Peer
+from application.workers.hosting.served import Definitions, ServedTools
 from application.workers.hosting.session import Facilities, HostedSession, Visitor
 from domain import tenants
 from domain.errors import Unauthenticated, Unavailable
@@ -54,6 +56,7 @@ class SessionHost:
         presence: SessionPresence,
         logs: LogIntake,
         feed: EventFeed,
+        tools: DataToolReads,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,8 +70,10 @@ class SessionHost:
         commands.hand_over_to(Handover(workers, self.dispatcher))
         turns = asyncio.Semaphore(GREETED_AT_ONCE)
         self._claimed = ClaimedWork(sessions, feed, live, commands.registry)
+        self.served = ServedTools(tools, feed, live, commands)
         self._facilities = Facilities(
-            workers, commands, live, sessions, self.dispatcher, logs, self._claimed, clock, turns, self._add, self._remove
+            workers, commands, live, sessions, self.dispatcher, logs, self._claimed, self.served, Definitions(commands), clock,
+            turns, self._add, self._remove,
         )  # fmt: skip
         self.connected: set[HostedSession] = set()
         """Also those that have not said hello."""
@@ -233,6 +238,7 @@ class SessionHost:
         await self._key_check.close()
         await self.dispatcher.close()
         await self._claimed.close()
+        await self.served.close()
         await self._logs.close()
         for unwatch in self._keys_watched.values():
             unwatch()

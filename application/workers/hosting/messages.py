@@ -131,6 +131,8 @@ class Hello(Definitions):
     secret: Annotated[str, Field(max_length=200)] | None = None
     release: ShortText = ""
     slots: SlotCounts = SlotCounts()
+    serves: tuple[ShortText, ...] = Field(default=(), max_length=20)
+    """Kinds of tools that the worker carries out by their definitions, whoever defines one: `http`, `builtin`."""
     work: tuple[InHand, ...] = Field(default=(), max_length=MAX_IN_HAND)
 
 
@@ -310,6 +312,8 @@ class WorkForTool:
     work_id: UUID
     token: str
     claimed: ClaimedCall
+    definition: Json = None
+    """Of the version that was called, for a worker that carries out tools by their definitions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from application.engine.background import end
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandRequest
 from application.engine.ports.problems import WorkerProblem
-from application.engine.ports.sessions import LEASE_S, Offered, WorkerSession, WorkerSessions
+from application.engine.ports.sessions import LEASE_S, WorkerSession, WorkerSessions
 from application.engine.reading.live import LiveFeed
 from application.engine.retry import persistently
 from application.workers import Workers
@@ -59,12 +59,16 @@ from application.workers.hosting.messages import (
     WorkForAgent,
     WorkForTool,
 )
+from application.workers.hosting.offering import Offering
 from application.workers.hosting.peer import Peer
 from application.workers.hosting.reports import carry_out, steps_of, together, waiters_first
+from application.workers.hosting.served import Definitions as DefinitionsOfTools
+from application.workers.hosting.served import ServedTools
 from application.workers.hosting.taking_back import TakingBack
 from application.workers.registering import Offer, refused_definition
 from application.workers.sessions import Claimed, ClaimedCall
 from domain.errors import TidelogError, Unavailable, VersionConflict
+from domain.kernel import Json
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +116,8 @@ class Facilities:
     dispatcher: "Dispatcher[HostedSession]"
     logs: LogIntake
     claimed: ClaimedWork
+    served: ServedTools
+    definitions: DefinitionsOfTools
     clock: Callable[[], float]
     turns: asyncio.Semaphore
     """Taken by each session while its worker is given it."""
@@ -148,7 +154,8 @@ class HostedSession:
         self.number = 0
         """Of the last work that was sent."""
         self._greeting = self._open = self._draining = False
-        self._offered: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+        self._offering = Offering(self, shared.dispatcher, shared.workers.registration, shared.served, self._offers_changed)
+        self._telling_offered = False
         self._lanes = Lanes(self._handle)
         claiming = shared.dispatcher.claiming
         self._taking_back = TakingBack(
@@ -213,6 +220,7 @@ class HostedSession:
         self._shared.welcomed(self)
         agents, tools = await self._defined(offers)
         self._open = True
+        self._offering.serve(hello.serves)
         self._peer.put(Welcome(session.session_id, secret, LEASE_S, agents, tools))
         log.info("worker_welcomed", worker=session.worker_id, session_id=str(session.session_id), resumed=resumed)
         await self._taking_back.take(hello.work)
@@ -246,32 +254,37 @@ class HostedSession:
             for kind, given in (("agent", offers.agents), ("tool", offers.tools)):
                 registered = await registration.each(self._visitor.new_request, kind, given)
                 if not self.is_over and not self._draining:
-                    accepted = {queue.pool: (queue, offer.version or "") for offer, queue, _ in registered if queue is not None}
-                    for name in self._offered[kind].keys() - accepted.keys():
-                        self._shared.dispatcher.withdraw(self, kind, name)
-                    self._offered[kind] = {name: version for name, (_, version) in accepted.items()}
-                    for queue, version in accepted.values():
-                        self._shared.dispatcher.offer(self, queue, version)
+                    accepted = {queue.pool: offer.version or "" for offer, queue, _ in registered if queue is not None}
+                    self._offering.announce(kind, accepted)
                     if kind == "tool":
                         self._offer_to_ask([offer for offer, queue, _ in registered if queue is not None])
                 verdicts.append([Verdict(offer.name, offer.version, error) for offer, _, error in registered])
                 problems += [refused_definition(kind, offer.name, error) for offer, _, error in registered if error is not None]
             self.problems = problems
             await persistently(lambda: registration.report(self.tenant_id, worker_id, problems))
-            if not self.is_over and not self._draining:
-                offered, session_id = Offered(self._offered["agent"], self._offered["tool"]), self.session.session_id
-                await persistently(lambda: self._shared.sessions.offer(session_id, offered))
+            await self._tell_offered()
             return verdicts[0], verdicts[1]
+
+    async def _tell_offered(self) -> None:
+        """Writes down what the session offers."""
+        if not self.is_over and not self._draining and self.session is not None:
+            told, session_id = self._offering.told, self.session.session_id
+            await persistently(lambda: self._shared.sessions.offer(session_id, told))
+
+    def _offers_changed(self) -> None:
+        if not self._telling_offered:  # once for several changes
+            self._telling_offered = True
+            self._start(self._tell_changes(), "offers")
+
+    async def _tell_changes(self) -> None:
+        async with self._defining:
+            self._telling_offered = False
+            await self._tell_offered()
 
     def _offer_to_ask(self, accepted: Sequence[Offer]) -> None:
         """Offers the `reconcile` functions of accepted tools. Workers that know of no such functions get no such work."""
         able = {offer.name: offer.version or "" for offer in accepted if offer.name is not None and offer.can_tell}
-        for name in self._offered["reconcile"].keys() - able.keys():
-            self._shared.dispatcher.withdraw(self, "reconcile", name)
-        self._offered["reconcile"] = able
-        for name, version in able.items():
-            queue = self._workers.registration.queue_of(self.tenant_id, "reconcile", name)
-            self._shared.dispatcher.offer(self, queue, version)
+        self._offering.announce("reconcile", able)
 
     async def _leave(self) -> None:
         assert self.session is not None
@@ -289,7 +302,7 @@ class HostedSession:
 
     def offered(self, kind: str) -> Collection[str]:
         """The names of the agents or tools that this session offers."""
-        return self._offered[kind]
+        return self._offering.of(kind)
 
     def relieved(self) -> None:
         """What waited to be sent has been sent: work may be added again."""
@@ -300,6 +313,28 @@ class HostedSession:
 
     def hand_over(self, hand: Hand, claimed: Claimed, *, reserved: bool) -> None:
         """Sends claimed work. `reserved`: a slot was kept for it."""
+        definition: Json = None
+        if isinstance(claimed, ClaimedCall) and self._offering.defines(claimed):
+            definition = self._shared.definitions.known(self.tenant_id, claimed.tool, claimed.tool_version or "")
+            if definition is None:
+                self._start(self._hand_over_defined(hand, claimed, reserved=reserved), "definition")
+                return
+        self._send(hand, claimed, definition, reserved=reserved)
+
+    async def _hand_over_defined(self, hand: Hand, claimed: ClaimedCall, *, reserved: bool) -> None:
+        """Sends a call whose definition has to be loaded: of an earlier version, or of a tool that was removed meanwhile."""
+        load, version = self._shared.definitions.load, claimed.tool_version or ""
+        try:
+            definition = await persistently(lambda: load(self.tenant_id, claimed.tool, version))
+        except BaseException:
+            hand.drop()
+            raise
+        if self.is_over:  # the worker gets the work when it comes back, or the claim lapses with the session
+            hand.drop()
+        else:
+            self._send(hand, claimed, definition, reserved=reserved)
+
+    def _send(self, hand: Hand, claimed: Claimed, definition: Json, *, reserved: bool) -> None:
         assert self.session is not None
         self.number += 1
         self.slots.sent(hand.kind, self.number, reserved=reserved)
@@ -307,7 +342,7 @@ class HostedSession:
         hand.token = self._workers.sessions.tokens.token_of(hand.work_id, claimed.attempt, self.session.session_id)
         alone = not self.hands.held and not self._lanes.open
         if isinstance(claimed, ClaimedCall):
-            self._peer.put(WorkForTool(self.number, hand.work_id, hand.token, claimed), alone=alone)
+            self._peer.put(WorkForTool(self.number, hand.work_id, hand.token, claimed, definition), alone=alone)
         else:
             hand.seen, hand.paging = claimed.journal.version, claimed.journal.more
             self._peer.put(WorkForAgent(self.number, hand.work_id, hand.token, claimed), alone=alone)
@@ -434,10 +469,7 @@ class HostedSession:
 
     def _withdraw(self) -> None:
         self._draining = True
-        for kind, names in self._offered.items():
-            for name in names:
-                self._shared.dispatcher.withdraw(self, kind, name)
-        self._offered = {kind: {} for kind in KINDS}
+        self._offering.withdraw()
 
     async def close(self) -> None:
         """The connection is over. What the worker holds stays its own until its lease is over."""
@@ -456,6 +488,7 @@ class HostedSession:
         task = asyncio.create_task(self._guarded(work), name=f"session-{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # of a task that was ended before its first turn
         return task
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,7 @@ from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.position_calls import MemoryPositionCalls
 from tests.kit.memory.problems import MemoryWorkerProblems
-from tests.kit.memory.reads import MemoryNames, MemoryOpenRuns, MemoryRunReads
+from tests.kit.memory.reads import MemoryDataTools, MemoryNames, MemoryOpenRuns, MemoryRunReads
 from tests.kit.memory.sessions import MemoryInstallationSecrets, MemoryWorkerSessions, SessionBoard
 from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
@@ -24,6 +24,7 @@ __all__ = [
     "LeaseBoard",
     "ManualClock",
     "MemoryCheckpoints",
+    "MemoryDataTools",
     "MemoryEventFeed",
     "MemoryEventStore",
     "MemoryHistories",

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
-from application.reads import Positioned, RunsWanted
+from application.reads import DataTool, Positioned, RunsWanted
 from application.views.activity import OpenRunCount
 from application.views.large import Field, Held
 from application.views.runs import DEGRADED, NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
@@ -15,7 +15,7 @@ from domain.errors import InvalidCommand
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
 from domain.runs import ENDS, RunStarted
-from domain.tools import ToolRegistered
+from domain.tools import DATA_KINDS, ToolRegistered, ToolRemoved
 from projections.run_terms import PROJECTION, terms_in, terms_of
 from projections.runs.fold import calls_in, evolve_view
 from projections.runs.journal import journal
@@ -133,3 +133,25 @@ class MemoryNames:
         self._log.reach()
         found = [event for event in self._log.events if (event.tenant_id, event.topic) == (tenant_id, self._event.TOPIC)]
         return sorted({REGISTRY.decoded(event).name for event in found})
+
+
+class MemoryDataTools:
+    """Implements `application.reads.DataToolReads`. `stands_at`: the position at which it stands; None: it is never behind."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.stands_at: int | None = None
+
+    async def data(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Sequence[DataTool]]:
+        self._log.reach()
+        position = self._log.head if self.stands_at is None else self.stands_at
+        found: dict[str, DataTool] = {}
+        for recorded in self._log.events:
+            if recorded.tenant_id == tenant_id and recorded.position <= position:
+                match REGISTRY.decoded(recorded):
+                    case ToolRegistered() as declared if declared.kind in DATA_KINDS:
+                        found[declared.name] = DataTool(declared.name, declared.version, declared.kind)
+                    case ToolRemoved(name=name):
+                        found.pop(name, None)
+        names = sorted(name for name in found if after is None or name > after)
+        return Positioned([found[name] for name in names[:limit]], position)

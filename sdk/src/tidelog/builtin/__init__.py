@@ -4,5 +4,6 @@
 - `pointers`: JSON Pointers.
 - `definitions`: an HTTP tool as data, and files of them.
 - `http_tools`: carries out such a definition through the guard.
+- `defined`: carries out the tools of the server's catalogue.
 - `tools`: `http.get`, `json.query`, `text.template`, `time.now`.
 """

@@ -76,7 +76,8 @@ class Receiver(Protocol):
 class Session:
     """Made and used on the user's loop. `open` starts the thread; `close` ends it."""
 
-    def __init__(self, target: Target, worker_id: str, slots: Slots, receiver: Receiver) -> None:
+    def __init__(self, target: Target, worker_id: str, slots: Slots, receiver: Receiver, serves: Sequence[str] = ()) -> None:
+        """`serves`: the kinds of tools that the worker carries out by their definitions."""
         self._loop = asyncio.get_running_loop()
         self._target = target
         self._identity = {
@@ -84,6 +85,7 @@ class Session:
             "incarnation": str(uuid4()),
             "release": RELEASE,
             "slots": {"agent": slots.agent, "tool": slots.tool},
+            **({"serves": list(serves)} if serves else {}),
         }
         self._receiver = receiver
         self._inbound = Inbound(self._loop, self._handle)

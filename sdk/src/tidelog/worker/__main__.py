@@ -7,15 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tidelog.capture import capture
 from tidelog.errors import DefinitionError, TidelogConnectionError
 from tidelog.logs import configure_logs, log
 from tidelog.process import WorkerProcess
-from tidelog.tools import Tool
 from tidelog.worker.intake import Intake
-from tidelog.worker.outside import OutsideError, tools_outside
+from tidelog.worker.outside import Outside, OutsideError, tools_outside
 from tidelog.worker.runtime import GRACE_S, RefusedError, Worker
 
 logger = logging.getLogger("tidelog.worker")
@@ -41,6 +39,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     outside.add_argument("--builtin", action="store_true", help="offer http.get, json.query, text.template and time.now")
     outside.add_argument(
+        "--defined", action="store_true",
+        help="carry out the tools that are defined on the server (kinds http and builtin), and those defined later; "
+        "--builtin does, too",
+    )  # fmt: skip
+    outside.add_argument(
         "--tools", action="append", type=Path, default=[], metavar="FILE", help="JSON or TOML with HTTP tools; repeatable"
     )
     outside.add_argument(
@@ -64,9 +67,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     given = parser.parse_args(arguments)
     given.api_key = given.api_key or os.environ.get("TIDELOG_API_KEY")
-    if not given.agents and not given.builtin and not given.tools:
+    given.defined = given.defined or given.builtin
+    if not given.agents and not given.defined and not given.tools:
         parser.error("nothing to run: give --agents FOLDER, --builtin or --tools FILE")
-    if (given.allow_network or given.only_host) and not given.builtin and not given.tools:
+    if (given.allow_network or given.only_host) and not given.defined and not given.tools:
         parser.error("--allow-network and --only-host are for --builtin and --tools; code of agents calls what it wants")
     if not given.url:
         parser.error("no server: give --url or set TIDELOG_URL")
@@ -97,19 +101,22 @@ def _seconds(text: str) -> float:
 async def serve(given: argparse.Namespace, stop: asyncio.Event) -> int:
     """Run a worker until `stop` is set. Returns the exit code."""
     try:
-        async with tools_outside(given.builtin, given.tools, given.allow_network, given.only_host) as tools:
-            return await _serve(given, tools, stop)
+        async with tools_outside(
+            given.builtin, given.tools, given.allow_network, given.only_host, catalogue=given.defined
+        ) as outside:
+            return await _serve(given, outside, stop)
     except OutsideError as error:
         log(logger, logging.ERROR, "worker_refused", reason=str(error))
         return EXIT_REFUSED
 
 
-async def _serve(given: argparse.Namespace, tools: list[Tool[..., Any]], stop: asyncio.Event) -> int:
+async def _serve(given: argparse.Namespace, outside: Outside, stop: asyncio.Event) -> int:
     try:
         worker = Worker(  # before any code of users runs, which may change the environment
             url=given.url,
             api_key=given.api_key,
-            tools=tools,
+            tools=outside.tools,
+            defined=outside.defined,
             workspace=given.workspace,
             concurrency=given.concurrency,
             tool_concurrency=given.tool_concurrency,
@@ -118,7 +125,7 @@ async def _serve(given: argparse.Namespace, tools: list[Tool[..., Any]], stop: a
     except (TidelogConnectionError, DefinitionError) as error:
         log(logger, logging.ERROR, "worker_refused", reason=str(error))
         return EXIT_REFUSED
-    async with Intake(given.agents, worker, some=bool(tools)) as intake:
+    async with Intake(given.agents, worker, some=bool(outside.tools or outside.defined)) as intake:
         if not await intake.something(stop):
             if stop.is_set():
                 return 0

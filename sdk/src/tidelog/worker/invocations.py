@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
@@ -28,13 +28,20 @@ from tidelog.worker.pieces import Piece
 from tidelog.worker.protocol import ReconcileWork, ToolWork, WorkerApi
 from tidelog.worker.slots import Slot
 
+if TYPE_CHECKING:
+    from tidelog.builtin.defined import DefinedTools
+
 logger = logging.getLogger(__name__)
 
 
 class ToolRunner:
     """Executes tools. One `run` per piece; it is cancelled when the worker shuts down."""
 
-    def __init__(self, api: WorkerApi, tools: Mapping[str, Tool[..., Any]], workspace: Path) -> None:
+    def __init__(
+        self, api: WorkerApi, tools: Mapping[str, Tool[..., Any]], workspace: Path, defined: "DefinedTools | None" = None
+    ) -> None:
+        """`defined`: carries out tools by the definitions that come with their calls."""
+        self._defined = defined
         self._api = api
         self._tools = tools
         self._workspace = workspace
@@ -61,7 +68,12 @@ class ToolRunner:
             await self._fail(piece, tool_failure(error), error, fields)
             return None
         log(logger, logging.INFO, "tool_started", **fields)
-        outcome = await self._outcome(piece, claim, self._tools[claim.tool], crew)
+        try:
+            tool = self._tool_of(claim)
+        except PermanentError as error:
+            await self._fail(piece, tool_failure(error), error, fields)
+            return None
+        outcome = await self._outcome(piece, claim, tool, crew)
         if piece.lease.lost.done():
             log(logger, logging.INFO, "tool_let_go", reason=piece.lease.lost.result(), **fields)
             return piece.lease.lost.result()
@@ -76,6 +88,12 @@ class ToolRunner:
             return None
         log(logger, logging.INFO, "tool_completed", **fields)
         return None
+
+    def _tool_of(self, claim: ToolWork) -> Tool[..., Any]:
+        """Raises PermanentError for a call of the server's catalogue that this worker cannot carry out."""
+        if claim.definition is None or self._defined is None:
+            return self._tools[claim.tool]
+        return self._defined.tool(claim.tool, claim.definition, idempotent=claim.idempotent, timeout_s=claim.timeout_s)
 
     async def _outcome(self, piece: Piece, claim: ToolWork, tool: Tool[..., Any], crew: Crew) -> Outcome:
         """The outcome of the call, or of its end before: by the time-out, a cancellation of an async tool, or the loss of the work.

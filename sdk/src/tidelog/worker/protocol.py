@@ -72,6 +72,9 @@ class ToolWork(_Read):
     tool: str
     arguments: dict[str, JsonValue]
     timeout_s: float | None = None
+    idempotent: bool = False
+    definition: dict[str, Any] | None = None
+    """Of the version that was called, where the worker carries out tools by their definitions."""
     on_behalf_of: str | None = None
 
 

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from uuid_utils.compat import uuid7
 
@@ -27,7 +27,13 @@ from tidelog.worker.reception import Reception
 from tidelog.worker.tasks import going_on
 from tidelog.worker.watch import LoopWatch
 
+if TYPE_CHECKING:
+    from tidelog.builtin.defined import DefinedTools
+
 logger = logging.getLogger(__name__)
+
+KINDS = ("http", "builtin")
+"""Of tools that are data."""
 
 T = TypeVar("T")
 
@@ -65,7 +71,9 @@ class Worker:
         worker_id: str | None = None,
         grace_s: float = GRACE_S,
         proxy: str | None = None,
+        defined: "DefinedTools | None" = None,
     ) -> None:
+        """`defined`: carries out the tools of the server's catalogue, which this worker then serves, too."""
         self.worker_id = worker_id or str(uuid7())
         self._target = Target.of(url, api_key, proxy)
         self._grace_s = grace_s
@@ -75,9 +83,10 @@ class Worker:
         self._tool_definitions: dict[str, ToolDefinition] = {}
         self._problems: tuple[Problem, ...] = ()
         self._isolating = Isolating()
+        self._serves = KINDS if defined is not None else ()
         self._api = WorkerApi()
         agent_runner = AgentRunner(self._api, self._agents)
-        tool_runner = ToolRunner(self._api, self._tools, Path(workspace).resolve())
+        tool_runner = ToolRunner(self._api, self._tools, Path(workspace).resolve(), defined)
         self._slots = Slots(concurrency, tool_concurrency)
         waiting = WAITING_FOR_EACH_SLOT * concurrency
         self._benches: Mapping[Kind, Bench] = {
@@ -167,11 +176,12 @@ class Worker:
 
     def _begin(self) -> tuple[Session, Reception]:
         self._reception = Reception(self._api, self._benches, self.registered, self._said)
-        self._api.session = Session(self._target, self.worker_id, self._slots, self._reception)
+        self._api.session = Session(self._target, self.worker_id, self._slots, self._reception, self._serves)
         return self._api.session, self._reception
 
     def _said(self) -> dict[str, Any]:
-        held = {f"{kind}_slots_held": bench.held for kind, bench in self._benches.items() if bench.held}
+        held: dict[str, Any] = {f"{kind}_slots_held": bench.held for kind, bench in self._benches.items() if bench.held}
+        held |= {"serves": list(self._serves)} if self._serves else {}
         return {"worker_id": self.worker_id, "agents": sorted(self._agents), "tools": sorted(self._tools), **held}
 
     def _slots_changed(self) -> None:
