@@ -27,6 +27,7 @@ from application.runs.admission import RunAdmission
 from projections.engine.kernel import Database
 
 if TYPE_CHECKING:
+    from api.tools_told import ToolsTold
     from application.workers import Workers
     from application.workers.hosting.host import SessionHost
 
@@ -80,6 +81,8 @@ class Container:
     """The same, over the connection for health."""
     hosting: "SessionHost"
     """The sessions of workers whose connections this process has."""
+    tools_told: "ToolsTold"
+    """Is told of tools that are data, and tells a supervisor."""
     live: LiveFeed
     positions: ConsumerPositions
     reads: Reads

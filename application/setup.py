@@ -15,8 +15,10 @@ from domain.tenants import DEFAULT_TENANT_ID, CreateTenant, IssueApiKey
 log = structlog.get_logger(__name__)
 
 
-async def set_up(commands: CommandLoop, *, key_sha256: str | None, worker_key_sha256: str | None = None) -> int:
-    """Creates the missing content of the default tenant, and issues the keys with these hashes: one of an owner, one of workers.
+async def set_up(
+    commands: CommandLoop, *, key_sha256: str | None, worker_key_sha256: str | None = None, builtin_key_sha256: str | None = None
+) -> int:
+    """Creates the missing content of the default tenant, and issues the keys with these hashes: one of an owner, two of workers.
     Returns the position from which on the keys can be used.
 
     A hash may have the id of the key in front: `<key id>:<sha256>`. A key that was revoked stays revoked.
@@ -24,7 +26,12 @@ async def set_up(commands: CommandLoop, *, key_sha256: str | None, worker_key_sh
     tenant_id, position = DEFAULT_TENANT_ID, 0
     for name, command in _begin(tenant_id, "default"):
         position = max(position, (await commands.execute(_request(tenant_id, name), command)).position)
-    for given, label, role in ((key_sha256, "development", Role.OWNER), (worker_key_sha256, "worker of this server", Role.WORKER)):
+    wanted = (
+        (key_sha256, "development", Role.OWNER),
+        (worker_key_sha256, "worker of this server", Role.WORKER),
+        (builtin_key_sha256, "worker of this server for tools that are data", Role.WORKER),
+    )
+    for given, label, role in wanted:
         if given is not None:
             key_id, _, sha256 = given.rpartition(":")
             issue = IssueApiKey(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from api.assembly.pools import Pools, Waits
     from api.container import HealthCheck, MemberView
     from api.settings import Role, Settings
+    from api.tools_told import ToolsTold
     from application.audit import RefusalCounter
     from application.engine.catalog import Catalog
     from application.engine.commands.hooks import Hook
@@ -120,6 +121,8 @@ class Overrides(TypedDict, total=False):
     live: "LiveFeed"
     workers: "Workers"
     hosting: "SessionHost"
+    tools_told: "ToolsTold"
+    """Tells a supervisor of tools that are data."""
     positions: "ConsumerPositions"
     replays: "CurrentRuns"
     admission: "RunAdmission"

@@ -63,6 +63,7 @@ def _replace_by_supervisor(
 
     settings = load_settings(agents=tuple(agents) if agents else None, workspace=workspace, port=port, host=host, data_dir=data_dir)
     check_folders(settings)
+    check_builtin(settings)
     for name, setting in misspelt(os.environ):
         output.note(f"{name} is no setting and changes nothing: did you mean {setting}?")
     chosen = parse_roles(roles)
@@ -88,6 +89,18 @@ def check_folders(settings: "Settings") -> None:
     for name, folder in folders:
         if not folder.is_dir():
             raise output.CommandFailed(f"{name}: there is no folder {folder}", output.WRONG_USAGE)
+
+
+def check_builtin(settings: "Settings") -> None:
+    """Raises CommandFailed for networks and hosts that cannot be read: here, where a person sees it."""
+    if settings.builtin_networks or settings.builtin_hosts:
+        from tidelog.guard import Allowed
+
+        try:
+            Allowed.of(settings.builtin_networks, settings.builtin_hosts)
+        except ValueError as error:
+            told = f"TIDELOG_BUILTIN_NETWORKS, TIDELOG_BUILTIN_HOSTS: {output.one_line(str(error))}"
+            raise output.CommandFailed(told, output.WRONG_USAGE) from None
 
 
 @app.command()

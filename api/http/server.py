@@ -49,7 +49,7 @@ async def serve_http(container: Container, stopping: asyncio.Event) -> None:
         TaskEnded: a task that runs beside the server has ended.
     """
     settings, first_key = container.settings, FirstKey(container)
-    if settings.bootstrap_key_sha256 is not None or settings.bootstrap_worker_key_sha256 is not None:
+    if any((settings.bootstrap_key_sha256, settings.bootstrap_worker_key_sha256, settings.bootstrap_builtin_key_sha256)):
         container = replace(container, dependencies=MappingProxyType({**container.dependencies, "setup": first_key.check}))
     beside = {asyncio.create_task(first_key.run(), name="setup")}
     app = create_app(container)
@@ -107,11 +107,15 @@ class FirstKey:
     async def run(self) -> NoReturn:
         """Issues the key, then waits to be ended by `serve_http`, its owner."""
         container, settings = self._container, self._container.settings
-        key, worker_key = settings.bootstrap_key_sha256, settings.bootstrap_worker_key_sha256
-        waits = worker_key is not None and not await persistently(lambda: all_know_roles(container))
-        if key is not None or worker_key is not None:
-            now = None if waits else worker_key
-            position = await persistently(lambda: set_up(container.commands, key_sha256=key, worker_key_sha256=now))
+        key, commands = settings.bootstrap_key_sha256, container.commands
+        of_workers = {
+            "worker_key_sha256": settings.bootstrap_worker_key_sha256,
+            "builtin_key_sha256": settings.bootstrap_builtin_key_sha256,
+        }
+        waits = any(of_workers.values()) and not await persistently(lambda: all_know_roles(container))
+        if key is not None or any(of_workers.values()):
+            now = {} if waits else of_workers
+            position = await persistently(lambda: set_up(commands, key_sha256=key, **now))
             while not self._done:
                 try:
                     await persistently(lambda: container.positions.until("tenants", position, 5.0))
@@ -123,7 +127,7 @@ class FirstKey:
             await asyncio.sleep(UPGRADE_LOOK_S)
             waits = not await persistently(lambda: all_know_roles(container))
             if not waits:
-                await persistently(lambda: set_up(container.commands, key_sha256=None, worker_key_sha256=worker_key))
+                await persistently(lambda: set_up(commands, key_sha256=None, **of_workers))
         while True:
             await asyncio.Event().wait()
 

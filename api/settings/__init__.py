@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """SHA-256 of a key of an owner that is issued to the default tenant at start. The key's id may stand in front, with a colon."""
     bootstrap_worker_key_sha256: str | None = Field(default=None, pattern=BOOTSTRAP_KEY)
     """The same for a key of the role worker."""
+    bootstrap_builtin_key_sha256: str | None = Field(default=None, pattern=BOOTSTRAP_KEY)
+    """The same for the worker of tools that are data, which `tidelog up` starts."""
     on_behalf_of: str | None = None
     """For whom the command line asks, when it changes something. Unset: for nobody."""
     agents: Annotated[tuple[Path, ...], NoDecode] = ()
@@ -67,6 +69,14 @@ class Settings(BaseSettings):
     """Account of the embedded servers if root starts them."""
     worker_run_as: str | None = None
     """Account of the worker if root starts `tidelog up`. "root": the worker runs as root."""
+    builtin_worker: bool = True
+    """Whether `tidelog up` starts a worker for tools that are data, as soon as one is defined."""
+    builtin_networks: Annotated[tuple[str, ...], NoDecode] = ()
+    """Networks that this worker may call beside the public internet, separated by commas in the environment."""
+    builtin_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """The only hosts that this worker may call, separated by commas in the environment. Empty: any."""
+    tell_parent_of_tools: bool = False
+    """Whether the process that has started this one gets SIGUSR1 when a tool that is data is defined. `tidelog up` sets it."""
     member_id: UUID | None = None
     """Id of this process among the processes that share the engine's work. Unset: a new id at each start.
 
@@ -112,9 +122,9 @@ class Settings(BaseSettings):
     fanout_max_age_s: float = Field(default=7 * 86_400.0, ge=60, le=10 * 366 * 86_400)
     fanout_max_bytes: int = Field(default=1024**3, ge=16 * 1024**2, le=1024**4)
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "builtin_networks", "builtin_hosts", mode="before")
     @classmethod
-    def _networks(cls, value: object) -> object:
+    def _listed(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("agents", mode="before")

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from api.settings import Settings
@@ -16,14 +16,28 @@ if TYPE_CHECKING:
 
 # Workers must not know these variables, because workers run code of users.
 _NOT_FOR_WORKERS = frozenset(
-    {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256", "TIDELOG_BOOTSTRAP_WORKER_KEY_SHA256"}
+    {"TIDELOG_DATABASE_URL", "TIDELOG_NATS_URL", "TIDELOG_BOOTSTRAP_KEY_SHA256"}
+    | {"TIDELOG_BOOTSTRAP_WORKER_KEY_SHA256", "TIDELOG_BOOTSTRAP_BUILTIN_KEY_SHA256"}
     | {f"TIDELOG_NATS_{name}" for name in ("CA_FILE", "CERT_FILE", "KEY_FILE", "CREDS_FILE", "NKEY_FILE", "TOKEN", "TLS_FIRST")}
 )
 
 
-def worker_environment() -> dict[str, str]:
+_SECRETS_OF_TOOLS = "TIDELOG_SECRET_"
+"""The beginning of the names of secrets that tools send to services. Neither the server nor code of agents needs them."""
+
+
+def worker_environment(*, secrets_of_tools: bool = True) -> dict[str, str]:
     """The environment of this process without the server's secrets."""
-    return {name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _NOT_FOR_WORKERS and (secrets_of_tools or not name.startswith(_SECRETS_OF_TOOLS))
+    }
+
+
+def role_environment() -> dict[str, str]:
+    """The environment of this process without the secrets of tools."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS_OF_TOOLS)}
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,10 @@ class SupervisorConfig:
     log_level: str
     log_format: str
     roles: tuple[str, ...]
+    builtin_worker: bool = True
+    """Whether a worker for tools that are data is started when one is defined."""
+    builtin_networks: tuple[str, ...] = ()
+    builtin_hosts: tuple[str, ...] = ()
     isolate: bool = False
     as_json: bool = False
 
@@ -88,6 +106,9 @@ class SupervisorConfig:
             log_level=settings.log_level,
             log_format=settings.log_format,
             roles=chosen,
+            builtin_worker=settings.builtin_worker and with_worker and "api" in chosen,
+            builtin_networks=settings.builtin_networks,
+            builtin_hosts=settings.builtin_hosts,
             isolate=isolate,
             as_json=as_json,
         )
@@ -97,5 +118,5 @@ class SupervisorConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "SupervisorConfig":
-        values = json.loads(text)
-        return cls(**{**values, "agents": tuple(values["agents"]), "roles": tuple(values["roles"])})
+        values: dict[str, Any] = json.loads(text)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

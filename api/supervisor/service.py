@@ -19,7 +19,7 @@ import structlog
 from adapters.telemetry.logging import configure_logging
 from api.supervisor import state
 from api.supervisor.addresses import bindable, user_of
-from api.supervisor.config import SupervisorConfig, worker_environment
+from api.supervisor.config import SupervisorConfig, role_environment, worker_environment
 from api.supervisor.embedded import Servers
 from api.supervisor.errors import SupervisorError, WrongSettings
 from api.supervisor.processes import Program, SupervisedProcess
@@ -57,12 +57,15 @@ class Service:
         self._on_ready = on_ready
         self._servers = Servers(config)
         self._port = config.port
-        self._key = self._worker_key = ""
+        self._key = self._worker_key = self._builtin_key = ""
         self._ready = False
         self._started_at = ""
         self._roles = [self._role(roles) for roles in roles_of_processes(config.roles, isolate=config.isolate)]
         self._worker = self._worker_process() if config.agents else None
         self._worker_as: WorkerAccount | None = None
+        self._builtin = self._builtin_process() if config.builtin_worker else None
+        self._builtin_needed = asyncio.Event()
+        """A tool that is data is defined."""
 
     async def run(self) -> None:
         """Runs the server until SIGTERM, SIGINT or SIGHUP. A second signal kills all children.
@@ -94,6 +97,8 @@ class Service:
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, requested)
+        # The api says so once, also after each restart. Without the handler the signal would end this process.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._builtin_needed.set)
         return stop
 
     async def _serve(self) -> None:
@@ -110,6 +115,8 @@ class Service:
                 if not held:  # the embedded servers made the folder, with the owner and mode that they need
                     stack.enter_context(state.holding(self._data_dir))
                 self._key, self._worker_key = self._choose_key(), state.create_worker_key(self._data_dir)
+                if self._builtin is not None:
+                    self._builtin_key = state.create_builtin_key(self._data_dir)
                 if self._worker is not None:
                     self._worker_as = choose(self._config, self._servers.files())
                 await self._keep_running()
@@ -121,11 +128,25 @@ class Service:
             async with asyncio.TaskGroup() as group:
                 for process in self._processes():
                     group.create_task(process.run(), name=process.name)
+                if self._builtin is not None:
+                    group.create_task(self._run_builtin(self._builtin), name=self._builtin.name)
                 group.create_task(self._servers.watch(self._publish, self._restart_roles), name="embedded")
                 await self._until_ready()
                 self._announce()
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+
+    async def _run_builtin(self, process: SupervisedProcess) -> None:
+        await self._builtin_needed.wait()
+        try:
+            if self._worker_as is None:
+                self._worker_as = choose(self._config, self._servers.files())
+        except SupervisorError as error:  # without it the server does all else
+            log.error("builtin_worker_not_started", reason=str(error))
+            return
+        log.info("builtin_worker_started", hint="it carries out tools that are data; TIDELOG_BUILTIN_WORKER=false: none is started")
+        process.settled = True
+        await process.run()
 
     async def _until_ready(self) -> None:
         loop = asyncio.get_running_loop()
@@ -161,15 +182,15 @@ class Service:
     async def _shut_down(self) -> None:
         """Stops the children in bounded steps. Processes stop before the processes that they depend on."""
         self._ready = False
-        if self._worker is not None:
-            await self._worker.stop()
+        await asyncio.gather(*(process.stop() for process in (self._worker, self._builtin) if process is not None))
         await asyncio.gather(*(process.stop() for process in self._roles))
         for process in self._roles:
             self._reason_file(process.name).unlink(missing_ok=True)
         await self._servers.stop()
 
     def _processes(self) -> list[SupervisedProcess]:
-        return self._roles if self._worker is None else [*self._roles, self._worker]
+        started = [self._worker, self._builtin if self._builtin_needed.is_set() else None]
+        return [*self._roles, *(process for process in started if process is not None)]
 
     def _restart_roles(self) -> None:
         """Restarts the roles after a change of addresses. Roles get addresses from their environment. The worker asks the roles."""
@@ -238,7 +259,7 @@ class Service:
             ready_file, reason_file = self._ready_file(name), self._reason_file(name)
             for left in (ready_file, reason_file):  # by a process that was killed
                 left.unlink(missing_ok=True)
-            environment = {**os.environ, **self._servers.environment(), **self._shared()}
+            environment = {**role_environment(), **self._servers.environment(), **self._shared()}
             environment |= {"TIDELOG_MEMBER_ID": member_id, "TIDELOG_READY_FILE": str(ready_file)}
             environment.pop("TIDELOG_API_KEY", None)
             if "api" in roles:
@@ -248,6 +269,9 @@ class Service:
                 environment |= {"TIDELOG_PORT": str(self._port), "TIDELOG_HOST": self._config.host}
                 environment["TIDELOG_BOOTSTRAP_KEY_SHA256"] = _to_issue(self._key)
                 environment["TIDELOG_BOOTSTRAP_WORKER_KEY_SHA256"] = _to_issue(self._worker_key)
+                if self._builtin is not None:
+                    environment["TIDELOG_BOOTSTRAP_BUILTIN_KEY_SHA256"] = _to_issue(self._builtin_key)
+                    environment["TIDELOG_TELL_PARENT_OF_TOOLS"] = "true"
             # -P: a folder `api` in the current folder must not be imported instead of this package.
             argv = (sys.executable, "-P", "-m", "api.cli.serving", "--roles", ",".join(roles), "--reason-file", str(reason_file))
             return Program(argv, environment)
@@ -269,21 +293,29 @@ class Service:
             self._reason_file(process).unlink(missing_ok=True)
 
     def _worker_process(self) -> SupervisedProcess:
+        agents = [word for folder in self._config.agents for word in ("--agents", folder)]
+        return self._a_worker("worker", agents, lambda: self._worker_key, secrets_of_tools=not self._config.builtin_worker)
+
+    def _builtin_process(self) -> SupervisedProcess:
+        config = self._config
+        arguments = ["--defined", *(word for network in config.builtin_networks for word in ("--allow-network", network))]
+        arguments += [word for host in config.builtin_hosts for word in ("--only-host", host)]
+        return self._a_worker("builtin-worker", arguments, lambda: self._builtin_key, secrets_of_tools=True)
+
+    def _a_worker(self, name: str, given: list[str], key: Callable[[], str], *, secrets_of_tools: bool) -> SupervisedProcess:
         config = self._config
         as_json = config.log_format == "json" or (config.log_format == "auto" and not sys.stderr.isatty())
-        arguments = ["--log-format", "json" if as_json else "text", "--log-level", config.log_level]
-        for folder in config.agents:
-            arguments += ["--agents", folder]
+        arguments = ["--log-format", "json" if as_json else "text", "--log-level", config.log_level, *given]
 
         def program() -> Program:
             own = self._worker_as
-            environment = {**worker_environment(), **(own.environment if own else {})}
-            environment |= {"TIDELOG_URL": self._url(), "TIDELOG_API_KEY": self._worker_key}
+            environment = {**worker_environment(secrets_of_tools=secrets_of_tools), **(own.environment if own else {})}
+            environment |= {"TIDELOG_URL": self._url(), "TIDELOG_API_KEY": key()}
             workspace = config.workspace if own is None else str(own.workspace)
             chosen = arguments if workspace is None else [*arguments, "--workspace", workspace]
             return Program((sys.executable, "-P", "-m", "tidelog.worker", *chosen), environment, own.account if own else None)
 
-        return SupervisedProcess("worker", program, stop_patience_s=WORKER_PATIENCE_S, changed=self._publish)
+        return SupervisedProcess(name, program, stop_patience_s=WORKER_PATIENCE_S, changed=self._publish)
 
     def _shared(self) -> Mapping[str, str]:
         return {

@@ -1,9 +1,10 @@
-"""The state files of a data folder: `server.json`, the lock that proves it valid, and two API keys.
+"""The state files of a data folder: `server.json`, the lock that proves it valid, and three API keys.
 
     up.lock       held by `tidelog up` for life; the kernel releases the lock however the process ends
     server.json   the server's address, written when the server is ready, removed when it stops (0600)
     api-key       the development key, for people: one of an owner (0600)
     worker-key    the key of the server's worker, which may do nothing else than work (0600)
+    builtin-key   the same for the worker of tools that are data (0600)
 
 Imported by every command: standard library only.
 """
@@ -162,6 +163,11 @@ def create_key(data_dir: Path) -> str:
 def create_worker_key(data_dir: Path) -> str:
     """The key of the folder's worker. As `create_key`."""
     return _create_key(worker_key_path(data_dir), "worker")
+
+
+def create_builtin_key(data_dir: Path) -> str:
+    """The key of the folder's worker of tools that are data. As `create_key`."""
+    return _create_key(data_dir / "builtin-key", "worker")
 
 
 def _create_key(path: Path, role: str) -> str:

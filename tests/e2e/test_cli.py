@@ -71,6 +71,15 @@ AGENTS = textwrap.dedent('''
             raise PermanentError("out of order")
 
 
+    class Teller(Agent):
+        """Tells the time, by a tool that is data."""
+
+        name = "teller"
+
+        async def execute(self, ctx: Context) -> object:
+            return (await ctx.tool("clock.now"))["zone"]
+
+
     class Sleeper(Agent):
         """Waits to be cancelled."""
 
@@ -151,7 +160,7 @@ def up(folder: Path) -> Iterator[Up]:
 def run_id(up: Up) -> str:
     """A completed run of two agents."""
     arguments = ["--input", '{"topic": "tides"}', "--wait", "--json"]
-    until(lambda: len(up.get("/v1/agents").json()["data"]) == 4)
+    until(lambda: len(up.get("/v1/agents").json()["data"]) == 5)
     done = command("runs", "start", "shouter", "listener", *arguments, "--data-dir", "data", cwd=up.folder)
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -486,3 +495,30 @@ def test_what_is_killed_comes_back(up: Up, run_id: str, victim: str) -> None:
     )
     assert started.returncode == 0, started.stderr
     assert up.process.poll() is None
+
+
+def test_a_tool_that_is_data_needs_no_other_step_than_its_definition(up: Up, run_id: str) -> None:
+    assert "builtin-worker" not in up.server()["processes"], "nothing needs it"
+    declared = {"version": "1", "kind": "builtin", "builtin": "time.now", "parameters": {"type": "object"}}
+    created = command("tools", "create", "clock.now", "--declaration", json.dumps(declared), "--data-dir", "data", cwd=up.folder)
+    assert created.returncode == 0, created.stderr
+
+    def told() -> str:
+        done = command("runs", "start", "teller", "--wait", "--data-dir", "data", cwd=up.folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "UTC" in told()
+    pid = up.pid("builtin-worker")
+    assert pid is not None and up.server()["processes"]["builtin-worker"]["restarts"] == 0
+    shown = command("tools", "list", "--data-dir", "data", cwd=up.folder)
+    assert "clock.now" in shown.stdout and "none" not in shown.stdout.partition("clock.now")[2].splitlines()[0]
+    api = up.pid("api+relay")
+    assert api is not None
+    os.kill(api, signal.SIGKILL)
+    until(lambda: up.pid("api+relay") not in (None, api))
+    assert "UTC" in told()
+    assert up.pid("builtin-worker") == pid, "the api has said so again, and nothing was started again"
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: up.pid("builtin-worker") not in (None, pid))
+    assert "UTC" in told()

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from application.workers.hosting import offering, served
 from application.workers.hosting.messages import Complete, Leaving, WorkForTool
-from application.workers.hosting.served import Definitions
+from application.workers.hosting.served import VersionDefinitions
 from domain.kernel import Json
 from domain.tools import RegisterTool, RemoveTool, tool_id_of
 from tests.kit.engine import Claim, Engine
@@ -265,7 +265,7 @@ async def test_a_tool_that_comes_back_stays(engine: Engine, process: Hosting, mo
 
 
 async def test_a_version_that_nobody_knows_has_a_definition_that_says_so(engine: Engine) -> None:
-    definitions = Definitions(engine.commands)
+    definitions = VersionDefinitions(engine.commands)
     assert await definitions.load(TENANT, "weather", "9") == {"kind": "unknown", "version": "9"}
     await engine.worker("code").register(tools_=["weather"])
     assert await definitions.load(TENANT, "weather", "1") == {"kind": "python", "version": "1"}
@@ -273,7 +273,7 @@ async def test_a_version_that_nobody_knows_has_a_definition_that_says_so(engine:
 
 async def test_a_bounded_number_of_definitions_is_kept(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served, "MOST_KEPT", 2)
-    definitions = Definitions(engine.commands)
+    definitions = VersionDefinitions(engine.commands)
     await define(engine, "weather")
     for version in ("2", "3", "4"):
         await define(engine, "weather", version, how="version")

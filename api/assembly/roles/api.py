@@ -19,6 +19,7 @@ from api.assembly import histories, log_streams, messaging, sharing, storage, ta
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.container import Container, HealthCheck, MemberView
+from api.tools_told import ToolsTold
 from application.audit import RefusalCounter
 from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
@@ -209,6 +210,14 @@ async def hosting(parts: Parts) -> SessionHost:
     return own
 
 
+@part
+async def tools_told(parts: Parts) -> ToolsTold:
+    """Tells a supervisor of tools that are data. Adds the loop that looks for those of before."""
+    own = ToolsTold((await hosting(parts)).served, wanted=parts.settings.tell_parent_of_tools)
+    parts.loops["tools-told"] = own.run
+    return own
+
+
 async def container(parts: Parts) -> Container:
     """The container. Adds the loop of the live feed."""
     loop, feed, queue = await commands(parts), await log_streams.live(parts), await messaging.work_queue(parts)
@@ -228,6 +237,7 @@ async def container(parts: Parts) -> Container:
         listed_sessions=PostgresWorkerSessions(await storage.database_of(parts, "reads")),
         health_sessions=PostgresWorkerSessions(await storage.database_of(parts, "health")),
         hosting=await hosting(parts),
+        tools_told=await tools_told(parts),
         live=feed,
         positions=await positions(parts),
         reads=await reads(parts),

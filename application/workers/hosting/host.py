@@ -24,7 +24,7 @@ from application.workers.hosting.dispatch import Dispatcher
 from application.workers.hosting.handover import Handover
 from application.workers.hosting.logs import LogIntake
 from application.workers.hosting.peer import Peer
-from application.workers.hosting.served import Definitions, ServedTools
+from application.workers.hosting.served import ServedTools, VersionDefinitions
 from application.workers.hosting.session import Facilities, HostedSession, Visitor
 from domain import tenants
 from domain.errors import Unauthenticated, Unavailable
@@ -72,8 +72,8 @@ class SessionHost:
         self._claimed = ClaimedWork(sessions, feed, live, commands.registry)
         self.served = ServedTools(tools, feed, live, commands)
         self._facilities = Facilities(
-            workers, commands, live, sessions, self.dispatcher, logs, self._claimed, self.served, Definitions(commands), clock,
-            turns, self._add, self._remove,
+            workers, commands, live, sessions, self.dispatcher, logs, self._claimed, self.served, VersionDefinitions(commands),
+            clock, turns, self._add, self._remove,
         )  # fmt: skip
         self.connected: set[HostedSession] = set()
         """Also those that have not said hello."""

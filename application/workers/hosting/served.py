@@ -186,7 +186,7 @@ def served_of(tools: Tools, kinds: frozenset[str]) -> dict[str, str]:
     return {name: tools[name].version for name in names[:MOST_SERVED]}
 
 
-class Definitions:
+class VersionDefinitions:
     """What a worker is told of the version of a tool that is called. Versions of such tools never change, so they are kept."""
 
     def __init__(self, commands: CommandLoop) -> None:

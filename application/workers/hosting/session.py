@@ -62,8 +62,7 @@ from application.workers.hosting.messages import (
 from application.workers.hosting.offering import Offering
 from application.workers.hosting.peer import Peer
 from application.workers.hosting.reports import carry_out, steps_of, together, waiters_first
-from application.workers.hosting.served import Definitions as DefinitionsOfTools
-from application.workers.hosting.served import ServedTools
+from application.workers.hosting.served import ServedTools, VersionDefinitions
 from application.workers.hosting.taking_back import TakingBack
 from application.workers.registering import Offer, refused_definition
 from application.workers.sessions import Claimed, ClaimedCall
@@ -117,7 +116,7 @@ class Facilities:
     logs: LogIntake
     claimed: ClaimedWork
     served: ServedTools
-    definitions: DefinitionsOfTools
+    definitions: VersionDefinitions
     clock: Callable[[], float]
     turns: asyncio.Semaphore
     """Taken by each session while its worker is given it."""

@@ -86,6 +86,6 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             # Without the addresses: whoever asks could read the names of the inner network by them.
             raise AddressRefusedError(
                 f"the host {host!r} has no address that tools may call: private, local and metadata addresses are refused "
-                "unless the operator of the worker allows their network (--allow-network)"
+                "unless the worker's operator allows their network (--allow-network; of `tidelog up`: TIDELOG_BUILTIN_NETWORKS)"
             )
         return addresses

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tidelog.capture import capture
 from tidelog.errors import DefinitionError, TidelogConnectionError
+from tidelog.isolation.kernel import hide_memory
 from tidelog.logs import configure_logs, log
 from tidelog.process import WorkerProcess
 from tidelog.worker.intake import Intake
@@ -144,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parse_arguments(arguments)
     configure_logs(given.log_format, getattr(logging, given.log_level.upper()))
     capture()
+    if given.defined or given.tools:
+        hide_memory()  # the secrets in its environment are for no other process of this account
     process = WorkerProcess(limit_s=given.grace + AFTER_GRACE_S)
     return process.run(serve(given, process.stop))
 
