@@ -42,17 +42,18 @@ async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
     if as_json:
         output.document(found)
     elif not found:
-        output.say("No tools yet. Run some with: tidelog up --agents FOLDER")
+        output.say("No tools yet. Run some with tidelog up --agents FOLDER, or define one with tidelog tools create")
     else:
         _show_list(found)
 
 
 def _show_list(found: list[dict[str, Any]]) -> None:
-    table = output.table("Tool", "Version", "Workers", "Arguments", "Idempotent", "What it does")
+    table = output.table("Tool", "Version", "Kind", "Workers", "Arguments", "Idempotent", "What it does")
     for tool in found:
         what = definitions.first_paragraph(tool)
         table.add_row(
-            f"[bold]{output.escape(tool['name'])}[/bold]", output.escape(tool["version"]), definitions.workers_of(tool),
+            f"[bold]{output.escape(tool['name'])}[/bold]", output.escape(tool["version"]),
+            output.escape(tool.get("kind", "")), definitions.workers_of(tool),
             output.escape(definitions.arguments_of(tool["parameters"])), _idempotent(tool),
             f"[yellow]deprecated[/yellow] {output.escape(what)}" if tool.get("deprecated") else output.escape(what),
         )  # fmt: skip
@@ -60,7 +61,34 @@ def _show_list(found: list[dict[str, Any]]) -> None:
 
 
 def _idempotent(tool: Mapping[str, Any]) -> str:
-    return f"yes, {tool['max_attempts']} attempts" if tool["idempotent"] else "no"
+    if tool["idempotent"]:
+        return f"yes, {tool['max_attempts']} attempts"
+    return "no, but can be asked" if tool.get("reconcile_timeout_s") else "no"
+
+
+def _repeats(tool: Mapping[str, Any]) -> str:
+    if tool["idempotent"]:
+        return _idempotent(tool)
+    if tool.get("reconcile_timeout_s"):
+        return "no: `reconcile` finds out what became of a call whose outcome is unknown"
+    return "no: a call whose outcome is unknown waits for a person"
+
+
+def _served(tool: Mapping[str, Any]) -> str:
+    """How many workers serve a tool now, and what to do if none does."""
+    if tool.get("workers") != 0:
+        return definitions.workers_of(tool)
+    if tool.get("kind", "python") == "python":
+        return "none: start one that has it, with tidelog worker --agents FOLDER"
+    return "none carries it out: start one, with tidelog worker --builtin"
+
+
+def _secret(tool: Mapping[str, Any]) -> str:
+    """The name of the secret that goes with each request. Its value is in the environment of workers only."""
+    request = tool.get("request")
+    auth = request.get("auth") if isinstance(request, dict) else None
+    name = auth.get("secret") if isinstance(auth, dict) else None
+    return f"{name}, which is TIDELOG_SECRET_{name.upper()} of its worker" if isinstance(name, str) else ""
 
 
 @app.command()
@@ -85,9 +113,11 @@ async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool
         {
             "deprecated": _deprecation(tool.get("deprecated")),
             "kind": tool.get("kind", ""),
-            "workers": definitions.workers_of(tool),
-            "idempotent": _idempotent(tool) if tool["idempotent"] else "no: a call whose outcome is unknown waits for a person",
+            "workers": _served(tool),
+            "idempotent": _repeats(tool),
             "time limit": f"{output.duration(tool['timeout_s'])} for an attempt",
+            "reconcile": f"within {output.duration(tool['reconcile_timeout_s'])}" if tool.get("reconcile_timeout_s") else "",
+            "secret": _secret(tool),
             "needs": ", ".join([*tool.get("needs_tools", ()), *tool.get("needs_services", ())]),
             "output": "untrusted: it has text of strangers" if tool.get("untrusted_output") else "",
             "built in": tool.get("builtin") or "",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
-from api.cli.output import duration
+from api.cli.output import duration, program
 
 T = TypeVar("T")
 Kind = Literal["agent", "tool"]
@@ -86,9 +86,10 @@ class WaitingWork:
 
 
 def waits(what: str, kind: Kind, name: str, seconds: float) -> str:
+    more = f" What would serve the tool: {program()} tools show {name}" if kind == "tool" else ""
     return (
         f"{what} waits for a worker with {kind} '{name}': the {kind} is registered, but the work has waited {duration(seconds)}. "
-        f"No worker with this {kind} runs now, or all of them are busy."
+        f"No worker with this {kind} runs now, or all of them are busy.{more}"
     )
 
 

@@ -118,5 +118,6 @@ class SupervisorConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "SupervisorConfig":
-        values: dict[str, Any] = json.loads(text)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        given: dict[str, Any] = json.loads(text)
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return cls(**values)

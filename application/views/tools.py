@@ -24,6 +24,8 @@ class Declared(ListedRow):
     timeout_s: float
     max_attempts: int
     registered_at: Timestamp
+    reconcile_timeout_s: float | None = None
+    """The limit of one call of the tool's `reconcile` function. Null: it has none."""
     kind: str = "python"
     result: Json = None
     """JSON Schema of the result. Null: any result."""

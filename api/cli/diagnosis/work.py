@@ -11,6 +11,7 @@ from api.cli.output import duration, shortened
 
 SHOWN = 5
 OTHERS = "(other)"
+START_BUILTIN = "start a worker for it: tidelog worker --builtin (`tidelog up` does, unless TIDELOG_BUILTIN_WORKER is off)"
 RETRY_PARKED = "mend the reason, then: tidelog projections retry"
 
 
@@ -21,7 +22,7 @@ async def examine_work(found: Diagnosis, server: Asking) -> None:
     try:
         if "work" in health:  # else the database is away, or the server is of an earlier release
             await _ambiguous_calls(found, server, health["work"])
-            _queues(found, health["work"])
+            await _queues(found, server, health["work"])
             _open_runs(found, health["degraded"])
             await _idle_agents(found, server)
             await _files(found, server, health["import_problems"])
@@ -47,7 +48,7 @@ async def _ambiguous_calls(found: Diagnosis, server: Asking, work: dict[str, Any
     )  # fmt: skip
 
 
-def _queues(found: Diagnosis, work: dict[str, Any]) -> None:
+async def _queues(found: Diagnosis, server: Asking, work: dict[str, Any]) -> None:
     unoffered = work.get("unoffered", [])  # missing in reports of an earlier release
     named = {(queue["kind"], queue["name"]) for queue in unoffered}
     for queue in unoffered:
@@ -56,7 +57,7 @@ def _queues(found: Diagnosis, work: dict[str, Any]) -> None:
             "no worker", "wrong",
             f"{queue['waiting']} pieces of work for {name} wait, the oldest for {duration(queue['oldest_waiting_s'])}; "
             "no worker with a session offers it",
-            f"start a worker that has {name}: tidelog worker --agents FOLDER; what runs: tidelog workers list",
+            f"{await _what_serves(server, queue)}; what runs: tidelog workers list",
         )  # fmt: skip
     for queue in work["waits_long"]:
         if (queue["kind"], queue["name"]) in named:
@@ -78,6 +79,14 @@ def _queues(found: Diagnosis, work: dict[str, Any]) -> None:
         found.add("queues", "ok", f"no work has waited for a minute: {work['waiting']} wait, {work['running']} are being done")
 
 
+async def _what_serves(server: Asking, queue: dict[str, Any]) -> str:
+    """What to do so that the work of an agent or tool is taken."""
+    tool = await server.get(f"/v1/tools/{queue['name']}") if queue["kind"] == "tool" else None
+    if tool is not None and tool.get("kind", "python") != "python":
+        return f"the tool is data, of the kind {tool['kind']}: {START_BUILTIN}"
+    return f"start a worker that has {queue['kind']} {queue['name']}: tidelog worker --agents FOLDER"
+
+
 def _open_runs(found: Diagnosis, degraded: list[dict[str, Any]]) -> None:
     for trouble in degraded:
         if trouble["code"] == "many-open-runs":
@@ -91,10 +100,17 @@ async def _idle_agents(found: Diagnosis, server: Asking) -> None:
     """Agents and tools that are registered and that no worker has at present. This is no fault while they have no work."""
     for what in ("agents", "tools"):
         page = await server.get(f"/v1/{what}", {"limit": 1_000})
-        names = [] if page is None else [each["name"] for each in page["data"] if each.get("workers") == 0]
+        idle = [] if page is None else [each for each in page["data"] if each.get("workers") == 0]
+        data = [each["name"] for each in idle if each.get("kind", "python") != "python"]
+        names = [each["name"] for each in idle if each["name"] not in data]
         if names:
-            shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-            found.add(what, "note", f"{len(names)} are registered and no worker with a session offers them: {shown}")
+            found.add(what, "note", f"{len(names)} are registered and no worker with a session offers them: {_some(names)}")
+        if data:
+            found.add(what, "warning", f"{len(data)} are data, and no worker carries them out: {_some(data)}", START_BUILTIN)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 async def _files(found: Diagnosis, server: Asking, count: int) -> None:
