@@ -12,7 +12,8 @@ from tidelog.errors import DefinitionError, ToolError
 from tidelog.failures import tool_failure
 from tidelog.testing import run_agent
 from tidelog.tool_classes import tool_of
-from tidelog.tools import InvalidArgumentsError
+from tidelog.tool_options import ToolOptions
+from tidelog.tools import InvalidArgumentsError, Tool
 
 CONTEXT = ToolContext(Path("/w"), "key", 1)
 
@@ -169,3 +170,22 @@ def test_tools_that_are_classes_are_found_and_their_bases_are_not(tmp_path: Path
     assert set(found.tools) == {"good.tool", "look.up"}
     assert found.tools["look.up"].definition.version == "3"
     assert problems(found) == [("more.py", "no-execute")]
+
+
+def test_every_attribute_of_a_tool_class_is_a_keyword_of_the_decorator_with_the_same_default() -> None:
+    """A new keyword stands in `ToolOptions`, with its default in `Tool`. A class says the same by the same name."""
+    plain = Tool(lambda: None, name="plain")
+    attributes = {name: getattr(BaseTool, name) for name in ToolOptions.__annotations__ if name in vars(BaseTool)}
+    assert attributes.keys() >= {"capabilities", "idempotent", "policy"}
+    assert {name: getattr(plain, name) for name in attributes if name != "version"} == {
+        name: default for name, default in attributes.items() if name != "version"
+    }
+    said = {name for name in vars(BaseTool) if not name.startswith("_")} - {"name", "validate"}
+    assert said <= ToolOptions.__annotations__.keys()
+
+
+@pytest.mark.parametrize("keyword", sorted(ToolOptions.__annotations__))
+def test_every_keyword_arrives_at_the_tool(keyword: str) -> None:
+    given = "process" if keyword == "isolation" else object()
+    made: Any = tool("some.tool", **{keyword: given})(lambda: None)  # type: ignore[call-overload]
+    assert (made._isolation[0] if keyword == "isolation" else getattr(made, keyword)) is given

@@ -13,12 +13,13 @@ class Transfer(BaseTool):
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from tidelog.errors import DefinitionError
 from tidelog.naming import kebab_case
 from tidelog.policies import Policy
 from tidelog.texts import text_of, type_of
+from tidelog.tool_options import ToolOptions
 from tidelog.tools import Tool
 
 _TOOL = "_tidelog_tool"
@@ -49,6 +50,9 @@ class BaseTool:
     """Gets the arguments as `execute` does, without a context, and raises ValueError for what the schema cannot say."""
 
 
+_ATTRIBUTES = frozenset(BaseTool.__annotations__)
+"""The keywords of `@tool` that a class may say."""
+
 AnyTool = Tool[..., Any] | type[BaseTool]
 
 
@@ -70,22 +74,8 @@ def tool_of(given: AnyTool) -> Tool[..., Any]:
         made = given()
     except Exception as error:
         raise DefinitionError("invalid-metadata", f"{what} cannot be made: {type_of(error)}: {text_of(error, 500)}") from error
-    made_tool: Tool[..., Any] = Tool(
-        made.execute,
-        name=kebab_case(given.__name__) if given.name is None else given.name,
-        capabilities=given.capabilities,
-        idempotent=given.idempotent,
-        timeout_s=given.timeout_s,
-        max_attempts=given.max_attempts,
-        version=given.version,
-        returns=given.returns,
-        examples=given.examples,
-        needs_tools=given.needs_tools,
-        needs_services=given.needs_services,
-        untrusted_output=given.untrusted_output,
-        policy=given.policy,
-        check=made.validate,
-        documented=given,
-    )
+    options = cast(ToolOptions, {name: getattr(given, name) for name in ToolOptions.__annotations__ if name in _ATTRIBUTES})
+    name = kebab_case(given.__name__) if given.name is None else given.name
+    made_tool: Tool[..., Any] = Tool(made.execute, name=name, check=made.validate, documented=given, **options)
     setattr(given, _TOOL, made_tool)
     return made_tool

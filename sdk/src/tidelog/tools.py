@@ -3,21 +3,22 @@
 import inspect
 import threading
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
 from tidelog.calling import call
 from tidelog.errors import DefinitionError, PermanentError, ValueTooDeepError
-from tidelog.isolation.declared import Isolation, Kind, Limits, isolation_of
+from tidelog.isolation.declared import Isolation, isolation_of
 from tidelog.naming import TOOL_NAME, check_capabilities, check_json, check_name, check_version, first_paragraph
 from tidelog.policies import Policy
 from tidelog.reconciling import Reconciled, read_reconcile
 from tidelog.texts import text_of
+from tidelog.tool_options import Keywords, ToolOptions
 from tidelog.values import check_depth, encode, to_json
 from tidelog.work_log import Log
 
@@ -124,44 +125,32 @@ class Tool(Generic[P, R]):
         function: Callable[P, R],
         *,
         name: str,
-        capabilities: tuple[str, ...],
-        idempotent: bool,
-        timeout_s: float,
-        max_attempts: int,
-        version: str | None,
-        reconcile: Callable[..., Any] | None = None,
-        reconcile_timeout_s: float = 30,
-        returns: Any = None,
-        examples: Sequence[Mapping[str, Any]] = (),
-        needs_tools: tuple[str, ...] = (),
-        needs_services: tuple[str, ...] = (),
-        untrusted_output: bool = False,
         check: Callable[..., object] | None = None,
         documented: Any = None,
-        policy: Policy | None = None,
-        isolation: object = None,
         limits: Mapping[str, Any] | None = None,
+        **options: Unpack[ToolOptions],
     ) -> None:
         """`check` gets the arguments as the function does, and raises ValueError for what the schema cannot say. `documented`: the
-        object whose docstring describes the tool; default: the function."""
+        object whose docstring describes the tool; default: the function. `options`: as of `@tool`, whose defaults stand here."""
         self.function = function
-        self.reconcile = reconcile
-        self.reconcile_timeout_s = reconcile_timeout_s
         self.name = name
-        self.capabilities = capabilities
-        self.idempotent = idempotent
-        self.timeout_s = timeout_s
-        self.max_attempts = max_attempts
+        version = options.get("version")
         self.version = "1" if version is None else version
         self.pinned = version is not None
-        self.returns = returns
-        self.examples = examples
-        self.needs_tools = needs_tools
-        self.needs_services = needs_services
-        self.untrusted_output = untrusted_output
-        self.policy = policy
+        self.capabilities = options.get("capabilities", ())
+        self.idempotent = options.get("idempotent", False)
+        self.timeout_s = options.get("timeout_s", 60)
+        self.max_attempts = options.get("max_attempts", 3)
+        self.reconcile = options.get("reconcile")
+        self.reconcile_timeout_s = options.get("reconcile_timeout_s", 30)
+        self.returns: Any = options.get("returns")
+        self.examples = options.get("examples", ())
+        self.needs_tools = options.get("needs_tools", ())
+        self.needs_services = options.get("needs_services", ())
+        self.untrusted_output = options.get("untrusted_output", False)
+        self.policy = options.get("policy")
         self._check = check
-        self._isolation = (isolation, limits or {})
+        self._isolation = (options.get("isolation"), limits or {})
         self._documented = function if documented is None else documented
         self.__doc__ = self._documented.__doc__
         self.__module__ = self._documented.__module__
@@ -397,48 +386,10 @@ def tool(name: Callable[P, R], /) -> Tool[P, R]: ...
 
 
 @overload
-def tool(
-    name: str | None = None,
-    /,
-    *,
-    capabilities: tuple[str, ...] = (),
-    idempotent: bool = False,
-    timeout_s: float = 60,
-    max_attempts: int = 3,
-    version: str | None = None,
-    reconcile: Callable[..., Any] | None = None,
-    reconcile_timeout_s: float = 30,
-    returns: Any = None,
-    examples: Sequence[Mapping[str, Any]] = (),
-    needs_tools: tuple[str, ...] = (),
-    needs_services: tuple[str, ...] = (),
-    untrusted_output: bool = False,
-    policy: Policy | None = None,
-    isolation: Kind | None = None,
-    **limits: Unpack[Limits],
-) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(name: str | None = None, /, **given: Unpack[Keywords]) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
-def tool(
-    name: str | Callable[..., Any] | None = None,
-    /,
-    *,
-    capabilities: tuple[str, ...] = (),
-    idempotent: bool = False,
-    timeout_s: float = 60,
-    max_attempts: int = 3,
-    version: str | None = None,
-    reconcile: Callable[..., Any] | None = None,
-    reconcile_timeout_s: float = 30,
-    returns: Any = None,
-    examples: Sequence[Mapping[str, Any]] = (),
-    needs_tools: tuple[str, ...] = (),
-    needs_services: tuple[str, ...] = (),
-    untrusted_output: bool = False,
-    policy: Policy | None = None,
-    isolation: Kind | None = None,
-    **limits: Unpack[Limits],
-) -> Any:
+def tool(name: str | Callable[..., Any] | None = None, /, **given: Unpack[Keywords]) -> Any:
     """Make a function a tool: `@tool`, `@tool()` or `@tool("git.history", ...)`.
 
     name: `[a-z0-9_-]+`, with dots for namespaces; default: the function's name.
@@ -464,25 +415,11 @@ def tool(
     agents of its module.
     """
 
+    options = cast(ToolOptions, {key: value for key, value in given.items() if key in ToolOptions.__annotations__})
+    limits = {key: value for key, value in given.items() if key not in options}
+
     def decorate(function: Callable[..., Any]) -> Tool[..., Any]:
-        return Tool(
-            function,
-            name=name if isinstance(name, str) else getattr(function, "__name__", ""),
-            capabilities=capabilities,
-            idempotent=idempotent,
-            timeout_s=timeout_s,
-            max_attempts=max_attempts,
-            version=version,
-            reconcile=reconcile,
-            reconcile_timeout_s=reconcile_timeout_s,
-            returns=returns,
-            examples=examples,
-            needs_tools=needs_tools,
-            needs_services=needs_services,
-            untrusted_output=untrusted_output,
-            policy=policy,
-            isolation=isolation,
-            limits=limits,
-        )
+        named = name if isinstance(name, str) else getattr(function, "__name__", "")
+        return Tool(function, name=named, limits=limits, **options)
 
     return decorate(name) if callable(name) else decorate

@@ -59,16 +59,8 @@ class IsolatedTool(Tool[..., Any]):
     """Stands for another tool. The arguments are validated where the tool runs: validators, too, are code of users."""
 
     def __init__(self, tool: Tool[..., Any], asked: Isolation, qualname: str, template: Template) -> None:
-        super().__init__(
-            self._call,
-            name=tool.name,
-            capabilities=tool.capabilities,
-            idempotent=tool.idempotent,
-            timeout_s=tool.timeout_s,
-            max_attempts=tool.max_attempts,
-            version=tool.version,
-        )
-        vars(self).update({**vars(tool), "function": self._call})  # whatever else a declaration has
+        super().__init__(self._call, name=tool.name)
+        vars(self).update({**vars(tool), "function": self._call})  # whatever a declaration has
         self._tool = tool
         self._asked = asked
         self._qualname = qualname
