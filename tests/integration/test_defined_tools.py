@@ -1,6 +1,7 @@
 """Tools that are data, through the whole system: whoever defines one finds it carried out by the workers that serve such tools."""
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from tests.integration.sdk_kit import KEY, Server, end_of, event_of, events_of, 
 from tests.integration.system_kit import eventually
 from tests.kit.played_service import Asked, Service, answer, played_service
 from tests.pace import in_time
+from tests.pages import block
 from tidelog import Agent, Client, Context
 from tidelog.errors import AuthenticationError
 from tidelog.keys import make_key, new_key_id
@@ -102,6 +104,10 @@ async def test_a_tool_is_called_from_its_definition_on_in_each_version_until_it_
             await client.define_tool("secret", declared(service, **auth))
             assert (await ask(client, "secret", city="x"))["headers"]["authorization"] == "[secret weather]"
             assert service.asked[-1].headers["authorization"] == f"Bearer {SECRET}"
+            # docs/how-to/call-a-service.md
+            page = block("docs/how-to/call-a-service.md", "weather").replace("https://api.example.com", service.url().rstrip("/"))
+            await client.define_tool("weather.of_page", json.loads(page))
+            assert (await ask(client, "weather.of_page", city="Bergen"))["target"] == "/weather/Bergen"
             await client.define_tool("without", declared(service, request={"auth": {"secret": "of_nobody"}}))
             failed = await outcome(client, agent="caller", input={"tool": "without", "arguments": {"city": "x"}})
             assert failed.status == "failed" and "TIDELOG_SECRET_OF_NOBODY" in str(failed.error)

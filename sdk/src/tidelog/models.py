@@ -305,6 +305,8 @@ class ToolVersion(Model):
     needs_tools: tuple[str, ...] = ()
     needs_services: tuple[str, ...] = ()
     untrusted_output: bool = False
+    reconcile_timeout_s: float | None = None
+    """The limit of the tool's `reconcile` function. None: it has none."""
     request: Any = None
     """The HTTP request of a tool of the kind `http`."""
     builtin: str | None = None
