@@ -1,21 +1,30 @@
 """What a call of a tool costs outside of the worker: HTTP tools through the guard, and calls in processes of their own.
 
-`python -m benchmarks.outside [--calls 4000]`. The service that is called is a process of its own on this machine. Figures are
-those of the tool itself, without the server.
+`python -m benchmarks.outside [--calls 4000] [--whole]`. The service that is called is a process of its own on this machine. Figures
+are those of the tool itself, without the server; last, those of a tool that is defined over HTTP, through the whole system.
+`--whole`: these alone.
 """
 
 import argparse
 import asyncio
+import json
 import multiprocessing
+import os
 import statistics
 import sys
+import tempfile
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from adapters.embedded import EmbeddedServices
 from benchmarks import table
 from benchmarks.agents import isolated
-from benchmarks.servers import free_port
+from benchmarks.run_load import Load, Order
+from benchmarks.run_server import KEY, Tidelog, run, target
+from benchmarks.runs import waits
+from benchmarks.servers import embedded, free_port, make_wal, quiet
 from tidelog.builtin.definitions import HttpTool
 from tidelog.builtin.http_tools import http_tools
 from tidelog.guard import Allowed, GuardedClient
@@ -25,6 +34,7 @@ from tidelog.isolation.tool import Isolating
 from tidelog.tools import ToolContext
 
 IN_FLIGHT = 8
+CATALOGUED = "benchmark.http"
 CONTEXT = ToolContext(Path(), "benchmark", 1)
 PARAMETERS = {"type": "object", "properties": {"id": {"type": "integer"}}}
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{"found": 1}'
@@ -99,10 +109,75 @@ async def of_processes(calls: int, kernel: Kernel, what: str) -> None:
     table.row(f"a call in a process of its own, {what}", said, reach="p50 ≤ 30 ms", met=p50 <= 30)
 
 
+def define(url: str, port: int) -> None:
+    """A tool that is data, of the service at a port of this machine."""
+    request = {"url": f"http://127.0.0.1:{port}/items/1", "query": {"given": "{{given}}"}}
+    parameters = {"type": "object", "properties": {"given": {"type": "string"}}}
+    declared = {
+        "name": CATALOGUED,
+        "version": "1",
+        "kind": "http",
+        "idempotent": True,
+        "parameters": parameters,
+        "request": request,
+    }
+    asked = urllib.request.Request(
+        f"{url}/v1/tools", json.dumps(declared).encode(), {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert answer.status == 201
+
+
+def of_catalogue(services: EmbeddedServices, folder: Path, port: int) -> None:
+    """Calls of a tool that was defined over HTTP: an agent asks, the server records, the builtin worker calls, the agent goes on."""
+    tidelog = Tidelog(services, folder)
+    with tidelog.up() as url, tidelog.worker(url), tidelog.builtin_worker(url), Load.started(target(url)) as load:
+        define(url, port)
+        for tool, what in (
+            (CATALOGUED, "a call of an HTTP tool of the catalogue"),
+            ("benchmark.echo", "of a Python tool, beside it"),
+        ):
+            body = run("many-calls", calls=20, tool=tool)
+            load.order(Order(body, 16, count=64))
+            alone, many, failed = [], [], 0
+            for _ in range(3):
+                outcome = load.order(Order(body, 1, count=2, keep=True))
+                alone += waits(outcome)
+                crowd = load.order(Order(body, 64, count=192, keep=True))
+                many.append(len(waits(crowd)) / crowd.seconds)
+                failed += outcome.failed + crowd.failed
+            p50, rate = statistics.median(alone), statistics.median(many)
+            said = f"p50 {p50:.1f} ms one at a time; 64 in flight {rate:,.0f}/s{f'; {failed} failed' if failed else ''}"
+            goal = "≥ 1,000/s, p50 ≤ 10 ms" if tool == CATALOGUED else ""
+            table.row(what, said, f"load {os.getloadavg()[0]:.1f}", goal, met=rate >= 1_000 and p50 <= 10 if goal else None)
+
+
+async def of_whole() -> None:
+    port = free_port()
+    service = multiprocessing.get_context("spawn").Process(target=serve, args=(port,), daemon=True)
+    service.start()
+    try:
+        async with embedded() as services:
+            await make_wal(services)
+            with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
+                os.chmod(folder, 0o711)
+                await asyncio.to_thread(of_catalogue, services, Path(folder), port)
+    finally:
+        service.kill()
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--calls", type=int, default=4_000)
+    parser.add_argument("--whole", action="store_true", help="only calls through the whole system")
     given = parser.parse_args()
+    quiet()
+    if not given.whole:
+        await of_parts(given)
+    await of_whole()
+
+
+async def of_parts(given: argparse.Namespace) -> None:
     await of_http(given.calls)
     kernel = kernel_here()
     if kernel.processes:

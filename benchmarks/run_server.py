@@ -137,6 +137,14 @@ class Tidelog:
             until_answers(int(url.rpartition(":")[2]), f"/v1/agents{among}", process, holds=f'"{known}{suffix}"')
             yield process.pid
 
+    @contextmanager
+    def builtin_worker(self, url: str, *options: str) -> Iterator[int]:
+        """Runs `tidelog worker --builtin`, which may call this machine. Yields its process id."""
+        command = [sys.executable, "-m", "api.cli.main", "worker", "--builtin", "--allow-network", "127.0.0.1", *options]
+        with child([*command, "--tool-concurrency", TOOLS_AT_ONCE], {**self._environment, "TIDELOG_URL": url}) as process:
+            until_answers(int(url.rpartition(":")[2]), "/v1/tools", process, holds='"time.now"')
+            yield process.pid
+
 
 def target(url: str, key: str = KEY) -> Target:
     """Runs that are started and awaited by one request."""

@@ -61,7 +61,7 @@ class ManyCalls(Agent):
         waits = []
         for _ in range(ctx.input["calls"]):
             began = time.perf_counter()
-            await ctx.tool("benchmark.echo", given=TEXT)
+            await ctx.tool(ctx.input.get("tool", "benchmark.echo"), given=TEXT)
             waits.append((time.perf_counter() - began) * 1e3)
         return {"said": DONE, "waits_ms": waits}
 
