@@ -113,14 +113,8 @@ def define(url: str, port: int) -> None:
     """A tool that is data, of the service at a port of this machine."""
     request = {"url": f"http://127.0.0.1:{port}/items/1", "query": {"given": "{{given}}"}}
     parameters = {"type": "object", "properties": {"given": {"type": "string"}}}
-    declared = {
-        "name": CATALOGUED,
-        "version": "1",
-        "kind": "http",
-        "idempotent": True,
-        "parameters": parameters,
-        "request": request,
-    }
+    declared: dict[str, object] = {"name": CATALOGUED, "version": "1", "kind": "http", "idempotent": True}
+    declared |= {"parameters": parameters, "request": request}
     asked = urllib.request.Request(
         f"{url}/v1/tools", json.dumps(declared).encode(), {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     )
@@ -129,14 +123,12 @@ def define(url: str, port: int) -> None:
 
 
 def of_catalogue(services: EmbeddedServices, folder: Path, port: int) -> None:
-    """Calls of a tool that was defined over HTTP: an agent asks, the server records, the builtin worker calls, the agent goes on."""
+    """Calls of a tool that was defined over HTTP: an agent asks, the server records, the builtin worker calls the service."""
     tidelog = Tidelog(services, folder)
     with tidelog.up() as url, tidelog.worker(url), tidelog.builtin_worker(url), Load.started(target(url)) as load:
         define(url, port)
-        for tool, what in (
-            (CATALOGUED, "a call of an HTTP tool of the catalogue"),
-            ("benchmark.echo", "of a Python tool, beside it"),
-        ):
+        tools = {CATALOGUED: "a call of an HTTP tool of the catalogue", "benchmark.echo": "the same of a Python tool"}
+        for tool, what in tools.items():
             body = run("many-calls", calls=20, tool=tool)
             load.order(Order(body, 16, count=64))
             alone, many, failed = [], [], 0

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -45,18 +45,30 @@ Workspace = Annotated[
 ]
 
 
+class Where(NamedTuple):
+    """The options of a command that asks a server: which one, and in which form it answers."""
+
+    data_dir: DataDir = None
+    url: Url = None
+    as_json: AsJson = False
+
+
+HERE = Where()
+
+
 def with_fields(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first parameter is a named tuple of options. Each field is an option of the command."""
-    first, *others = inspect.signature(command).parameters.values()
-    group = first.annotation
-    fields = inspect.signature(group).parameters.values()
+    """A command one of whose parameters is a named tuple of options. Each field is an option of the command."""
+    parameters = list(inspect.signature(command).parameters.values())
+    [grouped] = [one for one in parameters if isinstance(one.annotation, type) and issubclass(one.annotation, tuple)]
+    fields = inspect.signature(grouped.annotation).parameters.values()
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        command(group(*(given.pop(field.name) for field in fields)), **given)
+        group = grouped.annotation(*(given.pop(field.name) for field in fields))
+        command(**{grouped.name: group}, **given)
 
-    shown = [field.replace(kind=inspect.Parameter.KEYWORD_ONLY) for field in fields]
-    shown += [other.replace(kind=inspect.Parameter.KEYWORD_ONLY) for other in others]
+    place = parameters.index(grouped)
+    shown = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*parameters[:place], *fields, *parameters[place + 1 :])]
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     del run.__wrapped__  # the annotations of the command would be taken for those of its options

@@ -1,7 +1,6 @@
 """`tidelog tools`: the tools that agents can call."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,19 +26,20 @@ def tools() -> None:
 
 
 @app.command("list")
-def list_tools(data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
+@options.with_fields
+def list_tools(where: options.Where = options.HERE) -> None:
     """List the tools: those that workers have announced, and those that are data.
 
     Example:
 
       tidelog tools list
     """
-    output.run(_list(data_dir, url, as_json))
+    output.run(_list(where))
 
 
-async def _list(data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    found = await definitions.read("tools", data_dir, url, as_json)
-    if as_json:
+async def _list(where: options.Where) -> None:
+    found = await definitions.read("tools", *where)
+    if where.as_json:
         output.document(found)
     elif not found:
         output.say("No tools yet. Run some with tidelog up --agents FOLDER, or define one with tidelog tools create")
@@ -92,19 +92,20 @@ def _secret(tool: Mapping[str, Any]) -> str:
 
 
 @app.command()
-def show(name: Name, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
+@options.with_fields
+def show(name: Name, where: options.Where = options.HERE) -> None:
     """Show a tool: what it does, and the JSON Schemas of its arguments and its result.
 
     Example:
 
       tidelog tools show web.search
     """
-    output.run(_show(name, data_dir, url, as_json))
+    output.run(_show(name, where))
 
 
-async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    tool = definitions.one_of("tool", name, await definitions.read("tools", data_dir, url, as_json))
-    if as_json:
+async def _show(name: str, where: options.Where) -> None:
+    tool = definitions.one_of("tool", name, await definitions.read("tools", *where))
+    if where.as_json:
         output.document(tool)
         return
     definitions.show_head(
@@ -140,20 +141,21 @@ def _deprecation(hint: Mapping[str, Any] | None) -> str:
 
 
 @app.command()
-def versions(name: Name, data_dir: options.DataDir = None, url: options.Url = None, as_json: options.AsJson = False) -> None:
+@options.with_fields
+def versions(name: Name, where: options.Where = options.HERE) -> None:
     """List the versions of a tool, the one that was registered last first. `--json` shows what each declares.
 
     Example:
 
       tidelog tools versions web.search
     """
-    output.run(_versions(name, data_dir, url, as_json))
+    output.run(_versions(name, where))
 
 
-async def _versions(name: str, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    async with server_of(data_dir, url, as_json) as server:
+async def _versions(name: str, where: options.Where) -> None:
+    async with server_of(*where) as server:
         found = [version.model_dump(mode="json") for version in await server.client.tool_versions(name)]
-    if as_json:
+    if where.as_json:
         output.document(found)
         return
     table = output.table("Version", "Registered", "Last registered", "May change", "Arguments")
@@ -169,14 +171,13 @@ async def _versions(name: str, data_dir: Path | None, url: str | None, as_json: 
 
 
 @app.command()
+@options.with_fields
 def create(
     name: Name,
     declaration: Declaration,
     new_version: Annotated[bool, typer.Option("--new-version", help="Of a tool that is there already.")] = False,
     reason: options.Reason = None,
-    data_dir: options.DataDir = None,
-    url: options.Url = None,
-    as_json: options.AsJson = False,
+    where: options.Where = options.HERE,
 ) -> None:
     """Define a tool that is data, or a new version of it. Tools that are code are announced by their workers.
 
@@ -186,32 +187,29 @@ def create(
 
       tidelog tools create weather --declaration @weather-2.json --new-version
     """
-    output.run(_create(name, declaration, new_version, reason, data_dir, url, as_json))
+    output.run(_create(name, declaration, new_version, reason, where))
 
 
-async def _create(
-    name: str, declaration: str, new_version: bool, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool
-) -> None:
+async def _create(name: str, declaration: str, new_version: bool, reason: str | None, where: options.Where) -> None:
     declared = options.object_of("--declaration", declaration)
-    async with server_of(data_dir, url, as_json) as server:
+    async with server_of(*where) as server:
         change = server.client.add_tool_version if new_version else server.client.define_tool
         await change(name, declared, reason=reason)
-    if as_json:
+    if where.as_json:
         output.document({"name": name})
     else:
         output.say(f"Defined {'a version of ' if new_version else ''}the tool {name}")
 
 
 @app.command()
+@options.with_fields
 def deprecate(
     name: Name,
     replaced_by: Annotated[str | None, typer.Option("--replaced-by", metavar="NAME", help="The tool to use instead.")] = None,
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="What its callers should know.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="The tool is not deprecated any more.")] = False,
     reason: options.Reason = None,
-    data_dir: options.DataDir = None,
-    url: options.Url = None,
-    as_json: options.AsJson = False,
+    where: options.Where = options.HERE,
 ) -> None:
     """Deprecate a tool. It can still be called, and each run that calls it gets a warning in its log.
 
@@ -223,31 +221,30 @@ def deprecate(
     """
     if undo and (replaced_by is not None or note is not None):
         output.fail("--undo goes without --replaced-by and --note", output.WRONG_USAGE)
-    output.run(_deprecate(name, replaced_by, note, undo, reason, data_dir, url, as_json))
+    output.run(_deprecate(name, replaced_by, note, undo, reason, where))
 
 
 async def _deprecate(
     name: str, replaced_by: str | None, note: str | None, undo: bool, reason: str | None,
-    data_dir: Path | None, url: str | None, as_json: bool,
+    where: options.Where,
 ) -> None:  # fmt: skip
-    async with server_of(data_dir, url, as_json) as server:
+    async with server_of(*where) as server:
         if undo:
             await server.client.reinstate_tool(name, reason=reason)
         else:
             await server.client.deprecate_tool(name, replaced_by=replaced_by, note=note, reason=reason)
-    if as_json:
+    if where.as_json:
         output.document({"name": name, "deprecated": not undo})
     else:
         output.say(f"The tool {name} is {'not deprecated any more' if undo else 'deprecated'}")
 
 
 @app.command()
+@options.with_fields
 def remove(
     name: Name,
     reason: options.Reason = None,
-    data_dir: options.DataDir = None,
-    url: options.Url = None,
-    as_json: options.AsJson = False,
+    where: options.Where = options.HERE,
 ) -> None:
     """Remove a tool that no worker offers. It cannot be called any more; calls that were made go on.
 
@@ -255,19 +252,20 @@ def remove(
 
       tidelog tools remove weather --reason "the service is gone"
     """
-    output.run(_remove(name, reason, data_dir, url, as_json))
+    output.run(_remove(name, reason, where))
 
 
-async def _remove(name: str, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    async with server_of(data_dir, url, as_json) as server:
+async def _remove(name: str, reason: str | None, where: options.Where) -> None:
+    async with server_of(*where) as server:
         await server.client.remove_tool(name, reason=reason)
-    if as_json:
+    if where.as_json:
         output.document({"name": name})
     else:
         output.say(f"Removed the tool {name}")
 
 
 @app.command()
+@options.with_fields
 def validate(
     name: Name,
     arguments: Annotated[
@@ -277,9 +275,7 @@ def validate(
         str | None,
         typer.Option("--declaration", metavar="JSON|@FILE", help="What a version would declare: an object, @FILE, or @-."),
     ] = None,
-    data_dir: options.DataDir = None,
-    url: options.Url = None,
-    as_json: options.AsJson = False,
+    where: options.Where = options.HERE,
 ) -> None:
     """Check the arguments of a call, or a declaration, without any effect. Shows all faults at once; exits with 1 if there is one.
 
@@ -291,18 +287,16 @@ def validate(
     """
     if (arguments is None) is (declaration is None):
         output.fail("give either --arguments or --declaration", output.WRONG_USAGE)
-    output.run(_validate(name, arguments, declaration, data_dir, url, as_json))
+    output.run(_validate(name, arguments, declaration, where))
 
 
-async def _validate(
-    name: str, arguments: str | None, declaration: str | None, data_dir: Path | None, url: str | None, as_json: bool
-) -> None:
+async def _validate(name: str, arguments: str | None, declaration: str | None, where: options.Where) -> None:
     option, text = ("--arguments", arguments) if arguments is not None else ("--declaration", declaration)
     given = options.object_of(option, text or "")
-    async with server_of(data_dir, url, as_json) as server:
+    async with server_of(*where) as server:
         check = server.client.validate_arguments if arguments is not None else server.client.validate_declaration
         found = await check(name, given)
-    if as_json:
+    if where.as_json:
         output.document(found.model_dump(mode="json"))
     else:
         _show_faults(found)
