@@ -97,7 +97,8 @@ async def test_a_part_that_is_given_is_the_one_that_is_used(database_url: str, n
 
 
 async def use(system: System) -> None:
-    """Uses every kind of part: commands, waits for a read model and for the end of a run, work of an agent, health, read models."""
+    """Uses every kind of part: commands, waits for a read model and for the end of a run, work of an agent, the definition of a
+    tool, health, read models."""
     await issue_key(system)
     worker = system.worker()
     await worker.register("alpha")
@@ -107,6 +108,8 @@ async def use(system: System) -> None:
     waited = await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=1", "Idempotency-Key": "k"})
     read = await system.http.get("/v1/runs", headers={"Tidelog-Position": str(waited.json()["position"])})
     assert (waited.status_code, read.status_code) == (201, 200)
+    tool = {"name": "clock", "version": "1", "kind": "builtin", "builtin": "time.now", "parameters": {"type": "object"}}
+    assert (await system.http.post("/v1/tools", json=tool)).status_code == 201
     await system.container.workers.sessions.tokens.ready()
     assert (await system.container.sessions.held_by([UUID(run_id)])).work == []
 

@@ -71,6 +71,14 @@ def test_what_the_page_says_of_workers_is_read() -> None:
     assert isinstance(said[0], Hello) and said[0].work[0].version == 17
 
 
+DEFINITION = {
+    "kind": "http",
+    "version": "1",
+    "request": {"method": "GET", "url": "https://api.example.com/weather/{{city}}", "auth": {"secret": "weather"}},
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
+
 def test_what_the_page_says_of_the_server_is_what_the_server_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "_RELEASE", "0.1.0")
     session = UUID("018f0000-0000-7000-8000-000000000002")
@@ -78,11 +86,13 @@ def test_what_the_page_says_of_the_server_is_what_the_server_writes(monkeypatch:
     journal = JournalView("running", 1, 2, [entry()], [])
     news = JournalView("running", 1, 4, [entry("short", "A.", kind="call", invocation_id=CALL)], [])
     call = ClaimedCall(RUN, WORK, 1, "names.shorten", {"name": "Ada"}, 60.0, True)
+    weather = replace(call, tool="weather.get", arguments={"city": "Bergen"}, timeout_s=30.0)
     expected: list[Answer] = [
         Welcome(session, "c2VjcmV0", 10.0, [Verdict("greeter", "1")], [refused]),
         WorkForAgent(1, WORK, "c2VjcmV0", claimed(journal, {"name": "Ada"}, {"upstream": 1})),
         WorkForTool(2, CALL, "c2VjcmV0", call),
         WorkForTool(3, CALL, "c2VjcmV0", replace(call, attempt=2, timeout_s=30.0, idempotent=False, asks=True)),
+        WorkForTool(4, CALL, "c2VjcmV0", weather, DEFINITION),
         Done(1, {"version": 3}),
         Refused(2, WorkOver("the agent run is cancelled")),
         Update(WORK, 1, news),

@@ -212,9 +212,10 @@ async def hosting(parts: Parts) -> SessionHost:
 
 @part
 async def tools_told(parts: Parts) -> ToolsTold:
-    """Tells a supervisor of tools that are data. Adds the loop that looks for those of before."""
+    """Tells a supervisor of tools that are data. Adds the loop that looks for those of before, if there is one."""
     own = ToolsTold((await hosting(parts)).served, wanted=parts.settings.tell_parent_of_tools)
-    parts.loops["tools-told"] = own.run
+    if parts.settings.tell_parent_of_tools:
+        parts.loops["tools-told"] = own.run
     return own
 
 
