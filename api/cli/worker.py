@@ -17,7 +17,11 @@ app = typer.Typer()
 def worker(
     agents: options.Agents = None,
     builtin: Annotated[
-        bool, typer.Option("--builtin", help="Offer the tools of Tidelog: http.get, json.query, text.template, time.now.")
+        bool,
+        typer.Option(
+            "--builtin",
+            help="Carry out the tools that are defined on the server, and offer http.get, json.query, text.template, time.now.",
+        ),
     ] = False,
     tools: Annotated[
         list[Path] | None, typer.Option("--tools", metavar="FILE", help="JSON or TOML with HTTP tools; repeatable.")

@@ -282,3 +282,48 @@ async def test_a_bounded_number_of_definitions_is_kept(engine: Engine, monkeypat
         assert isinstance(found, dict) and found["request"] == request(version)
     assert definitions.known(TENANT, "weather", "1") is None
     assert definitions.known(TENANT, "weather", "3") is not None
+
+
+async def test_an_event_that_cannot_be_read_holds_up_nobody(
+    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await serving(process)
+    await define(engine, "first")
+    await until(lambda: offered(worker) == {"first"}, "the first tool")
+    registry, faulty = process.host.served._registry, ["broken"]
+
+    class Faulty:
+        def decode(self, *given: Any) -> Any:
+            event: Any = registry.decode(*given)
+            if event.name in faulty:
+                raise ValueError("of a later release")
+            return event
+
+    monkeypatch.setattr(process.host.served, "_registry", Faulty())
+    await define(engine, "broken")
+    await define(engine, "last")
+    await until(lambda: offered(worker) == {"first", "last"}, "the last tool")
+
+
+async def test_a_look_that_fails_is_no_end_of_looks(engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch) -> None:
+    await define(engine, "first")
+    read = engine.data_tools.data
+    fails = [True]
+
+    async def once(*given: Any, **more: Any) -> Any:
+        if fails.pop() if fails else False:
+            raise ValueError("a defect")
+        return await read(*given, **more)
+
+    monkeypatch.setattr(engine.data_tools, "data", once)
+    worker = await serving(process)
+    await until(lambda: not fails, "the look that fails")
+    process.host.served._look(TENANT)  # as after the begin of another history
+    await until(lambda: offered(worker) == {"first"}, "the tool")
+
+
+async def test_a_call_of_a_release_that_noted_no_version_is_of_the_current_one(engine: Engine) -> None:
+    await define(engine, "weather")
+    await define(engine, "weather", "2", how="version")
+    found = await VersionDefinitions(engine.commands).load(TENANT, "weather", "")
+    assert isinstance(found, dict) and found["version"] == "2"

@@ -113,7 +113,10 @@ class ServedTools:
             tenant_id = next(iter(self._due))
             del self._due[tenant_id]
             if (tenant := self._tenants.get(tenant_id)) is not None:
-                await self._load_one(tenant_id, tenant)
+                try:
+                    await self._load_one(tenant_id, tenant)
+                except Exception:  # the tools of other tenants are looked at all the same
+                    log.exception("tools_not_looked_at", tenant_id=str(tenant_id))
 
     async def _load_one(self, tenant_id: UUID, tenant: _Tenant) -> None:
         tenant.heard = []
@@ -164,7 +167,11 @@ class ServedTools:
         """Whether anything has changed."""
         changed = False
         for recorded in events:
-            event = self._registry.decode(recorded.topic, recorded.schema_version, recorded.state)
+            try:
+                event = self._registry.decode(recorded.topic, recorded.schema_version, recorded.state)
+            except Exception:  # the reader of the log must go on
+                log.exception("event_of_a_tool_not_read", position=recorded.position)
+                continue
             assert isinstance(event, ToolRegistered | ToolRemoved)
             before = tools.pop(event.name, None)
             if isinstance(event, ToolRegistered) and event.kind in DATA_KINDS:
@@ -194,7 +201,7 @@ class VersionDefinitions:
         self._kept: dict[tuple[UUID, str, str], Json] = {}
 
     def known(self, tenant_id: UUID, tool: str, version: str) -> Json:
-        """The definition, if nothing has to be loaded for it. None: something has to be."""
+        """The definition, if nothing has to be loaded for it. None: something has to be. `version`: empty for the current one."""
         if (kept := self._kept.get((tenant_id, tool, version))) is not None:
             return kept
         loaded = self._commands.known(DECIDER, tenant_id, tool_id_of(tenant_id, tool))
@@ -217,7 +224,7 @@ class VersionDefinitions:
 
     def _of_current(self, tenant_id: UUID, tool: ToolDefinition, version: str) -> Json:
         current = tool.current
-        return None if current is None or current.version != version else self._keep(tenant_id, current)
+        return None if current is None or version not in ("", current.version) else self._keep(tenant_id, current)
 
     def _keep(self, tenant_id: UUID, declared: ToolRegistered) -> Json:
         said = definition_of(declared)
