@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from api.settings import Settings
 from application.audit import RefusalCounter
+from application.blobs import Blobs
 from application.engine.commands.loop import CommandLoop
 from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
@@ -117,6 +118,8 @@ class Container:
     """What workers report about files that they cannot use."""
     work_logs: WorkLogs
     """The lines of agents and tools, to be read. Uses the reads' share of the connections."""
+    blobs: Blobs
+    """Contents that are too large for events."""
     upkeep: Callable[[], Awaitable[Sequence[UpkeepState]]]
     """The last run of each chore of the upkeep. Raises Unavailable."""
     dependencies: Mapping[str, HealthCheck]

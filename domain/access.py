@@ -45,6 +45,10 @@ class Action(StrEnum):
     TOOLS_DEFINE = "tools.define"
     """Tools that are data and their versions; deprecates any tool."""
     TOOLS_REMOVE = "tools.remove"
+    BLOBS_READ = "blobs.read"
+    """Contents that are too large for events, and the list of them."""
+    BLOBS_WRITE = "blobs.write"
+    BLOBS_REMOVE = "blobs.remove"
     PROJECTS_READ = "projects.read"
     PROJECTS_CREATE = "projects.create"
     PROJECTS_REMOVE = "projects.remove"
@@ -74,6 +78,7 @@ _CONTENT = frozenset(
         Action.EVENTS_READ,
         Action.INVOCATIONS_READ,
         Action.CATALOG_READ,
+        Action.BLOBS_READ,
         Action.PROJECTS_READ,
         Action.WORKERS_READ,
         Action.PROJECTIONS_READ,
@@ -95,7 +100,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     },
     Role.DEVELOPER: _CONTENT
     | {Action.RUNS_START, Action.RUNS_CANCEL, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
-    | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE},
+    | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.BLOBS_WRITE, Action.BLOBS_REMOVE},
     Role.AUDITOR: _CONTENT | {Action.LOG_READ, Action.KEYS_READ, Action.AUDIT_READ, Action.AUDIT_EXPORT},
     Role.WORKER: frozenset({Action.WORKERS_WORK}),
 }
@@ -106,6 +111,7 @@ AUDITED = frozenset(
     {
         Action.TOOLS_DEFINE,
         Action.TOOLS_REMOVE,
+        Action.BLOBS_REMOVE,
         Action.RUNS_CANCEL,
         Action.INVOCATIONS_RESOLVE,
         Action.PROJECTS_REMOVE,

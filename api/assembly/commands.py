@@ -2,6 +2,7 @@
 
 from api.assembly import histories, log_streams, storage, tables
 from api.assembly.parts import Parts, part
+from application.blobs import ReferringStore
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.snapshots import LINGER_S, Snapshotter
 from application.engine.commands.telling import TellingStore
@@ -11,7 +12,7 @@ from application.engine.ports.log import EventStore
 @part
 async def commands(parts: Parts) -> CommandLoop:
     catalog, snapshots, snapshotter = await tables.catalog(parts), await storage.snapshots(parts), None
-    store: EventStore = await storage.store(parts)
+    store: EventStore = ReferringStore(await storage.store(parts), await storage.blob_store(parts))
     if "api" in parts.roles:  # requests wait for what this process appends
         store = TellingStore(store, (await log_streams.live(parts)).appended)
     if snapshots is not None:

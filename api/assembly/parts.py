@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from api.settings import Role, Settings
     from api.tools_told import ToolsTold
     from application.audit import RefusalCounter
+    from application.blobs import Blobs
     from application.engine.catalog import Catalog
     from application.engine.commands.hooks import Hook
     from application.engine.commands.loop import CommandLoop
     from application.engine.leases import SessionPresence
+    from application.engine.ports.blobs import BlobStore
     from application.engine.ports.checkpoints import Checkpoints
     from application.engine.ports.expressions import Expressions
     from application.engine.ports.idempotency import IdempotencyKeys
@@ -105,6 +107,8 @@ class Overrides(TypedDict, total=False):
     worker_sessions: "WorkerSessions"
     work_logs: "WorkLogs"
     """The lines of agents and tools, over the connections for the process's own work."""
+    blob_store: "BlobStore"
+    blobs: "Blobs"
     lease_tokens: "LeaseTokens"
 
     # NATS

@@ -14,6 +14,7 @@ from adapters.postgres.log.identity import log_id_of
 from api.assembly import access, tables
 from api.assembly.parts import Listening, Parts, part
 from api.assembly.pools import Pools, Waits, open_pools
+from application.engine.ports.blobs import BlobStore
 from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.log import EventFeed, EventStore
 from application.engine.ports.sessions import WorkerSessions
@@ -147,6 +148,13 @@ async def work_logs(parts: Parts) -> WorkLogs:
     from adapters.postgres.work_logs import PostgresWorkLogs
 
     return PostgresWorkLogs(await database(parts))
+
+
+@part
+async def blob_store(parts: Parts) -> BlobStore:
+    from adapters.postgres.blobs import PostgresBlobs
+
+    return PostgresBlobs(await database_of(parts, "commands"), reads=await database_of(parts, "reads"))
 
 
 @part

@@ -13,6 +13,7 @@ from api.http.readiness import Reports
 from api.http.routes import (
     agents,
     audit,
+    blobs,
     events,
     health,
     ids,
@@ -32,7 +33,7 @@ from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
     runs.router, run_contents.router, values.of_runs, events.router, ids.router, agents.router, tools.router, projects.router,
-    keys.router, workers.router, reports.router, invocations.router, values.of_calls,
+    blobs.router, keys.router, workers.router, reports.router, blobs.of_work, invocations.router, values.of_calls,
     health.router, health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router, audit.router,
 )  # fmt: skip
 

@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     command_horizon_s: float = Field(default=30 * 86_400.0, ge=2 * 86_400, le=10 * 366 * 86_400)
     """Seconds for which a command that comes again is recognised by its id."""
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=16 * 1024 * 1024)
+    max_blob_bytes: int = Field(default=10 * 1024**3, ge=0, le=1024**5)
+    """Bytes of blobs of one tenant. 0: no blobs are taken in."""
     max_connections: int = Field(default=20_000, ge=1, le=1_000_000)
     """HTTP connections of one process."""
     max_connections_per_address: int = Field(default=64, ge=0, le=1_000_000)

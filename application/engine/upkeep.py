@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import structlog
 
+from application.engine.ports.blobs import BlobStore
 from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
 from application.engine.ports.upkeep import RecordedCommands, UpkeepRun, UpkeepRuns
@@ -17,6 +18,9 @@ from application.engine.sagas.manager import PARTITIONS
 from domain.errors import Unavailable
 
 LOOK_EVERY_S = 60.0
+BLOBS_EVERY_S = 600.0
+UPLOAD_S = 900.0
+"""Seconds after which an upload has ended, one way or another: longer than a request's body may take."""
 KEYS_EVERY_S = 3_600.0
 COMMANDS_EVERY_S = 6 * 3_600.0
 WORK_LOGS_EVERY_S = 6 * 3_600.0
@@ -33,13 +37,16 @@ class Chore:
     work: Callable[[], Awaitable[int]]
 
 
-def chores(keys: IdempotencyKeys, commands: RecordedCommands, logs: WorkLogs, *, command_horizon_s: float) -> tuple[Chore, ...]:
+def chores(
+    keys: IdempotencyKeys, commands: RecordedCommands, logs: WorkLogs, blobs: BlobStore, *, command_horizon_s: float
+) -> tuple[Chore, ...]:
     """The chores of the server. `command_horizon_s`: the age up to which a command that comes again is recognised by its id."""
     prune = partial(commands.prune, older_than_s=command_horizon_s, consumers=PARTITIONS, parking=(*PARTITIONS, DUE_TIMERS))
     return (
         Chore("commands", COMMANDS_EVERY_S, prune),
         Chore("idempotency-keys", KEYS_EVERY_S, keys.expire),
         Chore("work-logs", WORK_LOGS_EVERY_S, logs.keep),
+        Chore("uploads", BLOBS_EVERY_S, partial(blobs.sweep, older_than_s=UPLOAD_S)),
     )
 
 

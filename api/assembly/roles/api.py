@@ -21,6 +21,7 @@ from api.assembly.parts import Parts, part
 from api.container import Container, HealthCheck, MemberView
 from api.tools_told import ToolsTold
 from application.audit import RefusalCounter
+from application.blobs import Blobs
 from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
 from application.engine.ports.log import Gaps
@@ -219,6 +220,10 @@ async def tools_told(parts: Parts) -> ToolsTold:
     return own
 
 
+async def blobs(parts: Parts) -> Blobs:
+    return Blobs(await storage.blob_store(parts), most_bytes=parts.settings.max_blob_bytes)
+
+
 async def container(parts: Parts) -> Container:
     """The container. Adds the loop of the live feed."""
     loop, feed, queue = await commands(parts), await log_streams.live(parts), await messaging.work_queue(parts)
@@ -258,6 +263,7 @@ async def container(parts: Parts) -> Container:
         gaps=await gaps(parts),
         problems=await problems(parts),
         work_logs=PostgresWorkLogs(await storage.database_of(parts, "reads")),
+        blobs=await blobs(parts),
         upkeep=(await storage.upkeep_runs(parts)).states,
         dependencies=MappingProxyType(dict(await dependencies(parts))),
     )

@@ -37,6 +37,7 @@ async def groups(parts: Parts) -> list[Group]:
         await storage.idempotency(parts),
         await storage.recorded_commands(parts),
         await storage.work_logs(parts),
+        await storage.blob_store(parts),
         command_horizon_s=parts.settings.command_horizon_s,
     )
     of_sessions = SessionSweeper(await storage.worker_sessions(parts), loop, lapsing, await sharing.presence(parts))

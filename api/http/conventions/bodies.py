@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import orjson
@@ -10,7 +11,8 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from api.http.conventions.errors import InvalidBody, UnsupportedBody
-from api.http.conventions.request import header
+from api.http.conventions.request import header, principal_of
+from application.blobs import ReferencesRefused, refers
 from domain import values
 
 
@@ -21,13 +23,31 @@ class Body(BaseModel):
 
 
 M = TypeVar("M", bound=Body)
+E = TypeVar("E", bound=Callable[..., Any])
+_MOST = "__tidelog_most_bytes__"
+
+
+def takes_content(most_bytes: int) -> Callable[[E], E]:
+    """The body of the endpoint is no JSON but a content of its own, of up to so many bytes, which is read as it arrives."""
+
+    def say(endpoint: E) -> E:
+        setattr(endpoint, _MOST, most_bytes)
+        return endpoint
+
+    return say
+
+
+def most_bytes_of(endpoint: Callable[..., Any]) -> int | None:
+    """The bytes that the body of an endpoint may have. None: as many as any body of JSON."""
+    most: int | None = getattr(endpoint, _MOST, None)
+    return most
 
 
 async def body_of(request: Request, model: type[M]) -> M:
     """The request's body as a model. Its numbers are finite and its values nested at most `values.MAX_DEPTH` levels deep.
 
     Nothing is converted: a number in quotes is no number, and `true` is not 1. Raises InvalidBody (→ 422 with pointers),
-    UnsupportedBody.
+    UnsupportedBody, ReferencesRefused.
     """
     _must_be_json(request)
     body = await request.body() or b"{}"
@@ -48,6 +68,8 @@ async def body_of(request: Request, model: type[M]) -> M:
         place = values.too_deep(parsed, values.MAX_DEPTH)
         if place is not None:
             raise _invalid_value(body, place, _TOO_DEEP)
+    if principal_of(request).projects is not None and refers(parsed.model_dump(mode="json")):
+        raise ReferencesRefused
     return parsed
 
 

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.http.conventions.wording import meant, told
+from application.engine.ports.blobs import BlobInUse, BlobsFull
 from application.workers.earlier import WorkerProtocolReplaced
 from application.workers.hosting import messages
 from domain import errors
@@ -22,7 +23,8 @@ log = structlog.get_logger(__name__)
 TITLES = {
     400: "Bad request", 401: "Unauthenticated", 403: "Forbidden", 404: "Not found", 405: "Method not allowed",
     408: "Request timeout", 409: "Conflict", 410: "Gone", 412: "Precondition failed", 413: "Too large",
-    415: "Unsupported body", 422: "Unprocessable", 426: "Upgrade required", 429: "Too many requests", 431: "Headers too large",
+    415: "Unsupported body", 416: "Range not satisfiable", 422: "Unprocessable", 426: "Upgrade required", 429: "Too many requests",
+    431: "Headers too large",
     500: "Internal error", 503: "Unavailable", 504: "Not in time",
 }  # fmt: skip
 
@@ -50,6 +52,12 @@ class HeadTooLarge(TidelogError):
 
 class StillStarting(Unavailable):
     """The process has just begun. A refusal is expected then, so the log does not warn of it."""
+
+
+class RangeNotSatisfiable(TidelogError):
+    """No byte of the content is in the range that was asked for."""
+
+    code = "range-not-satisfiable"
 
 
 class RequestTimeout(TidelogError):
@@ -91,6 +99,7 @@ STATUS: Mapping[type[TidelogError], int] = {
     errors.DomainError: 409,
     errors.VersionConflict: 409,
     errors.PayloadTooLarge: 413,
+    BlobsFull: 413,
     errors.IdempotencyMismatch: 422,
     errors.HistoryReplaced: 410,
     errors.PositionBeyondHead: 410,
@@ -103,6 +112,7 @@ STATUS: Mapping[type[TidelogError], int] = {
     errors.Unavailable: 503,
     HeadTooLarge: 431,
     PreconditionFailed: 412,
+    RangeNotSatisfiable: 416,
     RequestTimeout: 408,
     TooManyConnections: 429,
     UnsupportedBody: 415,
@@ -176,6 +186,8 @@ def tidelog_problem(scope: dict[str, Any], error: TidelogError) -> Response:
         extra |= {"history": error.history, "last_common_position": error.last_common_position, "cursor": error.cursor}
     if isinstance(error, errors.PositionBeyondHead):
         extra["head"] = error.head
+    if isinstance(error, BlobInUse):
+        extra["referred_by"] = [str(root) for root in error.roots]
     if isinstance(error, NotPermitted):
         extra |= {"action": error.action, "role": error.role, "roles": error.roles}
     faults = error.faults or ([(error.pointer, error.message)] if error.pointer else [])

@@ -95,7 +95,7 @@ class Gate:
                     state["on_behalf_of"] = on_behalf_of(headers)
                 elif connection is not None:
                     connection.admit_stranger()
-                receive = self._bounded(headers, receive)
+                receive = self._bounded(scope, headers, receive)
             except TidelogError as error:
                 closing = isinstance(error, TooManyConnections) or (connection is not None and connection.is_crowded)
                 await tidelog_problem(scope, error)(scope, receive, answer)  # type: ignore[arg-type]  # a Scope is a dict
@@ -136,12 +136,12 @@ class Gate:
         known = client is not None and _PREFIX.fullmatch(prefix) is not None and is_proxy(self._proxies, client[0])
         return prefix if known else b""
 
-    def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+    def _bounded(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """Refuses a body over the limit: by its announced length, or while it is received. Raises PayloadTooLarge."""
         length = headers.get(b"content-length")
         if length is not None:
             if not length.isdigit() or len(length) > 18 or int(length) > self._max_body:
-                raise PayloadTooLarge(f"the body is over the limit of {self._max_body:,} bytes")
+                self._must_fit(scope, int(length) if length.isdigit() and len(length) <= 18 else 10**18)
             return receive  # the server enforces the announced length
         taken = 0
 
@@ -150,10 +150,17 @@ class Gate:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._max_body:
-                raise PayloadTooLarge(f"the body is over the limit of {self._max_body:,} bytes")
+                self._must_fit(scope, taken)
             return message
 
         return counted
+
+    def _must_fit(self, scope: Scope, size: int) -> None:
+        """Raises PayloadTooLarge if a body is larger than its route takes."""
+        route = scope.get("route") or self._routes.route_of(scope)
+        most = (None if route is None else route.most_bytes) or self._max_body
+        if size > most:
+            raise PayloadTooLarge(f"the body is over the limit of {most:,} bytes")
 
 
 def must_be_single(headers: Iterable[tuple[bytes, bytes]]) -> None:

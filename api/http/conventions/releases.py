@@ -19,6 +19,8 @@ OF_TOOLS = _shapes(ToolDeprecated, ToolRemoved)
 """A release that knows these also knows what a declaration of a tool says of its kind."""
 
 OF_CHAINS = _shapes(ChainStarted, InvocationRequested)
+BLOBS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
+"""A release that knows this event also notes to which blobs events refer."""
 
 
 async def _all_know(container: Container, shapes: frozenset[str]) -> bool:
@@ -52,6 +54,12 @@ async def must_all_know_chains(container: Container) -> None:
     """Raises Unavailable during an upgrade: a process of before would wait for a worker that carries out a chain."""
     if not await _all_know(container, OF_CHAINS):
         raise Unavailable("a process of an earlier release still runs, which does not know chains of tools: try again later")
+
+
+async def must_all_know_blobs(container: Container) -> None:
+    """Raises Unavailable during an upgrade: a process of before would append references without a note of them."""
+    if not await _all_know(container, BLOBS):
+        raise Unavailable("a process of an earlier release still runs, which does not know blobs: try again after the upgrade")
 
 
 async def must_all_know_roles(container: Container) -> None:

@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from api.http.conventions.bodies import most_bytes_of
 from api.http.conventions.cycle import send_complete
 from api.http.conventions.errors import UpgradeRequired
 from api.http.conventions.narrowing import must_be_seen
@@ -41,6 +42,7 @@ class DirectRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **documented: Any) -> None:
         """Raises TypeError for an endpoint of another form, or one that does not say what it needs."""
         self.permission = Permission.of(path, endpoint)
+        self.most_bytes = most_bytes_of(endpoint)
         if self.permission.action is not None:
             documented["openapi_extra"] = {**(documented.get("openapi_extra") or {}), ACTION: str(self.permission.action)}
         super().__init__(path, endpoint, **documented)

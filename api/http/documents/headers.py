@@ -25,6 +25,13 @@ OF_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
         "Why, in one line of UTF-8: the audit trail keeps it. The body's `reason` goes before it.",
     ),
     "Last-Event-ID": (_TEXT, "The id of the last event that the reader of a stream has. It goes before `after`."),
+    "Tidelog-Lease": (
+        _TEXT,
+        "The id, the attempt and the token of a piece of work in hand, with blanks between, as `work` of the session gave them.",
+    ),
+    "Range": (_TEXT, "`bytes=<first>-<last>`: only these bytes of the content."),
+    "If-Range": (_TEXT, "An `ETag`: the `Range` counts only for this content."),
+    "Content-Encoding": (_TEXT, "`identity`, or nothing: a content comes as it is."),
     "If-None-Match": (_TEXT, "An `ETag` of before: 304 if the document is still the same."),
 }
 OF_ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -41,6 +48,9 @@ OF_ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
     "Preference-Applied": (_TEXT, "`wait=<seconds>`: the longest time that the answer would have waited."),
     "Retry-After": (_NUMBER, "Seconds after which to try again."),
     "WWW-Authenticate": (_TEXT, "How to show a key."),
+    "Accept-Ranges": (_TEXT, "`bytes`"),
+    "Content-Range": (_TEXT, "Which bytes of the content these are, and how many it has."),
+    "Cross-Origin-Resource-Policy": (_TEXT, "`same-origin`"),
     "Cache-Control": (_TEXT, "How long the answer may be kept."),
     "Content-Disposition": (_TEXT, "The name of the file."),
     "X-Content-Type-Options": (_TEXT, "`nosniff`"),

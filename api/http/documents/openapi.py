@@ -59,6 +59,14 @@ def body(model: type[BaseModel], *examples: dict[str, Any], takes: Sequence[str]
     return {"requestBody": {"required": True, "content": {"application/json": content}}, **takes_headers(*takes)}
 
 
+BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
+
+
+def takes_content(*, takes: Sequence[str] = ()) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body is a content of any type."""
+    return {"requestBody": {"required": True, "content": {"*/*": {"schema": BINARY}}}, **takes_headers(*takes)}
+
+
 def takes_headers(*names: str) -> dict[str, Any]:
     """`openapi_extra` of a route that reads these headers."""
     return {"parameters": [parameter(name) for name in names]}
@@ -116,6 +124,11 @@ PROBLEM = {
         "history": {"type": "string", "description": "With `history-replaced`: id of the present history."},
         "last_common_position": {"type": "integer", "description": "With `history-replaced`."},
         "cursor": {"type": "string", "description": "With `history-replaced`: where to go on."},
+        "referred_by": {
+            "type": "array",
+            "items": {"type": "string", "format": "uuid"},
+            "description": "With `blob-in-use`: roots of events that refer to the blob.",
+        },
         "action": {"type": "string", "description": "With `forbidden`, if the role of the key does not allow it: the action."},
         "role": {"type": "string", "description": "With `action`: the role of the key."},
         "roles": {"type": "array", "items": {"type": "string"}, "description": "With `action`: the roles that may."},
@@ -135,6 +148,16 @@ EVENTS = gives_content(
     {"application/json": EVENT_PAGE, "text/event-stream": EVENT_STREAM},
     "Tidelog-Position", "Tidelog-History", "Link", "Cache-Control", "X-Accel-Buffering", description="A page, or a stream",
 )  # fmt: skip
+
+
+def problem_with(*names: str, description: str) -> dict[str, Any]:
+    """A value of `responses`: problem details with these headers."""
+    return {
+        "description": description,
+        "headers": headers(*names),
+        "content": {"application/problem+json": {"schema": {"$ref": REF.format(model="Problem")}}},
+    }
+
 
 _PROBLEM_HEADERS = {
     401: ("WWW-Authenticate",), 415: ("Accept", "Accept-Encoding"), 429: ("Retry-After",), 503: ("Retry-After",),
