@@ -38,15 +38,6 @@ OF_KEYS = "key:"
 """How the names of those begin who ask from outside."""
 
 
-class BlobTooLarge(PayloadTooLarge):
-    """A content is over the limit of a blob."""
-
-    code = "blob-too-large"
-
-    def __init__(self) -> None:
-        super().__init__(f"a blob may have {MAX_BLOB_BYTES:,} bytes")
-
-
 class HashMismatch(InvalidCommand):
     """The content is not the one of its name."""
 
@@ -127,10 +118,10 @@ class Blobs:
         `size`: as announced; None: it was not. `sha256`: of the content, as its sender says. `root_id`: refers to the blob from the
         beginning.
 
-        Raises BlobTooLarge, BlobsFull, HashMismatch, Unavailable, and what `pieces` raises.
+        Raises PayloadTooLarge, BlobsFull, HashMismatch, Unavailable, and what `pieces` raises.
         """
         if size is not None and size > MAX_BLOB_BYTES:
-            raise BlobTooLarge
+            raise _too_large()
         async with self._turn():
             known = None if sha256 is None else await self.store.find(tenant_id, sha256)
             if known is not None:
@@ -162,7 +153,7 @@ class Blobs:
         async for piece in pieces:
             size += len(piece)
             if size > MAX_BLOB_BYTES:
-                raise BlobTooLarge
+                raise _too_large()
             digest.update(piece)
         _must_match(sha256, digest.hexdigest())
 
@@ -182,9 +173,7 @@ class Blobs:
                 async with asyncio.timeout(ABANDON_S):
                     await self.store.abandon(tenant_id, content_id)
             raise
-        if not new and (there := await self.store.find(tenant_id, found)) is not None:
-            blob = there
-        return Stored(blob, new)
+        return Stored(await self.store.find(tenant_id, found) or blob, new)
 
     async def _write(self, tenant_id: UUID, content_id: UUID, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
         """Writes the chunks of a content. Returns its hash and its size."""
@@ -192,7 +181,7 @@ class Blobs:
         async for piece in pieces:
             size += len(piece)
             if size > MAX_BLOB_BYTES:
-                raise BlobTooLarge
+                raise _too_large()
             digest.update(piece)
             waiting += piece
             while len(waiting) >= CHUNK_BYTES:
@@ -230,6 +219,10 @@ class Blobs:
         """Removes a blob to which nothing refers. Raises NotFound, BlobInUse."""
         if not await self.store.remove(tenant_id, sha256):
             raise NotFound(f"there is no blob {sha256}")
+
+
+def _too_large() -> PayloadTooLarge:
+    return PayloadTooLarge(f"a blob may have {MAX_BLOB_BYTES:,} bytes")
 
 
 def _must_match(named: str, found: str) -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidelog.agent import Agent
+    from tidelog.blobs import Blob
     from tidelog.client import Client
     from tidelog.context import Context, Message
     from tidelog.errors import (
+        BlobError,
         HistoryReplaced,
         InvalidError,
         PermanentError,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "BaseTool",
+    "Blob",
+    "BlobError",
     "Breaker",
     "Client",
     "Compensation",
@@ -56,9 +60,11 @@ __all__ = [
 
 _NAMES = {
     "agent": ("Agent",),
+    "blobs": ("Blob",),
     "client": ("Client",),
     "context": ("Context", "Message"),
     "errors": (
+        "BlobError",
         "HistoryReplaced",
         "InvalidError",
         "PermanentError",

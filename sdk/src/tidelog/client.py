@@ -11,6 +11,7 @@ import pydantic_core
 from uuid_utils.compat import uuid7
 
 from tidelog.administration import Administration
+from tidelog.blobs import ClientBlobs
 from tidelog.bodies import object_of, plan_of
 from tidelog.catalog import Catalog
 from tidelog.errors import (
@@ -71,6 +72,11 @@ class Client(Administration, Catalog):
     All methods raise `TidelogAPIError` (the server refused) or `TidelogConnectionError` (the server could not be reached). The
     constructor raises `TidelogConnectionError`, too, where the URL or the proxy (`ProxySettingError`) cannot be used.
     """
+
+    @property
+    def blobs(self) -> ClientBlobs:
+        """Contents that are too large for the log: `put`, `get`, `list`, `delete`."""
+        return ClientBlobs(self)
 
     # --- runs ---
 

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
 
+from tidelog.blobs import AgentBlobs, BlobAccess, MemoryBlobs
 from tidelog.calling import call
 from tidelog.errors import PermanentError, ToolError
 from tidelog.journal import EntryError, Journal, JournalEntry, JournalUpdate, Mail, Recorder
@@ -112,6 +113,7 @@ class Context:
         place: Place | None = None,
         log: Log | None = None,
         clock: Clock | None = None,
+        blobs: BlobAccess | None = None,
     ) -> None:
         self._assignment = assignment
         self._journal = journal
@@ -123,6 +125,8 @@ class Context:
         """The shared context of the run: `get`, `set`."""
         self.log = log or Log(fields={"run_id": assignment.run_id, "agent": assignment.agent})
         """Lines for people: `ctx.log.info("…", name=value)`; see `Log`."""
+        self.blob = AgentBlobs(journal, recorder, MemoryBlobs() if blobs is None else blobs)
+        """Contents that are too large for the log: `put`, `get`."""
 
     @property
     def run_id(self) -> UUID:

@@ -18,6 +18,10 @@ class PermanentError(TidelogError):
     """A retry cannot help: the tool call or agent run fails at once."""
 
 
+class BlobError(PermanentError):
+    """A blob is not there, its content is too large, or the server refuses it."""
+
+
 class TransientError(TidelogError):
     """A retry may help. `retry_after_s`: seconds before which no retry makes sense."""
 
@@ -78,7 +82,7 @@ class ValueTooLargeError(PermanentError):
     def __init__(self, what: str, size: int, limit: int) -> None:
         super().__init__(
             f"{what} is {size} bytes of JSON; the limit is {limit} bytes (200 KiB). "
-            "Store large data outside and record a reference to it."
+            "Put large data to a blob (`await ctx.blob.put(data)`), and give its reference instead."
         )
         self.size = size
         self.limit = limit

@@ -49,6 +49,22 @@ class Requests:
     async def close(self) -> None:
         await self._transport.close()
 
+    @property
+    def transport(self) -> Transport:
+        return self._transport
+
+    @property
+    def retry(self) -> RetryPolicy:
+        return self._retry
+
+    async def one(self, model: type[M], path: str) -> M:
+        """One thing of the server, by its path."""
+        return parse(model, await self._get(path, {}))
+
+    def every(self, model: type[M], path: str) -> AsyncGenerator[M, None]:
+        """Every thing of a list of the server, by its path."""
+        return self._all(model, path)
+
     def _for(self, on_behalf_of: str | None) -> dict[str, bytes]:
         """The header of a command that says for whom it is: as the call says, or else the client."""
         return self._on_behalf_of if on_behalf_of is None else on_behalf_header(on_behalf_of)

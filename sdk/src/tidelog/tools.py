@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
+from tidelog.blobs import MemoryBlobs, ToolBlobs
 from tidelog.calling import call
 from tidelog.errors import DefinitionError, PermanentError, ValueTooDeepError
 from tidelog.isolation.declared import Isolation, isolation_of
@@ -32,7 +33,8 @@ class ToolContext:
 
     `workspace`: the folder in which the tool is meant to work. `idempotency_key`: the same for every attempt of one call; pass it
     on to services that accept such a key. `attempt`: 1 for the first. `log`: writes lines for people, as `ctx.log` of agents does.
-    `on_behalf_of`: for whom the run was started, as `ctx.on_behalf_of` of agents.
+    `on_behalf_of`: for whom the run was started, as `ctx.on_behalf_of` of agents. `blob`: puts and reads contents that are too
+    large for arguments and results.
     """
 
     workspace: Path
@@ -41,6 +43,7 @@ class ToolContext:
     log: Log = field(default_factory=Log, repr=False, compare=False)
     _told: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
     on_behalf_of: str | None = None
+    blob: ToolBlobs = field(default_factory=lambda: ToolBlobs(MemoryBlobs()), repr=False, compare=False)
 
     @property
     def cancelled(self) -> bool:

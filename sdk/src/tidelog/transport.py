@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
@@ -66,15 +66,51 @@ class Transport:
             TidelogConnectionError: the server could not be reached, or gave no valid answer.
         """
         content, sent = _encoded(body, f"{method} {path}", headers)
+        return await self._repeated(method, path, lambda: content, params, sent, retry, read_timeout_s)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        content: Callable[[], AsyncIterable[bytes]],
+        *,
+        headers: Mapping[str, str],
+        retry: RetryPolicy,
+        read_timeout_s: float,
+    ) -> httpx2.Response:
+        """Sends a content in pieces, which `content` begins anew for each try. Raises as `request`."""
+        return await self._repeated(method, path, content, None, headers, retry, read_timeout_s)
+
+    async def download(
+        self, path: str, *, params: Mapping[str, Any], headers: Mapping[str, str], retry: RetryPolicy, read_timeout_s: float
+    ) -> httpx2.Response:
+        """An open GET whose body is read piece by piece, and which the caller closes. Raises as `request`."""
+        return await self._repeated("GET", path, lambda: None, params, headers, retry, read_timeout_s, stream=True)
+
+    async def _repeated(
+        self,
+        method: str,
+        path: str,
+        content: Callable[[], bytes | AsyncIterable[bytes] | None],
+        params: Mapping[str, Any] | None,
+        headers: Any,
+        retry: RetryPolicy,
+        read_timeout_s: float,
+        stream: bool = False,
+    ) -> httpx2.Response:
         timeout = httpx2.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S)
         started = time.monotonic()
         failures = 0
         while True:
             failure: TidelogAPIError | TidelogConnectionError
             try:
-                response = await self._http.request(method, path, content=content, params=params, headers=sent, timeout=timeout)
+                request = self._http.build_request(method, path, content=content(), params=params, headers=headers, timeout=timeout)
+                response = await self._http.send(request, stream=stream)
                 if response.is_success:
                     return response
+                if stream:
+                    await response.aread()
+                    await response.aclose()
                 failure = error_of(response, response.content)
             except UnicodeError as error:
                 raise NotJsonError(f"{method} {path}: a parameter or header is not valid text: {error}") from error
@@ -103,6 +139,15 @@ class Transport:
                 return None
             return max(failure.retry_after_s or 0.0, retry.delay_s(failures))
         return retry.delay_s(failures)
+
+
+async def pieces_of_answer(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The body of an open answer. Raises `TidelogConnectionError` if it ends in the middle."""
+    try:
+        async for piece in response.aiter_raw():
+            yield piece
+    except (httpx2.HTTPError, httpx2.StreamError) as error:
+        raise TidelogConnectionError(f"{response.request.url.path}: the content ended in the middle ({error})") from error
 
 
 def _encoded(body: Any, what: str, headers: Mapping[str, str | bytes] | None) -> tuple[bytes | None, Any]:

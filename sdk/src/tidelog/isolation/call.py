@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tidelog.blobs import NoBlobs, ToolBlobs
 from tidelog.calling import ProcessExitError, is_async
 from tidelog.capture import capture_records
 from tidelog.errors import PermanentError
@@ -227,6 +228,7 @@ def _answer(data: socket.socket, tool: Tool[..., Any]) -> None:
         request["attempt"],
         Log(work_log),
         on_behalf_of=request["on_behalf_of"],
+        blob=ToolBlobs(NoBlobs("a tool in a process of its own has no key of the server: take bytes, and put them in the agent")),
     )
     arguments = tool.validate(request["arguments"])
     first = (context,) if tool.takes_context else ()

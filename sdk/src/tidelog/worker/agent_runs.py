@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from tidelog.agent import Agent
+from tidelog.blobs import BLOBS
 from tidelog.calling import keep_process, stop_task
 from tidelog.capture import ensure
 from tidelog.context import Assignment, Context
@@ -170,7 +171,7 @@ class AgentRunner:
             claim.on_behalf_of,
         )
         journal = Journal(rest.version, claim.journal + rest.journal, claim.mailbox + rest.mailbox)
-        return Context(assignment, journal, ServerRecorder(self._api, piece), slot, log)
+        return Context(assignment, journal, ServerRecorder(self._api, piece), slot, log, self._api.blobs_of(piece.ticket))
 
     async def _rest(self, piece: Piece, claim: AgentWork) -> tuple[JournalUpdate, dict[str, JsonValue]]:
         """What did not fit into the work's message: pages of the journal, and results of steps before."""
@@ -180,6 +181,7 @@ class AgentRunner:
     async def _execute(self, pool: str, context: Context, crew: Crew, work_log: WorkLog) -> JsonValue:
         CREW.set(crew)
         WORK_LOG.set(work_log)
+        BLOBS.set(context.blob.access)
         ensure()
         with keep_process():
             return to_json(await self._agents[pool]().execute(context), "the agent's result")

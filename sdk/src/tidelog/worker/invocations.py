@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
+from tidelog.blobs import BLOBS, ToolBlobs
 from tidelog.calling import is_async, keep_process, stop_task
 from tidelog.capture import ensure
 from tidelog.crews import CREW, Crew
-from tidelog.errors import InvalidRequestError
+from tidelog.errors import InvalidRequestError, PermanentError
 from tidelog.failures import ErrorReport, report_error, tool_failure
 from tidelog.logs import log, log_failure
 from tidelog.reconciling import Reconciled
@@ -160,11 +161,15 @@ class ToolRunner:
         work_log = self._api.log_of(piece.ticket)
         CREW.set(crew)
         WORK_LOG.set(work_log)
+        blobs = self._api.blobs_of(piece.ticket)
+        BLOBS.set(blobs)
         ensure()
         log = Log(work_log, {"run_id": claim.run, "invocation_id": claim.work, "tool": claim.tool, "attempt": claim.attempt})
         with keep_process():
             try:
-                yield ToolContext(self._workspace, str(claim.work), claim.attempt, log, piece.told, claim.on_behalf_of)
+                yield ToolContext(
+                    self._workspace, str(claim.work), claim.attempt, log, piece.told, claim.on_behalf_of, ToolBlobs(blobs)
+                )
             finally:
                 work_log.end()
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from tidelog.blobs import BlobAccess, HttpBlobs, NoBlobs
 from tidelog.errors import ConflictError, InvalidRequestError, TidelogAPIError, TidelogConnectionError
 from tidelog.failures import ErrorReport
 from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
@@ -16,9 +17,11 @@ from tidelog.reconciling import Reconciled
 from tidelog.retries import RetryPolicy
 from tidelog.session import Session
 from tidelog.session.session import PATIENCE_S
+from tidelog.transport import Transport
 from tidelog.values import encode
 from tidelog.work_log import WorkLog
 
+LEASE = "Tidelog-Lease"
 PATIENCE = RetryPolicy(max_elapsed_s=PATIENCE_S, cap_s=2.0)
 
 M = TypeVar("M", bound=BaseModel)
@@ -99,7 +102,10 @@ class WorkerApi:
     `TidelogConnectionError`; the latter only after `PATIENCE`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, transport: Callable[[], Transport] | None = None) -> None:
+        """`transport`: makes what contents of blobs go over."""
+        self._connect = transport
+        self._transport: Transport | None = None
         self.session: Session | None = None
         """Set while the worker runs."""
 
@@ -161,6 +167,25 @@ class WorkerApi:
     async def give_back(self, ticket: Ticket, reason: str) -> None:
         """Another worker should get the work."""
         await self._report("return", ticket, {"reason": reason})
+
+    def blobs_of(self, ticket: Ticket) -> BlobAccess:
+        """The blobs of the run whose work it is. They go over requests of their own, to the same server and with the same key."""
+        if self._connect is None:
+            return NoBlobs("this worker has no way to blobs")
+        lease = {LEASE: f"{ticket.work} {ticket.attempt} {ticket.token}"}
+        return HttpBlobs(self._http, "/v1/work/blobs", lease, retry=PATIENCE)
+
+    def _http(self) -> Transport:
+        if self._transport is None:
+            assert self._connect is not None
+            self._transport = self._connect()
+        return self._transport
+
+    async def close(self) -> None:
+        """Ends the connections that contents of blobs went over."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
 
     def log_of(self, ticket: Ticket) -> WorkLog:
         """Takes what an attempt logs."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,7 @@ from tidelog.logs import log
 from tidelog.session import Offer, Session, SessionRefusedError, Slots, Target
 from tidelog.tool_classes import AnyTool, tool_of
 from tidelog.tools import Tool, ToolDefinition
+from tidelog.transport import Transport
 from tidelog.worker.agent_runs import AgentRunner
 from tidelog.worker.bench import Bench
 from tidelog.worker.invocations import ToolRunner
@@ -84,7 +86,7 @@ class Worker:
         self._problems: tuple[Problem, ...] = ()
         self._isolating = Isolating()
         self._serves = KINDS if defined is not None else ()
-        self._api = WorkerApi()
+        self._api = WorkerApi(partial(Transport, url, api_key, proxy=proxy))
         agent_runner = AgentRunner(self._api, self._agents)
         tool_runner = ToolRunner(self._api, self._tools, Path(workspace).resolve(), defined)
         self._slots = Slots(concurrency, tool_concurrency)
@@ -214,6 +216,7 @@ class Worker:
         log(logger, logging.INFO, "worker_stopping", worker_id=self.worker_id, **busy, **held)
         await asyncio.gather(*(bench.finish(self._grace_s) for bench in self._benches.values()), self._withdraw_problems(session))
         await session.close()
+        await self._api.close()
         self._isolating.close()
         self.registered.clear()
         self._api.session = None
