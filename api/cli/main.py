@@ -7,6 +7,7 @@ import typer
 from api.cli import (
     agents,
     audit,
+    blobs,
     contents,
     demo,
     doctor,
@@ -51,6 +52,7 @@ app.add_typer(projects.app, name="projects")
 app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")
+app.add_typer(blobs.app, name="blobs")
 app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")
 app.add_typer(projections.app, name="projections")

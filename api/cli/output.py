@@ -219,6 +219,14 @@ def say(text: str) -> None:
     _write(sys.stdout, f"{text}\n")
 
 
+def content(piece: bytes) -> None:
+    """Writes bytes of a file to standard output, which is no terminal: a terminal would obey them."""
+    if sys.stdout.isatty():
+        raise CommandFailed("the content of a file is not written to a terminal", WRONG_USAGE)
+    sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
 def document(value: Any) -> None:
     """Writes one JSON document to standard output. Characters that are escaped stand in strings, and JSON has the same escapes."""
     say(json.dumps(value, indent=2, ensure_ascii=not _in_unicode(sys.stdout)))

@@ -47,6 +47,11 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs calls": [str(RUN)],
     "runs journal": [str(RUN)],
     "runs result": [str(RUN)],
+    "blobs put": [__file__],
+    "blobs get": ["0" * 64, "-o", "/no/such/folder/x"],
+    "blobs list": [],
+    "blobs show": ["0" * 64],
+    "blobs delete": ["0" * 64],
     "projects list": [],
     "projects create": ["name"],
     "projects remove": [str(PROJECT)],
@@ -190,7 +195,10 @@ def answers() -> dict[str, Any]:
         ("actor", "on_behalf_of", "action", "operation", "target_kind", "target_id", "reason", "address", "result", "code"), HOSTILE
     )
     audited |= {"entry_id": str(RUN), "position": 1, "recorded_at": "2026-01-31T12:00:00Z", "kind": "action", "count": 1}
+    blob = {"sha256": HOSTILE, "size": 1, "type": HOSTILE, "made_at": HOSTILE, "made_by": HOSTILE}
     return {
+        "/v1/blobs": {"data": [blob], "next_cursor": None, "blobs": 1, "bytes": 1, "max_bytes": 2},
+        f"/v1/blobs/{'0' * 64}/details": {**blob, "referred_by": [HOSTILE]},
         "/v1/audit": [audited],
         "/v1/audit/export": audited,
         "/v1/keys": [key],
@@ -291,6 +299,8 @@ class Hostile(BaseHTTPRequestHandler):
             self._json(found)
         else:
             self._refuse(409)
+
+    do_PUT = do_POST
 
     def do_DELETE(self) -> None:
         self._refuse(409)

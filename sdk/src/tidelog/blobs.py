@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from tidelog.audit import reason_header
 from tidelog.errors import BlobError, ConflictError, TidelogAPIError, TidelogConnectionError, TransientError
 from tidelog.retries import NO_RETRY, RetryPolicy
 from tidelog.transport import Transport, json_of, pieces_of_answer
@@ -127,8 +128,8 @@ class Blob(BaseModel):
         target = Path(path)
         part = target.with_name(f".{target.name}.{self.sha256[:8]}.part")
         try:
-            with part.open("wb") as file:
-                async with self.open() as pieces:
+            async with self.open() as pieces:
+                with await asyncio.to_thread(part.open, "wb") as file:
                     async for piece in pieces:
                         await asyncio.to_thread(file.write, piece)
             part.replace(target)
@@ -436,6 +437,12 @@ class ClientBlobs:
         """All blobs of the tenant, the newest first."""
         return self._requests.every(BlobInfo, "/v1/blobs")
 
-    async def delete(self, sha256: str) -> None:
-        """Removes a blob. Raises `ConflictError` (`blob-in-use`) if events of the log refer to it, `NotFoundError`."""
-        await self._requests.transport.request("DELETE", f"/v1/blobs/{sha256}", retry=self._requests.retry)
+    async def delete(self, sha256: str, reason: str | None = None) -> None:
+        """Removes a blob. `reason`: for the audit trail.
+
+        Raises:
+            ConflictError: events of the log refer to the blob (`blob-in-use`).
+            NotFoundError: there is no such blob.
+        """
+        headers = reason_header(reason)
+        await self._requests.transport.request("DELETE", f"/v1/blobs/{sha256}", headers=headers, retry=self._requests.retry)
