@@ -1,25 +1,18 @@
-"""Blobs: taking a content in while it arrives, giving parts of it out, and references to it in the events of the log."""
+"""Blobs: taking a content in while it arrives, and giving parts of it out."""
 
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-import orjson
-import structlog
-from pydantic_core import to_json
 from uuid_utils.compat import uuid7
 
 from application.engine.ports.blobs import CHUNK_BYTES, MAX_BLOB_BYTES, Blob, BlobStore
-from application.engine.ports.log import AppendRequest, AppendResult, EventStore
-from domain.errors import Forbidden, InvalidCommand, NotFound, PayloadTooLarge, Unavailable
-from domain.kernel import Json
-
-log = structlog.get_logger(__name__)
+from domain.errors import InvalidCommand, NotFound, PayloadTooLarge, Unavailable
 
 AT_ONCE = 16
 """Contents that one process takes in at the same time. Each holds a chunk or two in memory."""
@@ -28,14 +21,6 @@ CHUNKS_AT_ONCE = 2
 PATIENCE_S = 20.0
 """Seconds that a content waits for its turn."""
 ABANDON_S = 5.0
-
-MARK = b'"$blob":"'
-_REFERENCE = re.compile(rb'"\$blob":"([0-9a-f]{64})"')
-"""How a reference begins in compact JSON. Inside a text the quotes would have backslashes in front."""
-NOT_REFERRING = ("tool.", "agent.", "audit.")
-"""Beginnings of the topics of events in which a reference is only an example, or the words of a person."""
-OF_KEYS = "key:"
-"""How the names of those begin who ask from outside."""
 
 
 class HashMismatch(InvalidCommand):
@@ -47,48 +32,16 @@ class HashMismatch(InvalidCommand):
         super().__init__(f"the content has the SHA-256 {found}, not {named}: nothing was kept")
 
 
-class NoSuchBlob(InvalidCommand):
-    """A value refers to a blob that is not there."""
-
-    code = "no-such-blob"
-
-    def __init__(self, sha256s: Collection[str]) -> None:
-        names = sorted(sha256s)
-        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-        super().__init__(f"there is no blob {names[0]}{more}: put its content there before something refers to it")
-
-
-class ReferencesRefused(Forbidden):
-    """A key that is narrowed to projects refers to a blob, which is of the whole tenant."""
-
-    def __init__(self) -> None:
-        super().__init__("a key that is narrowed to projects refers to no blobs: who knows a hash would get the content by it")
-
-
 class Stored(NamedTuple):
     blob: Blob
     new: bool
 
 
-class Span(NamedTuple):
+class ByteSpan(NamedTuple):
     """Bytes of a content, the first and the last."""
 
     first: int
     last: int
-
-
-def references_in(text: bytes) -> set[str]:
-    """The hashes of the blobs to which compact JSON text refers."""
-    return {found.decode() for found in _REFERENCE.findall(text)} if MARK in text else set()
-
-
-def refers(value: Json) -> bool:
-    """Whether JSON data has a reference to a blob somewhere inside."""
-    try:
-        text = orjson.dumps(value)
-    except TypeError:  # an integer of more than 64 bits
-        text = to_json(value)
-    return bool(references_in(text))
 
 
 class Blobs:
@@ -202,7 +155,7 @@ class Blobs:
             raise NotFound(f"there is no blob {sha256}")
         return blob
 
-    async def content(self, tenant_id: UUID, blob: Blob, span: Span | None = None) -> AsyncIterator[bytes]:
+    async def content(self, tenant_id: UUID, blob: Blob, span: ByteSpan | None = None) -> AsyncIterator[bytes]:
         """The bytes of a blob, a chunk at a time. Raises NotFound if the blob is removed meanwhile."""
         first, last = (0, blob.size - 1) if span is None else span
         for number in range(first // blob.chunk_bytes, last // blob.chunk_bytes + 1 if blob.size else 0):
@@ -237,7 +190,7 @@ class NotSatisfiable(Exception):
     """No byte of the content is in the range that was asked for."""
 
 
-def span_of(header: str, size: int) -> Span | None:
+def span_of(header: str, size: int) -> ByteSpan | None:
     """The bytes that a `Range` header asks for. None: all of them, also for a header that is not understood, as RFC 9110 wants it.
 
     Several ranges are answered with the whole content. Raises NotSatisfiable.
@@ -255,48 +208,4 @@ def span_of(header: str, size: int) -> Span | None:
             return None
     if first >= size:
         raise NotSatisfiable
-    return Span(first, min(last, size - 1))
-
-
-class ReferringStore:
-    """Implements the port `EventStore` over another store: notes to which blobs events refer, before they are appended.
-
-    Each event goes through here, whoever brought it about. So no entrance can forget it, and an append without a blob costs a
-    search for nine bytes.
-    """
-
-    def __init__(self, store: EventStore, blobs: BlobStore) -> None:
-        self._store = store
-        self._blobs = blobs
-        self.read_stream = store.read_stream
-        self.read_streams = store.read_streams
-        self.read_page = store.read_page
-        self.find_command = store.find_command
-        self.read_append = store.read_append
-
-    async def append(self, request: AppendRequest) -> AppendResult:
-        """Raises NoSuchBlob, and what the port says."""
-        for placed in request.events:
-            if MARK in placed.event.state:
-                await self._note(request)
-                break
-        return await self._store.append(request)
-
-    async def _note(self, request: AppendRequest) -> None:
-        by_root: dict[UUID, set[str]] = {}
-        for placed in request.events:
-            if not placed.event.topic.startswith(NOT_REFERRING) and (found := references_in(placed.event.state)):
-                by_root.setdefault(request.streams[placed.stream].root_id, set()).update(found)
-        missing: set[str] = set()
-        for root_id, sha256s in by_root.items():
-            missing |= sha256s - set(await self._blobs.refer(request.tenant_id, sha256s, [root_id]))
-        if not missing:
-            return
-        if _asked_from_outside(command.metadata for command in request.commands):
-            raise NoSuchBlob(missing)
-        log.warning("events_refer_to_missing_blobs", tenant_id=str(request.tenant_id), blobs=sorted(missing)[:10])
-
-
-def _asked_from_outside(metadata: Iterable[str]) -> bool:
-    """Whether a command is of a client or a worker. What follows inside must not stop for what was accepted before."""
-    return any(str(orjson.loads(text).get("actor", "")).startswith(OF_KEYS) for text in metadata)
+    return ByteSpan(first, min(last, size - 1))

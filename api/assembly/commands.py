@@ -2,11 +2,11 @@
 
 from api.assembly import histories, log_streams, storage, tables
 from api.assembly.parts import Parts, part
-from application.blobs import ReferringStore
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.snapshots import LINGER_S, Snapshotter
 from application.engine.commands.telling import TellingStore
 from application.engine.ports.log import EventStore
+from application.references import ReferringStore
 
 
 @part

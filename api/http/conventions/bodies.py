@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from api.http.conventions.errors import InvalidBody, UnsupportedBody
 from api.http.conventions.request import header, principal_of
-from application.blobs import ReferencesRefused, refers
+from application.references import ReferencesRefused, refers
 from domain import values
 
 

@@ -1,5 +1,6 @@
 """The engine's ports in memory, for tests alone. Each is held to the same contract suite as its real adapter (tests/contract)."""
 
+from tests.kit.memory.blobs import MemoryBlobs
 from tests.kit.memory.checkpoints import MemoryCheckpoints
 from tests.kit.memory.clock import Clock, ManualClock, SystemClock
 from tests.kit.memory.feed import MemoryEventFeed, MemoryStreamRanges, MemorySubscription
@@ -23,6 +24,7 @@ __all__ = [
     "Delivery",
     "LeaseBoard",
     "ManualClock",
+    "MemoryBlobs",
     "MemoryCheckpoints",
     "MemoryDataTools",
     "MemoryEventFeed",
