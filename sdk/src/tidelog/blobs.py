@@ -213,7 +213,7 @@ class AgentBlobs:
     def __init__(self, journal: "Journal", recorder: "Recorder", access: BlobAccess) -> None:
         self._journal = journal
         self._recorder = recorder
-        self.access = self._access = access
+        self.access = access
 
     def put(
         self, data: Data, *, type: str | None = None, name: str | None = None, key: str | None = None
@@ -226,13 +226,13 @@ class AgentBlobs:
 
     def get(self, reference: "Blob | Mapping[str, Any] | str") -> Blob:
         """The blob of a reference, to be read: `await ctx.blob.get(ctx.input["file"]).read()`. Raises BlobError."""
-        return blob_of(reference).at(self._access)
+        return blob_of(reference).at(self.access)
 
     async def _put(self, key: str, data: Data, type: str | None, name: str | None) -> Blob:
         recorded = self._journal.find(key)
         if recorded is not None:
-            return blob_of(_object(recorded.result)).at(self._access)
-        blob = await put(self._access, data, type, name)
+            return blob_of(_object(recorded.result)).at(self.access)
+        blob = await put(self.access, data, type, name)
         await self._recorder.record_step(key, blob.reference())
         return blob
 
