@@ -5,39 +5,28 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.workers.hosting.looking import kind_for
+from application.workers.hosting.messages import InvalidToken
 from application.workers.tokens import LeaseTokens
 from domain import agent_runs, invocations
 from domain.agent_runs import AgentRun
-from domain.errors import Forbidden, WorkOver
+from domain.errors import InvalidCommand, WorkOver
 from domain.invocations import Invocation
 
 LEASE = "Tidelog-Lease"
 """The header: the id of the work, the attempt, and the token, with blanks between."""
-_FORM = re.compile(r"([0-9a-f-]{36}) ([1-9][0-9]{0,17}) ([\w-]{1,200})", re.ASCII)
+_FORM = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}) ([1-9][0-9]{0,17}) ([\w-]{1,200})", re.ASCII)
 NO_SESSION = UUID(int=0)
 
 
-class InvalidLease(Forbidden):
-    """The caller does not prove that it holds a piece of work."""
-
-    code = "invalid-lease"
-
-    def __init__(self) -> None:
-        super().__init__(f"{LEASE} must be the id, the attempt and the token of a piece of work in hand, with blanks between")
-
-
 async def root_of_lease(commands: CommandLoop, tokens: LeaseTokens, tenant_id: UUID, lease: str) -> UUID:
-    """The root of the work that a lease is for: its run. Raises InvalidLease, WorkOver, Unavailable."""
+    """The root of the work that a lease is for: its run. Raises InvalidCommand, InvalidToken, WorkOver, Unavailable."""
     form = _FORM.fullmatch(lease)
     if form is None:
-        raise InvalidLease
-    try:
-        work_id, attempt, token = UUID(form[1]), int(form[2]), form[3]
-    except ValueError:
-        raise InvalidLease from None
+        raise InvalidCommand(f"{LEASE} must be the id, the attempt and the token of a piece of work in hand, with blanks between")
+    work_id, attempt, token = UUID(form[1]), int(form[2]), form[3]
     kind = await kind_for(commands, tokens, tenant_id, NO_SESSION, work_id, attempt, token)
     if kind is None:
-        raise InvalidLease
+        raise InvalidToken("the token is not the one of this work and attempt")
     if kind == "agent":
         run: AgentRun = (await commands.load(agent_runs.DECIDER, tenant_id, work_id, fresh=False)).state
         assert run.requested is not None

@@ -256,17 +256,17 @@ async def test_a_worker_puts_and_reads_what_is_of_its_work(shared: System, http:
         assert (await ask("GET", f"/{given}")).content[:5] == b"given"
         for hash in (secret, ABSENT):  # of the tenant, but not of this run
             assert refused(await ask("GET", f"/{hash}"), 404, "not-found")["detail"] == f"there is no blob {hash}"
+        for wrong in (None, "", "x" * 9000, lease + " ", lease.replace(" ", "  "), lease.upper()):
+            for answer in (await ask("GET", f"/{given}", wrong), await ask("PUT", f"/{sha256(b'x')}", wrong, b"x")):
+                refused(answer, 422, "invalid-command")
         for wrong in (
-            None,
-            "",
-            lease + " ",
             lease[:-1],
             f"{work['work']} 2 {work['token']}",
             f"{new_id()} 1 {work['token']}",
-            "x" * 9000,
+            f"{run_id} 1 {work['token']}",
         ):
             for answer in (await ask("GET", f"/{given}", wrong), await ask("PUT", f"/{sha256(b'x')}", wrong, b"x")):
-                refused(answer, 403, "invalid-lease")
+                refused(answer, 403, "invalid-token")
         for method, path in (("GET", f"/v1/blobs/{given}"), ("GET", "/v1/blobs"), ("POST", "/v1/blobs")):
             refused(await of_worker.request(method, path), 403, "forbidden")
         made = await ask("POST", content=b"made by work")

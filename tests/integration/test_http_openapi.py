@@ -1,5 +1,6 @@
 """The OpenAPI document agrees with the server: every route, its input, its answers and its keys."""
 
+import hashlib
 import json
 import re
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from domain.invocations import ClaimInvocation
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.documented_kit import Documented
 from tests.integration.played_worker import PlayedWorker
-from tests.integration.session_kit import offer
+from tests.integration.session_kit import offer, worker_at
 from tests.integration.system_kit import System, eventually, new_id
 
 
@@ -33,6 +34,11 @@ async def document(shared: System) -> dict[str, Any]:
 
 def operations_of(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(method.upper(), path): o for path, item in document["paths"].items() for method, o in item.items()}
+
+
+def takes_content(operation: dict[str, Any]) -> bool:
+    """Whether the body of an operation is a content of any type."""
+    return "*/*" in operation.get("requestBody", {}).get("content", {})
 
 
 async def test_it_has_all_routes(shared: System) -> None:
@@ -82,8 +88,10 @@ async def test_bodies_have_schemas_and_examples_that_fit(shared: System) -> None
     described = await document(shared)
     examples = 0
     for (method, path), operation in operations_of(described).items():
-        if method not in ("POST", "PATCH"):
+        if method not in ("POST", "PATCH", "PUT"):
             assert "requestBody" not in operation
+            continue
+        if takes_content(operation):
             continue
         content = operation["requestBody"]["content"]["application/json"]
         schema = {**content["schema"], "components": described["components"]}
@@ -113,6 +121,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         await use_projections(shared, http)
         await use_keys(shared, http)
         await use_tools(shared, http)
+        await use_blobs(shared, http)
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
             assert (await http.head(path)).status_code == 200
@@ -146,6 +155,33 @@ async def use_tools(shared: System, http: httpx2.AsyncClient) -> None:
     assert len((await http.get("/v1/tools/data/versions", headers=at)).json()["data"]) == 2
     assert (await http.get("/v1/tools/data/versions/1", headers=at)).json()["version"] == "1"
     assert (await http.delete("/v1/tools/data")).status_code == 200
+
+
+async def use_blobs(shared: System, http: httpx2.AsyncClient) -> None:
+    """Also for the work of a run in hand."""
+    hashes = [hashlib.sha256(content).hexdigest() for content in (b"one", b"two")]
+    assert (await http.put(f"/v1/blobs/{hashes[0]}", content=b"one", headers={"Content-Type": "text/html"})).status_code == 201
+    assert (await http.post("/v1/blobs", content=b"one")).status_code == 200
+    assert (await http.get("/v1/blobs", params={"limit": 1})).status_code == 200
+    for given, status in (({}, 200), ({"Range": "bytes=0-0"}, 206), ({"Range": "bytes=9-"}, 416), ({"If-None-Match": "*"}, 304)):
+        assert (await http.get(f"/v1/blobs/{hashes[0]}", headers=given)).status_code == status
+    assert (await http.head(f"/v1/blobs/{hashes[0]}")).status_code == 200
+    assert (await http.get(f"/v1/blobs/{hashes[0]}/details")).status_code == 200
+    async with worker_at(await shared.url(), shared.key, name="of blobs") as worker:
+        await worker.hello(["filer"])
+        await worker.credit(agent=1)
+        run_id = (await http.post("/v1/runs", json={"agent": "filer", "input": {"$blob": hashes[0]}})).json()["run_id"]
+        work = await worker.work()
+        lease = {"Tidelog-Lease": f"{work['work']} {work['attempt']} {work['token']}"}
+        assert (await http.put(f"/v1/work/blobs/{hashes[1]}", content=b"two", headers=lease)).status_code == 201
+        assert (await http.post("/v1/work/blobs", content=b"two", headers=lease)).status_code == 200
+        assert (await http.get(f"/v1/work/blobs/{hashes[1]}", headers=lease)).content == b"two"
+        assert (await http.get(f"/v1/work/blobs/{hashes[1]}")).json()["code"] == "invalid-command"
+        in_use = await http.delete(f"/v1/blobs/{hashes[1]}")
+        assert (in_use.status_code, in_use.json()["referred_by"]) == (409, [run_id])
+        await worker.done(work, "complete", result=1)
+    assert (await http.post("/v1/blobs", content=b"three")).status_code == 201
+    assert (await http.delete(f"/v1/blobs/{hashlib.sha256(b'three').hexdigest()}")).status_code == 204
 
 
 async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
@@ -328,7 +364,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     }  # fmt: skip
     assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
         ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
-        ("DELETE", "/v1/tools/{name}"),
+        ("DELETE", "/v1/tools/{name}"), ("DELETE", "/v1/blobs/{sha256}"),
     }  # fmt: skip
     assert readers("Prefer") == {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}")}
     changes = of_tools - {("POST", "/v1/tools")} | {("DELETE", "/v1/tools/{name}")}
@@ -344,6 +380,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         "/v1/runs/{run_id}/cancel",
         "/v1/audit/export",
         "/v1/projects/{project_id}",
+        "/v1/blobs/{sha256}",
         "/v1/keys",
         "/v1/keys/{key_id}/rotate",
         "/v1/keys/{key_id}/revoke",

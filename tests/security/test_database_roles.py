@@ -22,7 +22,7 @@ from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.registry import PROJECTIONS
 from tests.integration.system_kit import System, eventually, new_id, running
-from tests.integration.test_http_openapi import use_projections, use_runs
+from tests.integration.test_http_openapi import use_blobs, use_projections, use_runs
 
 WALLED = sorted(name for name, table in TABLES.items() if table.wall)
 ROLES = ("tidelog_owner", "tidelog_log", "tidelog_app", "tidelog_reader")
@@ -129,6 +129,7 @@ async def used(shared: System) -> System:
     """A log and read models with something in nearly every table, of two tenants."""
     await use_runs(shared, shared.http)
     await use_projections(shared, shared.http)
+    await use_blobs(shared, shared.http)
     other, _ = await shared.tenant("other")
     await shared.command(CreateProject(project_id=new_id(), name="of the other"), tenant_id=other)
     await shared.settled()

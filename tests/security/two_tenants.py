@@ -4,12 +4,14 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import httpx2
 
+from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.session_kit import Message, SocketWorker, worker_at
 from tests.integration.system_kit import BASE, Stream, System, sha256
 from tests.pace import ANSWER_S
@@ -72,6 +74,8 @@ class Other:
     """Values of its own, by the names of parameters of paths."""
     made: set[str] = field(default_factory=set)
     """Names of the first tenant that it has given to tools of its own."""
+    blob: str = ""
+    """The hash of a content of the first tenant."""
     gap: tuple[int, int] = (0, 0)
     """The last position of its own before events of the first tenant, and the first one after them."""
 
@@ -130,6 +134,7 @@ class Other:
             await worker.hello(["own"], ["own_tool"])
             await worker.credit(agent=1, tool=1)
             await self._use(worker)
+            self.blob = await self._blob_of_the_first()
             before = await self.system.settled()
             await self.system.start("walker")
             await self.system.settled()
@@ -141,6 +146,13 @@ class Other:
         self.own |= {"name": "runs", "topic": "run.started", "version": "1", "id": self.own["run_id"]}
         self.seen.positions |= set(range(last + 1, after))
 
+    async def _blob_of_the_first(self) -> str:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"of the first tenant"
+
+        put = self.system.container.blobs.put
+        return (await put(DEFAULT_TENANT_ID, pieces(), made_by="test", type="text/plain", size=None)).blob.sha256
+
     async def _use(self, worker: SocketWorker) -> None:
         own = self.own
         own["project_id"] = (await self.http.post("/v1/projects", json={"name": "own"})).json()["project_id"]
@@ -150,6 +162,7 @@ class Other:
         body = {"plan": plan, "project_id": own["project_id"], "input": 1, "metadata": {"team": "own"}}
         own["run_id"] = (await self.http.post("/v1/runs", json=body)).json()["run_id"]
         own["step"] = "own"
+        own["sha256"] = (await self.http.post("/v1/blobs", content=b"own")).json()["sha256"]
         tool = {"name": "own_http", "version": "1", "kind": "http", "parameters": {}, "request": {"url": "https://example.com/"}}
         assert (await self.http.post("/v1/tools", json=tool)).status_code == 201
         work = await worker.work()
@@ -184,7 +197,7 @@ class Other:
         found += [Pair(f"{position}-{history}", f"{last}-{history}") for position in some(set(between), 2)]
         found += [Pair(str(position), "0".zfill(len(str(position)))) for position in early if position < self._first_own]
         found += [Pair("walker", "rekwal"), Pair("add", "dad"), Pair("m=[1]", "m=[7]"), Pair("broken", "nekorb")]
-        found += [Pair(sha256(self.system.key), nobodys(sha256(self.system.key)))]
+        found += [Pair(hash, nobodys(hash)) for hash in (sha256(self.system.key), self.blob)]
         times = await self.system.sql(
             "SELECT f.recorded_at, o.recorded_at + interval '1 microsecond' FROM event f, event o"
             " WHERE f.notification_id = %s AND o.notification_id = %s", between[0], last,

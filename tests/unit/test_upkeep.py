@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 from structlog.testing import capture_logs
+from uuid_utils.compat import uuid7
 
 from application.engine import upkeep as tidying
 from application.engine.background import end
-from application.engine.upkeep import Chore, Upkeep, chores
+from application.engine.upkeep import UPLOAD_S, Chore, Upkeep, chores
 from domain.errors import Unavailable
-from tests.kit.memory import ManualClock, MemoryIdempotencyKeys, MemoryLog, MemoryUpkeepRuns, MemoryWorkLogs
+from tests.kit.memory import ManualClock, MemoryBlobs, MemoryIdempotencyKeys, MemoryLog, MemoryUpkeepRuns, MemoryWorkLogs
 from tests.kit.waiting import turns, until
 
 
@@ -120,8 +121,15 @@ async def test_the_chores_of_the_server(tidying_up: Tidying) -> None:
             return 7
 
     logs = MemoryWorkLogs(tidying_up.log)
-    commands, keys, lines = chores(MemoryIdempotencyKeys(tidying_up.log), Commands(), logs, command_horizon_s=1_000)
+    blobs = MemoryBlobs(tidying_up.log)
+    commands, keys, lines, uploads = chores(MemoryIdempotencyKeys(tidying_up.log), Commands(), logs, blobs, command_horizon_s=1_000)
     assert (lines.name, await lines.work()) == ("work-logs", 0)
     assert (commands.name, await commands.work(), keys.name, await keys.work()) == ("commands", 7, "idempotency-keys", 0)
+    left_by, log = uuid7(), tidying_up.log
+    await blobs.begin(left_by, uuid7(), reserved=1, most=1)
+    log.clock.advance(UPLOAD_S - 1)  # type: ignore[attr-defined]  # the clock of the test
+    assert (uploads.name, uploads.every_s, await uploads.work()) == ("uploads", 600.0, 0)
+    log.clock.advance(2)  # type: ignore[attr-defined]
+    assert await uploads.work() == 1
     partitions = tuple(f"sagas:{number}" for number in range(8))
     assert asked == {"older_than_s": 1_000, "consumers": partitions, "parking": (*partitions, "due-timers")}
