@@ -200,8 +200,8 @@ async def ask(other: Other, place: Place, value: str) -> httpx2.Response:
         request["headers"][place.name] = value
         if place.name == "Last-Event-ID":
             request["headers"]["Accept"] = "text/event-stream"
-    if place.method == "PUT" or place.path in OF_CONTENT:
-        request["content"] = b"own"
+    if place.method == "PUT" or (place.method == "POST" and place.path in OF_CONTENT):
+        request["content"] = "own"
     elif place.method in ("POST", "PATCH"):
         body = body_with(place, value) if place.kind == "body" else BODIES[place.path][0]
         text = re.sub(r"(?<!{){(\w+)}", lambda found: other.own[found[1]], json.dumps(body))

@@ -47,7 +47,7 @@ async def test_a_foreign_id_in_a_path_is_as_one_that_nobody_has(other: Other) ->
             continue
         request: dict[str, Any] = {}
         if takes_content(operation):
-            request["content"] = b"own"
+            request["content"] = "own"
         elif "requestBody" in operation:
             place = re.sub(r"{\w+}", "{}", path)
             request["json"] = other.seen.bodies.get(place, {})
