@@ -141,9 +141,20 @@ async def test_a_content_is_checked_while_it_is_read(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["kept"]
 
 
+async def test_agents_and_tools_that_are_tested_without_a_server_share_their_blobs() -> None:
+    class Caller(Agent):
+        async def execute(self, ctx: Context) -> Any:
+            mine = await ctx.blob.put(b"hello", name="h.txt")
+            loud = await ctx.tool("louder", file=mine)
+            counted = await ctx.tool("measured", files=[mine, loud])
+            return [(await ctx.blob.get(loud).read()).decode(), counted["sizes"]]
+
+    assert (await run_agent(Caller, tools=[louder, measured])).result == ["HELLO", [5, 5]]
+
+
 async def test_where_there_are_no_blobs_the_error_says_why() -> None:
-    with pytest.raises(BlobError, match="inside an agent or a tool"):
-        await Blob.model_validate(REFERENCE).read()
+    with pytest.raises(BlobError, match="is read inside an agent or a tool"):
+        await Blob.model_validate({"$blob": "0" * 64}).read()
     none = ToolBlobs(NoBlobs("not here"))
     for work in (none.put(b"x"), none.get(REFERENCE).read()):
         with pytest.raises(BlobError, match="not here"):

@@ -59,10 +59,6 @@ class BlobAccess(Protocol):
     def stream(self, sha256: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
 
 
-BLOBS: ContextVar[BlobAccess | None] = ContextVar("tidelog_blobs", default=None)
-"""Where the agent or the tool that runs now has its blobs."""
-
-
 class Blob(BaseModel):
     """A reference to a content. As JSON: `{"$blob": "<sha256>", "size": 3, "type": "image/png", "name": "x.png"}`.
 
@@ -141,10 +137,7 @@ class Blob(BaseModel):
         return _now(self._there(), self.read())
 
     def _there(self) -> BlobAccess:
-        access = self._access or BLOBS.get()
-        if access is None:
-            raise BlobError("a blob is read inside an agent or a tool, or where client.blobs.get has given it")
-        return access
+        return self._access or BLOBS.get()
 
 
 def blob_of(reference: "Blob | Mapping[str, Any] | str") -> Blob:
@@ -268,7 +261,7 @@ class NoBlobs:
 
 
 class MemoryBlobs:
-    """Implements `BlobAccess` in memory, for tests."""
+    """Implements `BlobAccess` in memory, for tests of agents and tools without a server."""
 
     loop = None
 
@@ -286,8 +279,17 @@ class MemoryBlobs:
     @asynccontextmanager
     async def stream(self, sha256: str) -> AsyncGenerator[AsyncIterator[bytes], None]:
         if sha256 not in self.contents:
-            raise BlobError(f"there is no blob {sha256}")
+            raise BlobError(
+                f"there is no blob {sha256} in the memory of this process: a blob of a server is read inside an agent or a tool, "
+                "or where client.blobs.get has given it"
+            )
         yield _pieces_of(self.contents[sha256])
+
+
+IN_MEMORY = MemoryBlobs()
+"""What agents and tools without a worker share, as in tests."""
+BLOBS: ContextVar[BlobAccess] = ContextVar("tidelog_blobs", default=IN_MEMORY)
+"""Where the agent or the tool that runs now has its blobs."""
 
 
 class HttpBlobs:

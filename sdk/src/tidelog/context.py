@@ -15,7 +15,7 @@ from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
 
-from tidelog.blobs import AgentBlobs, BlobAccess, MemoryBlobs
+from tidelog.blobs import IN_MEMORY, AgentBlobs, BlobAccess
 from tidelog.calling import call
 from tidelog.errors import PermanentError, ToolError
 from tidelog.journal import EntryError, Journal, JournalEntry, JournalUpdate, Mail, Recorder
@@ -125,7 +125,7 @@ class Context:
         """The shared context of the run: `get`, `set`."""
         self.log = log or Log(fields={"run_id": assignment.run_id, "agent": assignment.agent})
         """Lines for people: `ctx.log.info("…", name=value)`; see `Log`."""
-        self.blob = AgentBlobs(journal, recorder, MemoryBlobs() if blobs is None else blobs)
+        self.blob = AgentBlobs(journal, recorder, IN_MEMORY if blobs is None else blobs)
         """Contents that are too large for the log: `put`, `get`."""
 
     @property

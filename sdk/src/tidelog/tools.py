@@ -11,7 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
-from tidelog.blobs import MemoryBlobs, ToolBlobs
+from tidelog.blobs import IN_MEMORY, ToolBlobs
 from tidelog.calling import call
 from tidelog.errors import DefinitionError, PermanentError, ValueTooDeepError
 from tidelog.isolation.declared import Isolation, isolation_of
@@ -43,7 +43,7 @@ class ToolContext:
     log: Log = field(default_factory=Log, repr=False, compare=False)
     _told: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
     on_behalf_of: str | None = None
-    blob: ToolBlobs = field(default_factory=lambda: ToolBlobs(MemoryBlobs()), repr=False, compare=False)
+    blob: ToolBlobs = field(default_factory=lambda: ToolBlobs(IN_MEMORY), repr=False, compare=False)
 
     @property
     def cancelled(self) -> bool:
