@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from api.http.conventions.errors import InvalidBody, UnsupportedBody
-from api.http.conventions.request import header, principal_of
+from api.http.conventions.request import Principal, header
 from application.references import ReferencesRefused, refers
 from domain import values
 
@@ -68,7 +68,8 @@ async def body_of(request: Request, model: type[M]) -> M:
         place = values.too_deep(parsed, values.MAX_DEPTH)
         if place is not None:
             raise _invalid_value(body, place, _TOO_DEEP)
-    if principal_of(request).projects is not None and refers(parsed.model_dump(mode="json")):
+    principal: Principal | None = request.scope["state"].get("principal")
+    if principal is not None and principal.projects is not None and refers(parsed.model_dump(mode="json")):
         raise ReferencesRefused
     return parsed
 
