@@ -171,7 +171,7 @@ class AgentRunner:
             claim.on_behalf_of,
         )
         journal = Journal(rest.version, claim.journal + rest.journal, claim.mailbox + rest.mailbox)
-        return Context(assignment, journal, ServerRecorder(self._api, piece), slot, log, self._api.blobs_of(piece.ticket))
+        return Context(assignment, journal, ServerRecorder(self._api, piece), slot, log, blobs=self._api.blobs_of(piece.ticket))
 
     async def _rest(self, piece: Piece, claim: AgentWork) -> tuple[JournalUpdate, dict[str, JsonValue]]:
         """What did not fit into the work's message: pages of the journal, and results of steps before."""
