@@ -19,8 +19,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.cli.diagnosis.findings import Diagnosis
-from api.cli.diagnosis.members import examine_members
 from api.cli.history import RunHistory
 from api.supervisor.processes import die_with_parent
 from tests.e2e.cli_kit import TIDELOG, command, environment, exit_code, until
@@ -455,20 +453,6 @@ def test_old_workers_may_acknowledge_the_work_of_this_log_alone(up: Up, run_id: 
     users = [user for account in configuration["accounts"].values() for user in account["users"]]
     [permissions] = [user["permissions"] for user in users if user["user"] == "worker"]
     assert permissions == {"publish": {"allow": [f"$JS.ACK.TIDELOG_WORK_{listed['log_id']}.>"]}, "subscribe": {"deny": [">"]}}
-
-
-def test_the_doctor_says_what_nobody_does() -> None:
-    here = {"place": "here:7", "joined_at": "", "alive": True, "units": ["projection:runs", "relay", "timers", "sweeper", "upkeep"]}
-    gone = {"place": "there:7", "joined_at": "", "alive": False, "units": ["sagas:0"]}
-    found = Diagnosis()
-    consumers, streams = {"runs": {}, "agents": {}, "sagas:0": {}}, {"relay": {}, "fanout": {}}
-    examine_members(found, {"members": [here, gone], "consumers": consumers, "streams": streams})
-    assert [(finding.subject, finding.status) for finding in found.findings] == [
-        ("member", "ok"),
-        ("member", "note"),
-        ("members", "wrong"),
-    ]
-    assert found.findings[-1].detail == "nobody does: fanout, 1 projections, 1 partitions of the sagas"
 
 
 def test_the_doctor_works_without_a_server_and_names_what_is_wrong(folder: Path) -> None:

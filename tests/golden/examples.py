@@ -114,8 +114,8 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
     invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
-    invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON),
-    invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE),
+    invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain"),
+    invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE, asked_by="chain"),
     invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1", reason="the reconcile function does not know"),
     invocations.InvocationNotHappened(
         attempt=1, by="key:ada", reason="the mail server has no trace of it", evidence=JSON, on_behalf_of="ada@example.com",
@@ -130,7 +130,7 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationResolved(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=1, outcome="failed", result=None, error=FAILURE,
         by=f"key:{KEY}", reason="The service has no trace of it.", evidence={"ticket": "T-7", "log": ["no such request"]},
-        on_behalf_of="user:bob",
+        on_behalf_of="user:bob", asked_by="chain",
     ),
     invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
     invocations.InvocationCancelled(

@@ -43,7 +43,7 @@ places = st.tuples(streams | st.uuids(), st.integers(1, 200))
 @given(event=events, place=places, positions=st.tuples(st.integers(1), st.integers(1)))
 def test_a_reaction_has_the_same_id_at_each_delivery(event: Event, place: Place, positions: tuple[int, int]) -> None:
     first, again = (ids_of(recorded_at(event, place, position)) for position in positions)
-    assert first and first == again
+    assert first == again
 
 
 @given(st.lists(st.tuples(events, places), min_size=2, max_size=30, unique_by=lambda pair: pair[1]))
