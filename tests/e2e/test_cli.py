@@ -455,19 +455,6 @@ def test_old_workers_may_acknowledge_the_work_of_this_log_alone(up: Up, run_id: 
     assert permissions == {"publish": {"allow": [f"$JS.ACK.TIDELOG_WORK_{listed['log_id']}.>"]}, "subscribe": {"deny": [">"]}}
 
 
-def test_the_doctor_works_without_a_server_and_names_what_is_wrong(folder: Path) -> None:
-    done = command("doctor", "--data-dir", "nothing", cwd=folder)
-    assert done.returncode == 0, done.stdout
-    assert "none runs on nothing" in done.stdout
-    assert not (folder / "nothing").exists(), "it changes nothing"
-    wrong = command("doctor", "--data-dir", "nothing", cwd=folder, TIDELOG_NATS_URL="nats://127.0.0.1:9")
-    assert wrong.returncode == 1
-    assert "TIDELOG_NATS_URL: NATS is not connected" in wrong.stdout and "'127.0.0.1', 9" in wrong.stdout
-    misspelt = command("doctor", cwd=folder, TIDELOG_PORT="x")
-    assert misspelt.returncode == 1
-    assert "TIDELOG_PORT: " in misspelt.stdout
-
-
 @pytest.mark.parametrize("victim", ["api+relay", "worker", "nats", "postgres"])
 def test_what_is_killed_comes_back(up: Up, run_id: str, victim: str) -> None:
     pid = up.pid(victim)

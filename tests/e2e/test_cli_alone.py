@@ -160,3 +160,16 @@ def is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+def test_the_doctor_works_without_a_server_and_names_what_is_wrong(folder: Path) -> None:
+    done = command("doctor", "--data-dir", "nothing", cwd=folder)
+    assert done.returncode == 0, done.stdout
+    assert "none runs on nothing" in done.stdout
+    assert not (folder / "nothing").exists(), "it changes nothing"
+    wrong = command("doctor", "--data-dir", "nothing", cwd=folder, TIDELOG_NATS_URL="nats://127.0.0.1:9")
+    assert wrong.returncode == 1
+    assert "TIDELOG_NATS_URL: NATS is not connected" in wrong.stdout and "'127.0.0.1', 9" in wrong.stdout
+    misspelt = command("doctor", cwd=folder, TIDELOG_PORT="x")
+    assert misspelt.returncode == 1
+    assert "TIDELOG_PORT: " in misspelt.stdout
