@@ -13,6 +13,7 @@ from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
 from application.engine.ports.key_uses import KeyUses
 from application.engine.ports.log import EventFeed, Gaps
+from application.engine.ports.outcomes import OutcomeCounts
 from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
@@ -116,6 +117,8 @@ class Container:
     """The positions of the log without an event, over a connection for reads. Raises Unavailable."""
     problems: WorkerProblems
     """What workers report about files that they cannot use."""
+    outcomes: OutcomeCounts
+    """How calls of tools with a breaker ended, to be shown. Uses the reads' share of the connections."""
     work_logs: WorkLogs
     """The lines of agents and tools, to be read. Uses the reads' share of the connections."""
     blobs: Blobs

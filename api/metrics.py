@@ -20,6 +20,8 @@ AUDIT_REFUSALS = Counter("tidelog_audit_refusals_total", "Requests that were ref
 RUNS_REFUSED = Counter("tidelog_runs_refused_total", "Starts of runs that were refused because too many runs are open", ["reason"])
 SESSIONS = Gauge("tidelog_worker_sessions", "Open connections of workers' sessions")
 SESSION_SLOTS = Gauge("tidelog_worker_free_slots", "Free slots of the workers that are connected to this process", ["kind"])
+BREAKERS = Gauge("tidelog_breakers", "Breakers of the tools that workers offer at this process, by state", ["state"])
+BREAKERS_TOLD = Counter("tidelog_breaker_actions_total", "Breakers that this process opened, and calls that it put off", ["action"])
 SESSION_MESSAGES = Counter("tidelog_worker_messages_total", "Messages of workers' sessions", ["direction"])
 
 WRITE_SECONDS = Histogram("tidelog_append_write_seconds", "Time to write a batch of appends durably, tries included", buckets=FAST)

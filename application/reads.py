@@ -13,6 +13,7 @@ from application.engine.ports.pages import Page
 from application.views.activity import Activity, OpenRunCount
 from application.views.agents import AgentView
 from application.views.audit import AuditEntryView
+from application.views.breakers import BreakerView
 from application.views.invocations import InvocationSummary, InvocationView
 from application.views.large import Field, Held
 from application.views.messages import MessageView
@@ -22,6 +23,7 @@ from application.views.runs import JournalEntryView, RunCallView, RunSummary, Ru
 from application.views.tenants import ApiKeyView
 from application.views.tools import ToolVersionView, ToolView
 from domain.access import Role
+from domain.breakers import Status as BreakerStatus
 from domain.kernel import RecordedEvent
 
 T = TypeVar("T")
@@ -230,6 +232,14 @@ class ToolReads(DataToolReads, Protocol):
         ...
 
 
+class BreakerReads(Protocol):
+    async def list(
+        self, tenant_id: UUID, *, limit: int, after: str | None, state: BreakerStatus | None = None
+    ) -> Positioned[Page[BreakerView]]:
+        """Breakers that have ever changed, in the order of their tools' names, after a name."""
+        ...
+
+
 class ProjectReads(Protocol):
     async def list(
         self, tenant_id: UUID, *, limit: int, after: UUID | None, within: Sequence[UUID] | None = None
@@ -338,3 +348,4 @@ class Reads:
     consumers: ConsumerReads
     activity: ActivityReads
     audit: AuditReads
+    breakers: BreakerReads

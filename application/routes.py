@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.commands.routes import Route
-from domain import agent_runs, agents, audit, chains, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, breakers, chains, context, invocations, messages, projects, runs, tenants, tools
 from domain.kernel import Command, Decider
 
 
@@ -66,6 +66,11 @@ ROUTES: dict[type[Command], Route] = {
     tools.ReinstateTool: _own_stream(tools.DECIDER, "tool_id"),
     tools.RemoveTool: _own_stream(tools.DECIDER, "tool_id"),
     tools.UseTool: _own_stream(tools.DECIDER, "tool_id"),
+    breakers.TripBreaker: _own_stream(breakers.DECIDER, "breaker_id"),
+    breakers.TryTool: _own_stream(breakers.DECIDER, "breaker_id"),
+    breakers.CloseBreaker: _own_stream(breakers.DECIDER, "breaker_id"),
+    breakers.ReopenBreaker: _own_stream(breakers.DECIDER, "breaker_id"),
+    breakers.ForceBreaker: _own_stream(breakers.DECIDER, "breaker_id", "state", "reason"),
     runs.StartRun: _own_stream(runs.DECIDER, "run_id", creates=True),
     runs.CompleteStep: _own_stream(runs.DECIDER, "run_id"),
     runs.FailStep: _own_stream(runs.DECIDER, "run_id"),
@@ -87,6 +92,7 @@ ROUTES: dict[type[Command], Route] = {
     invocations.RequestInvocation: _in_run(invocations.DECIDER, "invocation_id", "tool", "arguments", creates=True),
     invocations.ClaimInvocation: _of_invocation(),
     invocations.LapseAttempt: _of_invocation(),
+    invocations.PutOffInvocation: _of_invocation(),
     invocations.CompleteInvocation: _of_invocation("result"),
     invocations.FailInvocation: _of_invocation("error"),
     invocations.EndInvocation: _of_invocation(),

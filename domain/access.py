@@ -20,7 +20,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     """Everything but keys of owners."""
     OPERATOR = "operator"
-    """Reads, cancels runs, resolves tool calls, rebuilds read models."""
+    """Reads, cancels runs, resolves tool calls, holds breakers, rebuilds read models."""
     DEVELOPER = "developer"
     """Reads, starts and cancels runs, makes projects."""
     AUDITOR = "auditor"
@@ -49,6 +49,8 @@ class Action(StrEnum):
     """Contents that are too large for events, and the list of them."""
     BLOBS_WRITE = "blobs.write"
     BLOBS_REMOVE = "blobs.remove"
+    BREAKERS_FORCE = "breakers.force"
+    """Holds the breaker of a tool open or closed, whatever the outcomes of its calls are."""
     PROJECTS_READ = "projects.read"
     PROJECTS_CREATE = "projects.create"
     PROJECTS_REMOVE = "projects.remove"
@@ -93,6 +95,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     | {
         Action.RUNS_CANCEL,
         Action.INVOCATIONS_RESOLVE,
+        Action.BREAKERS_FORCE,
         Action.PROJECTIONS_VERIFY,
         Action.PROJECTIONS_REBUILD,
         Action.PROJECTIONS_RETRY,
@@ -112,6 +115,7 @@ AUDITED = frozenset(
         Action.TOOLS_DEFINE,
         Action.TOOLS_REMOVE,
         Action.BLOBS_REMOVE,
+        Action.BREAKERS_FORCE,
         Action.RUNS_CANCEL,
         Action.INVOCATIONS_RESOLVE,
         Action.PROJECTS_REMOVE,

@@ -72,7 +72,18 @@ def backoff_s(retry: Retry, work_id: UUID, attempt: int, failure: Failure) -> fl
     The jitter is a hash of the work and the attempt, so that deciding stays a pure function. A hash spreads as well as random
     numbers (full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
     """
-    digest = hashlib.sha256(work_id.bytes + attempt.to_bytes(4, "big")).digest()
-    fraction = (int.from_bytes(digest[:4], "big") + 1) / 2**32
     ceiling: float = min(retry.max_s, retry.initial_s * 2 ** (attempt - 1))
-    return max(fraction * ceiling, failure.retry_after_s or 0.0)
+    return max(_fraction(work_id, attempt) * ceiling, failure.retry_after_s or 0.0)
+
+
+def spread_s(work_id: UUID, attempt: int, wait_s: float) -> float:
+    """Seconds to wait where many wait for one moment: uniform in (wait, wait + a tenth of it], at least a tenth of a second more
+    and at most ten, so that they do not come all at once. The jitter is that of `backoff_s`.
+    """
+    return wait_s + _fraction(work_id, attempt) * min(max(wait_s / 10, 0.1), 10.0)
+
+
+def _fraction(work_id: UUID, attempt: int) -> float:
+    """Uniform in (0, 1]."""
+    digest = hashlib.sha256(work_id.bytes + attempt.to_bytes(4, "big")).digest()
+    return (int.from_bytes(digest[:4], "big") + 1) / 2**32

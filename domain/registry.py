@@ -5,7 +5,7 @@ in a chain before the class is built. An upcast also holds the class of version 
 were stored, not as the server upcasts them. Golden files in tests/golden hold one example and the schema of every version.
 """
 
-from domain import agent_runs, agents, audit, chains, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, breakers, chains, context, invocations, messages, projects, runs, tenants, tools
 from domain.event_registry import EventRegistry, Upcast, unchanged
 from domain.kernel import Event
 
@@ -14,6 +14,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "projects": (projects.ProjectCreated, projects.ProjectRemoved),
     "agents": (agents.AgentRegistered,),
     "tools": (tools.ToolRegistered, tools.ToolDeprecated, tools.ToolReinstated, tools.ToolRemoved),
+    "breakers": (breakers.BreakerOpened, breakers.BreakerHalfOpened, breakers.BreakerClosed, breakers.BreakerForced),
     "runs": (
         runs.RunStarted, runs.StepScheduled, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed,
         runs.RunCancelled,
@@ -27,7 +28,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "invocations": (
         invocations.InvocationRequested, invocations.AttemptStarted, invocations.InvocationRetryScheduled,
         invocations.InvocationRequeued, invocations.InvocationSucceeded, invocations.InvocationFailed,
-        invocations.InvocationBecameAmbiguous, invocations.InvocationReconcileRequested,
+        invocations.InvocationFellBack, invocations.InvocationBecameAmbiguous, invocations.InvocationReconcileRequested,
         invocations.InvocationReconcileStarted, invocations.InvocationReconcileFailed, invocations.InvocationReconciled,
         invocations.InvocationNotHappened, invocations.InvocationResolved, invocations.InvocationCancelRequested,
         invocations.InvocationCancelled,

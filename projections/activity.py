@@ -26,6 +26,7 @@ TURNS: dict[str, State] = {
     agent_runs.AgentRunClaimed.TOPIC: "running",
     agent_runs.AgentRunRetryScheduled.TOPIC: "retrying",
     invocations.InvocationRequeued.TOPIC: "waiting",
+    invocations.InvocationFellBack.TOPIC: "waiting",
     invocations.AttemptStarted.TOPIC: "running",
     invocations.InvocationRetryScheduled.TOPIC: "retrying",
     invocations.InvocationBecameAmbiguous.TOPIC: "ambiguous",

@@ -4,6 +4,7 @@ from application.reads import ConsumerProgress, Reads
 from projections.activity import ActivityQueries
 from projections.agents import AgentQueries
 from projections.audit import AuditQueries
+from projections.breakers import BreakerQueries
 from projections.engine import checkpoints
 from projections.invocations import InvocationQueries
 from projections.kernel import Database
@@ -41,4 +42,5 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         consumers=ConsumerQueries(health),
         activity=ActivityQueries(health),
         audit=AuditQueries(database),
+        breakers=BreakerQueries(database),
     )

@@ -4,6 +4,7 @@ from projections import (
     activity,
     agents,
     audit,
+    breakers,
     invocations,
     messages,
     projects,
@@ -31,5 +32,6 @@ PROJECTIONS: tuple[Projection, ...] = (
     activity.PROJECTION,
     run_terms.PROJECTION,
     audit.PROJECTION,
+    breakers.PROJECTION,
 )
 """Their tables are made by migrations."""

@@ -15,7 +15,7 @@ from projections.kernel import Connection, Projection, decoded, topics_of
 
 OPENED = topics_of(
     agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, invocations.InvocationRequested, invocations.InvocationRequeued,
-    invocations.InvocationReconcileRequested,
+    invocations.InvocationFellBack, invocations.InvocationReconcileRequested,
 )  # fmt: skip
 CLAIMED = topics_of(agent_runs.AgentRunClaimed, invocations.AttemptStarted, invocations.InvocationReconcileStarted)
 # Not InvocationCancelRequested: while the last attempt is under way, its item in the queue shows whether the worker has vanished. A
@@ -40,7 +40,7 @@ def opened(recorded: RecordedEvent) -> WorkItem | None:
             return None
         case invocations.InvocationRequested():
             kind, pool, dispatch = "tool", event.tool, 1
-        case invocations.InvocationRequeued():
+        case invocations.InvocationRequeued() | invocations.InvocationFellBack():
             kind, pool, dispatch = "tool", event.tool, event.dispatch
         case invocations.InvocationReconcileRequested():
             kind, pool, dispatch = "reconcile", event.tool, event.dispatch
@@ -93,8 +93,9 @@ INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispat
 SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::int[], %b::timestamptz[], %b::uuid[], %b::int[], %b::text[]
 )
-ON CONFLICT (work_id) DO UPDATE SET kind = EXCLUDED.kind, dispatch = EXCLUDED.dispatch, dispatched_at = EXCLUDED.dispatched_at,
-    session_id = EXCLUDED.session_id, attempt = EXCLUDED.attempt, priority = EXCLUDED.priority
+ON CONFLICT (work_id) DO UPDATE SET kind = EXCLUDED.kind, pool = EXCLUDED.pool, dispatch = EXCLUDED.dispatch,
+    dispatched_at = EXCLUDED.dispatched_at, session_id = EXCLUDED.session_id, attempt = EXCLUDED.attempt,
+    priority = EXCLUDED.priority
 """
 CLAIM = """
 UPDATE open_work AS w SET session_id = c.session_id, attempt = c.attempt

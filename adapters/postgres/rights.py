@@ -78,6 +78,8 @@ TABLES: dict[str, Table] = {
     "blob_reference": _walled(),
     "blob_upload": Table("app"),
     "blob_usage": _walled(),
+    "breaker": _walled(),
+    "breaker_count": _walled(),
     "checkpoint": Table("app", reader="all"),
     "idempotency_key": Table("app"),
     "invocation": _walled(),

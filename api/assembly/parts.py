@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from application.engine.ports.ids import LogIndex
     from application.engine.ports.leases import Leases
     from application.engine.ports.log import EventFeed, EventStore, Gaps, Subscription
+    from application.engine.ports.outcomes import OutcomeCounts
     from application.engine.ports.parked import ParkedEvents
     from application.engine.ports.positions import ConsumerPositions, PositionCalls
     from application.engine.ports.problems import WorkerProblems
@@ -105,6 +106,8 @@ class Overrides(TypedDict, total=False):
     recorded_commands: "RecordedCommands"
     upkeep_runs: "UpkeepRuns"
     worker_sessions: "WorkerSessions"
+    outcomes: "OutcomeCounts"
+    """How calls of tools with a breaker ended, counted over all processes."""
     work_logs: "WorkLogs"
     """The lines of agents and tools, over the connections for the process's own work."""
     blob_store: "BlobStore"

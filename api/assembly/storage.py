@@ -17,6 +17,7 @@ from api.assembly.pools import Pools, Waits, open_pools
 from application.engine.ports.blobs import BlobStore
 from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.log import EventFeed, EventStore
+from application.engine.ports.outcomes import OutcomeCounts
 from application.engine.ports.sessions import WorkerSessions
 from application.engine.ports.snapshots import Snapshots
 from application.engine.ports.upkeep import RecordedCommands, UpkeepRuns
@@ -141,6 +142,13 @@ async def recorded_commands(parts: Parts) -> RecordedCommands:
     from adapters.postgres.upkeep import PostgresRecordedCommands
 
     return PostgresRecordedCommands(await database(parts))
+
+
+@part
+async def outcomes(parts: Parts) -> OutcomeCounts:
+    from adapters.postgres.outcomes import PostgresOutcomeCounts
+
+    return PostgresOutcomeCounts(await database(parts))
 
 
 @part

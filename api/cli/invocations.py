@@ -65,7 +65,7 @@ def _show_list(found: list[dict[str, Any]], *, then: bool) -> None:
     for call in found:
         since = call["since"][:19].replace("T", " ")
         table.add_row(
-            call["invocation_id"], output.escape(call["tool"]), output.call_status(call), since, str(call["attempt"]),
+            call["invocation_id"], output.escape(phrases.tool_of(call)), output.call_status(call), since, str(call["attempt"]),
             call["run_id"], output.escape(output.shortened(call["key"], 40)),
             *([output.escape(output.one_line(call.get("arguments_preview") or ""))] if waits else []),
         )  # fmt: skip
@@ -114,6 +114,7 @@ def _show_one(call: dict[str, Any], traceback: bool, *, then: bool = False) -> N
     console.print(f"[bold]Call {call['invocation_id']}[/bold]  {output.call_status(call)}")
     head = {
         "tool": call["tool"] + ("" if call["idempotent"] else " (must not be called twice)"),
+        "answered by" if call["status"] == "succeeded" else "goes on with": call.get("fallback") or "",
         "run": call["run_id"],
         "key": call["key"],
         "since": call["since"],

@@ -18,6 +18,12 @@ def quoted(text: str, by: str = "    | ") -> str:
     return "\n".join(f"{by}{line}" for line in text.splitlines())
 
 
+def tool_of(call: Mapping[str, Any]) -> str:
+    """The tool of a call, and the one that is called instead."""
+    tool: str = call["tool"]
+    return f"{tool} → {call['fallback']}" if call.get("fallback") else tool
+
+
 def took(part: Mapping[str, Any]) -> str:
     """The time from the start to the end of a step or a call. Empty while it lasts."""
     if part["started_at"] is None or part["finished_at"] is None:

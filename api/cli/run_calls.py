@@ -63,6 +63,7 @@ def show(values: RunValues, *, full: bool) -> None:
     for step, call, document in values.calls:
         took = f" in {phrases.took(call)}" if call["finished_at"] else ""
         name = f"{step}: {call['key']}" + ("" if call["key"].startswith(call["tool"]) else f" ({call['tool']})")
+        name += f" → {call['fallback']}" if call.get("fallback") else ""
         console.print(f"  [bold]{output.escape(name)}[/bold]  {output.call_status(call)}{took}  [dim]{call['invocation_id']}[/dim]")
         hint = f"{output.program()} invocations show {call['invocation_id']}"
         _line("arguments", large_values.left_out(document, "arguments", hint) or shown(document["arguments"]))

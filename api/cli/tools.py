@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli import definitions, options, output
+from api.cli import breakers, definitions, options, output
 from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
@@ -41,21 +41,24 @@ async def _list(where: options.Where) -> None:
     found = await definitions.read("tools", *where)
     if where.as_json:
         output.document(found)
-    elif not found:
+        return
+    if not found:
         output.say("No tools yet. Run some with tidelog up --agents FOLDER, or define one with tidelog tools create")
-    else:
-        _show_list(found)
+        return
+    async with server_of(*where) as server:
+        _show_list(found, await breakers.not_closed(server))
 
 
-def _show_list(found: list[dict[str, Any]]) -> None:
+def _show_list(found: list[dict[str, Any]], broken: Mapping[str, str]) -> None:
     table = output.table("Tool", "Version", "Kind", "Workers", "Arguments", "Idempotent", "What it does")
     for tool in found:
-        what = definitions.first_paragraph(tool)
+        what = output.escape(definitions.first_paragraph(tool))
+        state = broken.get(tool["name"])
         table.add_row(
             f"[bold]{output.escape(tool['name'])}[/bold]", output.escape(tool["version"]),
             output.escape(tool.get("kind", "")), definitions.workers_of(tool),
             output.escape(definitions.arguments_of(tool["parameters"])), _idempotent(tool),
-            f"[yellow]deprecated[/yellow] {output.escape(what)}" if tool.get("deprecated") else output.escape(what),
+            breakers.marked(state) + (f"[yellow]deprecated[/yellow] {what}" if tool.get("deprecated") else what),
         )  # fmt: skip
     output.console().print(table)
 
@@ -108,11 +111,14 @@ async def _show(name: str, where: options.Where) -> None:
     if where.as_json:
         output.document(tool)
         return
+    async with server_of(*where) as server:
+        state = (await breakers.not_closed(server)).get(tool["name"])
     definitions.show_head(
         "Tool",
         tool,
         {
             "deprecated": _deprecation(tool.get("deprecated")),
+            "breaker": f"{state.replace('_', '-')} (tidelog tools breaker {tool['name']})" if state else "",
             "kind": tool.get("kind", ""),
             "workers": _served(tool),
             "idempotent": _repeats(tool),
@@ -138,6 +144,9 @@ def _deprecation(hint: Mapping[str, Any] | None) -> str:
     instead = f"; use {hint['replaced_by']}" if hint.get("replaced_by") else ""
     note = f" ({hint['note']})" if hint.get("note") else ""
     return f"since {hint['since']}{instead}{note}"
+
+
+app.command("breaker")(breakers.breaker)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from api.http.routes import (
     agents,
     audit,
     blobs,
+    breakers,
     events,
     health,
     ids,
@@ -32,9 +33,10 @@ from api.http.sessions.endpoint import Sessions
 from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
-    runs.router, run_contents.router, values.of_runs, events.router, ids.router, agents.router, tools.router, projects.router,
-    blobs.router, keys.router, workers.router, reports.router, blobs.of_work, invocations.router, values.of_calls,
-    health.router, health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router, audit.router,
+    runs.router, run_contents.router, values.of_runs, events.router, ids.router, agents.router, tools.router,
+    breakers.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
+    invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
+    asyncapi.router, projections.router, audit.router,
 )  # fmt: skip
 
 

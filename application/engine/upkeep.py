@@ -10,6 +10,7 @@ import structlog
 
 from application.engine.ports.blobs import BlobStore
 from application.engine.ports.idempotency import IdempotencyKeys
+from application.engine.ports.outcomes import KEPT_S, OutcomeCounts
 from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
 from application.engine.ports.upkeep import RecordedCommands, UpkeepRun, UpkeepRuns
 from application.engine.ports.work_logs import WorkLogs
@@ -24,6 +25,7 @@ UPLOAD_S = 900.0
 KEYS_EVERY_S = 3_600.0
 COMMANDS_EVERY_S = 6 * 3_600.0
 WORK_LOGS_EVERY_S = 6 * 3_600.0
+OUTCOMES_EVERY_S = 24 * 3_600.0
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +40,18 @@ class Chore:
 
 
 def chores(
-    keys: IdempotencyKeys, commands: RecordedCommands, logs: WorkLogs, blobs: BlobStore, *, command_horizon_s: float
+    keys: IdempotencyKeys,
+    commands: RecordedCommands,
+    logs: WorkLogs,
+    blobs: BlobStore,
+    outcomes: OutcomeCounts,
+    *,
+    command_horizon_s: float,
 ) -> tuple[Chore, ...]:
     """The chores of the server. `command_horizon_s`: the age up to which a command that comes again is recognised by its id."""
     prune = partial(commands.prune, older_than_s=command_horizon_s, consumers=PARTITIONS, parking=(*PARTITIONS, DUE_TIMERS))
     return (
+        Chore("breaker-counts", OUTCOMES_EVERY_S, partial(outcomes.prune, KEPT_S)),
         Chore("commands", COMMANDS_EVERY_S, prune),
         Chore("idempotency-keys", KEYS_EVERY_S, keys.expire),
         Chore("work-logs", WORK_LOGS_EVERY_S, logs.keep),

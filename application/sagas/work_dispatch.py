@@ -31,6 +31,10 @@ def on_invocation_requeued(event: invocations.InvocationRequeued, cause: Reactio
     return _work(cause, "tool", event.tool, event.dispatch, event.priority)
 
 
+def on_invocation_fell_back(event: invocations.InvocationFellBack, cause: ReactionCause) -> list[Reaction]:
+    return _work(cause, "tool", event.tool, event.dispatch, event.priority)
+
+
 def on_reconcile_requested(event: invocations.InvocationReconcileRequested, cause: ReactionCause) -> list[Reaction]:
     return _work(cause, "reconcile", event.tool, event.dispatch, event.priority)
 
@@ -40,5 +44,6 @@ REACTIONS: Reactions = {
     agent_runs.AgentRunResumed: on_agent_run_resumed,
     invocations.InvocationRequested: on_invocation_requested,
     invocations.InvocationRequeued: on_invocation_requeued,
+    invocations.InvocationFellBack: on_invocation_fell_back,
     invocations.InvocationReconcileRequested: on_reconcile_requested,
 }

@@ -56,6 +56,8 @@ class InvocationHead(BaseModel):
     since: Timestamp
     """Time of the change to this status."""
     attempt: int = 0
+    fallback: str | None = None
+    """The tool that is called, or that answered, instead of `tool`. None: no other one."""
     cancel_requested: bool = False
     """Whether the call was cancelled in the middle of an attempt. Such a call is not tried again."""
 

@@ -21,7 +21,9 @@ _OUTCOMES = frozenset(
         invocations.InvocationBecameAmbiguous,
     )
 )
-_AGAIN = frozenset({invocations.InvocationRequeued.TOPIC, invocations.InvocationRetryScheduled.TOPIC})
+_AGAIN = frozenset(
+    kind.TOPIC for kind in (invocations.InvocationRequeued, invocations.InvocationRetryScheduled, invocations.InvocationFellBack)
+)
 _AFTER_AMBIGUOUS = (_OUTCOMES - {invocations.InvocationBecameAmbiguous.TOPIC}) | _AGAIN | {invocations.InvocationResolved.TOPIC}
 _BEGIN = (runs.StepScheduled, invocations.InvocationRequested, messages.MessageSent)
 _END = (

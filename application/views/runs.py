@@ -45,6 +45,8 @@ class CallView(Folded, HoldsLarge):
     error: Failure | None = None
     cancel_requested: bool = False
     """Whether the call was cancelled in the middle of an attempt. Such a call is not tried again."""
+    fallback: str | None = None
+    """The tool that is called, or that answered, instead of `tool`. None: no other one."""
     effect: Literal["unknown"] | None = None
     """For a cancelled call: `unknown` if the worker of its last attempt vanished."""
     resolution: ResolutionView | None = None

@@ -6,6 +6,7 @@ from uuid import UUID
 from application.chains import Chains
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
+from application.fallbacks import fallbacks_of
 from application.suggestions import KnownNames, did_you_mean, names_of
 from application.tool_schemas import ToolSchemas
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
@@ -52,6 +53,7 @@ class Calls:
         for look in range(MOST_LOOKS):
             tool, current = await self._tool(caller.tenant_id, command.tool, fresh=look > 0)
             self._schemas.check_arguments(current.name, current.parameters, arguments)
+            instead = await fallbacks_of(self._commands, self._schemas, caller.tenant_id, current, arguments, fresh=look > 0)
             requested = RequestInvocation(
                 invocation_id=invocation_id,
                 run_id=state.requested.run_id,
@@ -67,13 +69,15 @@ class Calls:
                 on_behalf_of=state.requested.on_behalf_of,
                 reconcile_timeout_s=current.reconcile_timeout_s,
                 chain_id=chain_id_of(invocation_id) if current.kind == "chain" else None,
+                fallbacks=instead.tools,
+                fallbacks_skipped=instead.skipped,
             )
             use = UseTool(tool_id=tool_id_of(caller.tenant_id, command.tool), name=command.tool, changes=tool.changes)
             begun: list[Command] = []
             if current.kind == "chain":
                 begun = await self._chains.begin(caller.tenant_id, current, requested, fresh=look > 0)
             try:
-                outcome = await self._commands.execute(request, command, requested, *begun, use)
+                outcome = await self._commands.execute(request, command, requested, *begun, use, *instead.uses)
             except ToolChanged:  # this process had not heard of it
                 continue
             return Called(invocation_id, outcome, tool.warning)

@@ -1,6 +1,6 @@
 """Tool calls from the worker's side: the worker claims an attempt before it calls the tool, and reports the outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
@@ -18,6 +18,11 @@ from domain.invocations import (
     CompleteInvocation,
     FailInvocation,
     Invocation,
+    InvocationFailed,
+    InvocationFellBack,
+    InvocationReconcileRequested,
+    InvocationRetryScheduled,
+    InvocationSucceeded,
     ReconcileInvocation,
 )
 from domain.kernel import derive_id
@@ -27,6 +32,8 @@ class WorkerInvocations:
     def __init__(self, commands: CommandLoop, schemas: ToolSchemas) -> None:
         self._commands = commands
         self._schemas = schemas
+        self.ended: Callable[[UUID, str, UUID, Failure | None], None] | None = None
+        """Is told of each reported call how it ended: tenant, tool, invocation, and the failure, or None for a success."""
 
     async def claim(self, caller: Caller, command: ClaimInvocation, claim: str) -> tuple[Invocation, CommandOutcome]:
         """Records the attempt before the tool is called. `claim`: see `claim_name`.
@@ -113,7 +120,27 @@ class WorkerInvocations:
         self, caller: Caller, command: CompleteInvocation | FailInvocation | ReconcileInvocation, name: str
     ) -> CommandOutcome:
         request = await request_for_invocation(self._commands, caller, command.invocation_id, name)
-        return await self._commands.execute(request, command)
+        outcome = await self._commands.execute(request, command)
+        if self.ended is not None and not outcome.duplicate and not isinstance(command, ReconcileInvocation):
+            self._tell(caller.tenant_id, command.invocation_id, outcome)
+        return outcome
+
+    def _tell(self, tenant_id: UUID, invocation_id: UUID, outcome: CommandOutcome) -> None:
+        assert self.ended is not None
+        known = self._commands.known(invocations.DECIDER, tenant_id, invocation_id)
+        if known is None or known.state.requested is None:
+            return
+        tool: str = known.state.requested.tool
+        for event in outcome.events:
+            match event:
+                case InvocationSucceeded():
+                    self.ended(tenant_id, tool, invocation_id, None)
+                case InvocationRetryScheduled() | InvocationFailed():
+                    self.ended(tenant_id, tool, invocation_id, event.error)
+                case InvocationFellBack():
+                    self.ended(tenant_id, event.from_tool, invocation_id, event.error)
+                case InvocationReconcileRequested(error=Failure() as error):
+                    self.ended(tenant_id, tool, invocation_id, error)
 
 
 MOST_TOLD = 10

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from domain.failures import Failure, LapseReason, Retry
-from domain.invocations.events import AskedBy, Found
+from domain.invocations.events import AskedBy, FallbackTool, Found
 from domain.kernel import Command, Json, Name, Priority, ShortText
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"^[^\x00]+$")]
@@ -29,6 +29,8 @@ class RequestInvocation(Command):
     tool_version: ShortText | None = None
     asked_by: AskedBy = "agent_run"
     chain_id: UUID | None = None
+    fallbacks: tuple[FallbackTool, ...] = ()
+    fallbacks_skipped: dict[str, str] = {}
 
 
 class ClaimInvocation(Command):
@@ -44,6 +46,18 @@ class LapseAttempt(Command):
     invocation_id: UUID
     attempt: int
     reason: LapseReason
+
+
+class PutOffInvocation(Command):
+    """The tool is not called at the moment: another one is called instead, or the same one later."""
+
+    invocation_id: UUID
+    dispatch: int
+    reason: Literal["breaker_open"] = "breaker_open"
+    error: Failure
+    """What became of the try, if nobody tries again."""
+    wait_s: float | None
+    """Seconds until the tool may be called. None: the call keeps its place, unless another tool can be called."""
 
 
 class CompleteInvocation(Command):
@@ -114,5 +128,5 @@ class CancelInvocation(Command):
 
 InvocationCommand = (
     RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | EndInvocation | ReconcileInvocation
-    | GiveUpReconcile | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt
+    | GiveUpReconcile | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt | PutOffInvocation
 )  # fmt: skip

@@ -3,6 +3,8 @@
 from typing import Literal
 from uuid import UUID
 
+from pydantic import BaseModel, ConfigDict
+
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Priority
 
@@ -12,6 +14,19 @@ AskedBy = Literal["agent_run", "client", "chain", "compensation"]
 
 Found = Literal["succeeded", "not_happened", "unknown"]
 """What a `reconcile` function found out about an effect."""
+
+
+class FallbackTool(BaseModel):
+    """A tool that is called instead, as it was declared when the call was requested."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    tool: str
+    tool_version: str
+    idempotent: bool
+    timeout_s: float
+    max_attempts: int
+    reconcile_timeout_s: float | None = None
 
 
 class InvocationRequested(Event):
@@ -39,10 +54,14 @@ class InvocationRequested(Event):
     asked_by: AskedBy = "agent_run"
     chain_id: UUID | None = None
     """The chain of tools that carries out the call. None: a worker does."""
+    fallbacks: tuple[FallbackTool, ...] = ()
+    """Tools that are called instead, in this order."""
+    fallbacks_skipped: dict[str, str] = {}
+    """Tool → why it is not among them, although the tool names it."""
 
     @property
     def stored_version(self) -> int:
-        return 1 if self.asked_by == "agent_run" and self.chain_id is None else 2
+        return 1 if self.asked_by == "agent_run" and self.chain_id is None and not self.fallbacks else 2
 
     @property
     def needs_run(self) -> bool:
@@ -51,7 +70,7 @@ class InvocationRequested(Event):
 
 
 class InvocationRequestedV1(InvocationRequested):
-    """A call of an agent. Such a call is still stored as this version, so that older readers know it."""
+    """A call of an agent, without fallbacks. Such a call is still stored as this version, so that older readers know it."""
 
     VERSION = 1
 
@@ -84,6 +103,26 @@ class InvocationRequeued(Event):
     """The attempt whose claim lapsed. None: the delay of a retry is over."""
     reason: str | None = None
     """Why the claim lapsed; `not_happened`: somebody found out that the attempt before had no effect."""
+    priority: Priority = "normal"
+    """The priority of the run."""
+
+
+class InvocationFellBack(Event):
+    """Another tool is called instead: the tries of the one before are over, or its breaker is open. No effect is in doubt."""
+
+    TOPIC = "invocation.fell_back"
+    run_id: UUID
+    from_tool: str
+    tool: str
+    """The tool that is called from now on."""
+    version: str
+    number: int
+    """Which of the fallbacks of the request it is: 1, 2, …"""
+    attempt: int
+    """The last attempt with the tool before. 0: there was none."""
+    error: Failure
+    """Why the tool before is given up."""
+    dispatch: int
     priority: Priority = "normal"
     """The priority of the run."""
 
@@ -230,6 +269,6 @@ Outcome = InvocationSucceeded | InvocationFailed | InvocationResolved
 InvocationEvent = (
     InvocationRequested | AttemptStarted | InvocationRetryScheduled | InvocationRequeued | InvocationSucceeded
     | InvocationFailed | InvocationBecameAmbiguous | InvocationResolved | InvocationNotHappened | InvocationCancelRequested
-    | InvocationCancelled | InvocationReconcileRequested | InvocationReconcileStarted | InvocationReconcileFailed
-    | InvocationReconciled
+    | InvocationCancelled | InvocationFellBack | InvocationReconcileRequested | InvocationReconcileStarted
+    | InvocationReconcileFailed | InvocationReconciled
 )  # fmt: skip

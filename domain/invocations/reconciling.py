@@ -13,6 +13,7 @@ from domain.invocations.events import (
     InvocationBecameAmbiguous,
     InvocationCancelled,
     InvocationFailed,
+    InvocationFellBack,
     InvocationReconciled,
     InvocationReconcileFailed,
     InvocationReconcileRequested,
@@ -26,6 +27,8 @@ from domain.kernel import Event, Json
 
 PATIENCE_S = 600.0
 """Seconds after which a person is asked. So long may a worker with the function be away, or the function fail."""
+GOES_ON = RETRYABLE | {"timeout", "lost"}
+"""Kinds of failures after which another tool may do what this one could not."""
 RETRY = Retry(max_attempts=10, initial_s=1.0, max_s=60.0)
 """Of the function, where its failure may pass."""
 
@@ -117,9 +120,9 @@ def had_no_effect(invocation: Invocation, requested: InvocationRequested, comman
         if error.kind in RETRYABLE and invocation.failures + 1 < requested.retry.max_attempts:
             delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
             return InvocationRetryScheduled(attempt=invocation.called, error=error, delay_s=delay, dispatch=invocation.dispatch + 1)
-        return failed(invocation, requested, error)
+        return over(invocation, requested, error, known=True)
     if invocation.lost_claims >= MAX_LOST_CLAIMS:
-        return failed(invocation, requested, workers_lost())
+        return over(invocation, requested, workers_lost(), known=True)
     return requeued(requested, invocation.dispatch + 1, reason="not_happened")
 
 
@@ -138,6 +141,39 @@ def workers_lost() -> Failure:
 
 def failed(invocation: Invocation, requested: InvocationRequested, error: Failure) -> InvocationFailed:
     return InvocationFailed(**asked(requested), attempt=invocation.called, error=error)
+
+
+def over(
+    invocation: Invocation, requested: InvocationRequested, error: Failure, *, known: bool
+) -> InvocationFellBack | InvocationFailed:
+    """The tries of a tool are over: the next tool is called instead, if there is one and the failure is not the call's own fault.
+
+    `known`: the tool had no effect, as far as anybody can say. Else the next tool is called only where a second effect would do no
+    harm.
+    """
+    if error.kind in GOES_ON and (known or requested.idempotent) and invocation.cancel_request is None:
+        instead = fell_back(invocation, requested, error)
+        if instead is not None:
+            return instead
+    return failed(invocation, requested, error)
+
+
+def fell_back(invocation: Invocation, requested: InvocationRequested, error: Failure) -> InvocationFellBack | None:
+    """None: there is no other tool, or not any more."""
+    if invocation.fallback == len(requested.fallbacks):
+        return None
+    chosen = requested.fallbacks[invocation.fallback]
+    return InvocationFellBack(
+        run_id=requested.run_id,
+        from_tool=requested.tool,
+        tool=chosen.tool,
+        version=chosen.tool_version,
+        number=invocation.fallback + 1,
+        attempt=invocation.called,
+        error=error,
+        dispatch=invocation.dispatch + 1,
+        priority=requested.priority,
+    )
 
 
 def asked(requested: InvocationRequested) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import assert_never
 from uuid import UUID
 
 from domain.errors import AlreadyResolved, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
-from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s
+from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s, spread_s
 from domain.invocations import reconciling
 from domain.invocations.commands import (
     CancelInvocation,
@@ -20,6 +20,7 @@ from domain.invocations.commands import (
     GiveUpReconcile,
     InvocationCommand,
     LapseAttempt,
+    PutOffInvocation,
     ReconcileInvocation,
     RequestInvocation,
     RequeueInvocation,
@@ -36,31 +37,32 @@ from domain.invocations.events import (
     InvocationResolved,
     InvocationRetryScheduled,
 )
-from domain.invocations.reconciling import asked, cancelled, failed, nobody_knows, requeued, succeeded, workers_lost
+from domain.invocations.reconciling import (
+    asked,
+    cancelled,
+    failed,
+    fell_back,
+    nobody_knows,
+    over,
+    requeued,
+    succeeded,
+    workers_lost,
+)
 from domain.invocations.state import HELD, IN_DOUBT, RECONCILING, TERMINAL, Invocation, evolve
 from domain.kernel import Decider, Event, Scheduled, same_json
 
 
 def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
     if isinstance(command, RequestInvocation):
-        if invocation.requested is not None:
-            first = invocation.requested
-            if command.tool != first.tool or not same_json(command.arguments, first.arguments):
-                raise RepeatedDifferently(f"key '{first.key}' called '{first.tool}' before, with other arguments", pointer="/key")
-            return []
-        return [
-            InvocationRequested(
-                **command.model_dump(exclude={"invocation_id", "arguments", "retry"}),
-                arguments=command.arguments,
-                retry=command.retry,
-            )
-        ]
+        return _request(invocation, command)
     requested = invocation.requested
     if requested is None:
         raise NotFound(f"there is no invocation {command.invocation_id}")
     match command:
         case ClaimInvocation():
             return [_claim(invocation, requested, command)]
+        case PutOffInvocation():
+            return _put_off(invocation, requested, command)
         case LapseAttempt():
             return _lapse(invocation, requested, command)
         case CompleteInvocation() | FailInvocation():
@@ -83,6 +85,23 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
             return [InvocationCancelRequested(attempt=invocation.attempt, reason=command.reason)]
         case _:
             assert_never(command)
+
+
+def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
+    if invocation.requested is not None:
+        first = invocation.requested
+        tool = invocation.asked_tool or first.tool
+        if command.tool != tool or not same_json(command.arguments, first.arguments):
+            raise RepeatedDifferently(f"key '{first.key}' called '{tool}' before, with other arguments", pointer="/key")
+        return []
+    return [
+        InvocationRequested(
+            **command.model_dump(exclude={"invocation_id", "arguments", "retry", "fallbacks"}),
+            arguments=command.arguments,
+            retry=command.retry,
+            fallbacks=command.fallbacks,
+        )
+    ]
 
 
 def _end(invocation: Invocation, requested: InvocationRequested, command: EndInvocation) -> list[Event]:
@@ -120,8 +139,26 @@ def _end_of_lost(invocation: Invocation, requested: InvocationRequested, reason:
     if not requested.idempotent or invocation.cancel_request is not None:
         return nobody_knows(invocation, requested, None)
     if invocation.lost_claims >= MAX_LOST_CLAIMS:
-        return failed(invocation, requested, workers_lost())
+        return over(invocation, requested, workers_lost(), known=False)
     return None
+
+
+def _put_off(invocation: Invocation, requested: InvocationRequested, command: PutOffInvocation) -> list[Event]:
+    """Counts as a failed try, also of a tool that must not be called twice: it was not called at all.
+
+    Nothing, for a dispatch that is over, or that was claimed.
+    """
+    if invocation.status != "requested" or command.dispatch != invocation.dispatch:
+        return []
+    if (instead := fell_back(invocation, requested, command.error)) is not None:
+        return [instead]
+    if command.wait_s is None:
+        return []
+    tries, dispatch = invocation.failures + 1, invocation.dispatch + 1
+    if tries < requested.retry.max_attempts:
+        delay = spread_s(command.invocation_id, tries, command.wait_s)
+        return [InvocationRetryScheduled(attempt=invocation.called, error=command.error, delay_s=delay, dispatch=dispatch)]
+    return [failed(invocation, requested, command.error)]
 
 
 def _lapse(invocation: Invocation, requested: InvocationRequested, command: LapseAttempt) -> list[Event]:
@@ -168,7 +205,7 @@ def _report(invocation: Invocation, requested: InvocationRequested, command: Com
         delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
         dispatch = invocation.dispatch + 1
         return [InvocationRetryScheduled(attempt=command.attempt, error=error, delay_s=delay, dispatch=dispatch)]
-    return [failed(invocation, requested, error)]
+    return [over(invocation, requested, error, known=command.effect is None)]
 
 
 def _may_be_tried_again(invocation: Invocation, requested: InvocationRequested, error: Failure) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 from uuid import UUID
 
-from domain.failures import Failure
+from domain.failures import Failure, Retry
 from domain.invocations.events import (
     AttemptStarted,
     InvocationBecameAmbiguous,
@@ -12,6 +12,7 @@ from domain.invocations.events import (
     InvocationCancelRequested,
     InvocationEvent,
     InvocationFailed,
+    InvocationFellBack,
     InvocationNotHappened,
     InvocationReconciled,
     InvocationReconcileFailed,
@@ -48,6 +49,11 @@ IN_DOUBT: frozenset[str] = RECONCILING | {"ambiguous"}
 class Invocation:
     status: Status = "absent"
     requested: InvocationRequested | None = None
+    """With the tool that is called now: a fallback has taken the place of the tool that was asked for."""
+    asked_tool: str | None = None
+    """The tool that was asked for, if a fallback has taken its place."""
+    fallback: int = 0
+    """The number of the fallback that is called now. 0: the tool that was asked for."""
     attempt: int = 0
     """The number of the newest claim: of a call of the tool, or of its `reconcile` function."""
     worker_id: str | None = None
@@ -112,6 +118,8 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             counts = event.reason in (None, "lost", "not_happened")
             lost = invocation.lost_claims if counts else max(0, invocation.lost_claims - 1)
             return replace(invocation, status="requested", dispatch=event.dispatch, lost_claims=lost)
+        case InvocationFellBack():
+            return _fell_back(invocation, event)
         case InvocationFailed():
             return replace(invocation, status="failed", error=event.error)
         case InvocationBecameAmbiguous():
@@ -124,6 +132,18 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             return replace(invocation, cancel_request=event)
         case InvocationCancelled():
             return replace(invocation, status="cancelled")
+        case InvocationReconcileRequested() | InvocationReconcileStarted() | InvocationReconcileFailed() | InvocationReconciled():
+            return _of_doubt(invocation, event)
+        case _:
+            assert_never(event)
+
+
+def _of_doubt(
+    invocation: Invocation,
+    event: InvocationReconcileRequested | InvocationReconcileStarted | InvocationReconcileFailed | InvocationReconciled,
+) -> Invocation:
+    """How asking about an effect in doubt changes the invocation."""
+    match event:
         case InvocationReconcileRequested():
             return _asked(invocation, event)
         case InvocationReconcileStarted():
@@ -142,6 +162,22 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             return invocation
         case _:
             assert_never(event)
+
+
+def _fell_back(invocation: Invocation, event: InvocationFellBack) -> Invocation:
+    assert invocation.requested is not None
+    chosen = invocation.requested.fallbacks[event.number - 1]
+    declared = chosen.model_dump(exclude={"max_attempts"}) | {"retry": Retry(max_attempts=chosen.max_attempts)}
+    return replace(
+        invocation,
+        status="requested",
+        requested=invocation.requested.model_copy(update=declared),
+        asked_tool=invocation.asked_tool or invocation.requested.tool,
+        fallback=event.number,
+        dispatch=event.dispatch,
+        failures=0,
+        lost_claims=0,
+    )
 
 
 def _asked(invocation: Invocation, event: InvocationReconcileRequested) -> Invocation:

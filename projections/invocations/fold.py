@@ -11,6 +11,7 @@ from domain.invocations import (
     InvocationCancelled,
     InvocationCancelRequested,
     InvocationFailed,
+    InvocationFellBack,
     InvocationNotHappened,
     InvocationReconciled,
     InvocationReconcileFailed,
@@ -40,6 +41,8 @@ def changes(recorded: RecordedEvent) -> dict[str, Any]:
             return {"status": "requested"}
         case InvocationReconcileRequested():
             return {"status": "reconciling"}
+        case InvocationFellBack() as event:
+            return {"status": "requested", "error": event.error, "fallback": event.tool}
         case InvocationSucceeded() as event:
             return {"status": "succeeded", "result": event.result, "error": None}
         case InvocationFailed() as event:

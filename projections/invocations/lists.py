@@ -10,7 +10,7 @@ from application.views.invocations import InvocationSummary
 from projections.invocations.previews import put_previews
 from projections.kernel import Connection
 
-COLUMNS = "invocation_id, run_id, agent_run_id, key, tool, status, since, attempt, cancel_requested"
+COLUMNS = "invocation_id, run_id, agent_run_id, key, tool, status, since, attempt, cancel_requested, fallback"
 NAMES = COLUMNS.split(", ")
 
 # A walk for each combination of filters (status, run), so that each can use its index; bounds and order name all its columns, see

@@ -21,6 +21,7 @@ from domain.invocations import (
     InvocationCancelled,
     InvocationCancelRequested,
     InvocationFailed,
+    InvocationFellBack,
     InvocationNotHappened,
     InvocationReconciled,
     InvocationReconcileFailed,
@@ -41,7 +42,7 @@ from projections.kernel import Connection, topics_of
 from projections.moments import moment_of, page_of_then
 
 LAST_EVENTS = {
-    "requested": topics_of(InvocationRequested, InvocationRequeued),
+    "requested": topics_of(InvocationRequested, InvocationRequeued, InvocationFellBack),
     "running": topics_of(AttemptStarted, InvocationCancelRequested),
     "retrying": topics_of(InvocationRetryScheduled, InvocationRequeued),
     "ambiguous": topics_of(InvocationBecameAmbiguous, InvocationCancelRequested, InvocationReconciled, InvocationNotHappened),
@@ -94,9 +95,9 @@ ORDER BY originator_id, originator_version LIMIT %(most)s
 """
 READ = topics_of(
     AttemptStarted, InvocationRequeued, InvocationBecameAmbiguous, InvocationCancelRequested, InvocationCancelled,
-    InvocationReconcileRequested,
+    InvocationReconcileRequested, InvocationFellBack,
 )  # fmt: skip
-"""Events without a value of a user that change what a list shows."""
+"""Events that change what a list shows."""
 CHANGE_NOTHING = topics_of(InvocationReconcileStarted, InvocationReconcileFailed, InvocationReconciled, InvocationNotHappened)
 ENDS = topics_of(InvocationSucceeded, InvocationFailed, InvocationResolved, InvocationCancelled)
 
@@ -155,6 +156,7 @@ def _at(now: InvocationSummary, events: Sequence[RecordedEvent]) -> InvocationSu
     if any(event.topic in ENDS for event in events):
         return now
     then: dict[str, Any] = {"status": "requested", "since": events[0].recorded_at, "attempt": 0, "cancel_requested": False}
+    then["fallback"] = None
     for recorded in events[1:]:
         if recorded.topic in CHANGE_NOTHING:
             continue

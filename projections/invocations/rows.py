@@ -17,9 +17,10 @@ FROM unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text
 """
 UPDATE = """
 UPDATE invocation SET status = coalesce(u.status, invocation.status), since = coalesce(u.since, invocation.since),
-    attempt = coalesce(u.attempt, invocation.attempt), cancel_requested = invocation.cancel_requested OR u.cancelled
-FROM unnest(%b::uuid[], %b::uuid[], %b::text[], %b::timestamptz[], %b::int[], %b::boolean[])
-    AS u (tenant, id, status, since, attempt, cancelled)
+    attempt = coalesce(u.attempt, invocation.attempt), cancel_requested = invocation.cancel_requested OR u.cancelled,
+    fallback = coalesce(u.fallback, invocation.fallback)
+FROM unnest(%b::uuid[], %b::uuid[], %b::text[], %b::timestamptz[], %b::int[], %b::boolean[], %b::text[])
+    AS u (tenant, id, status, since, attempt, cancelled, fallback)
 WHERE invocation.tenant_id = u.tenant AND invocation.invocation_id = u.id
 """
 
@@ -51,5 +52,6 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
                 [tenant_id for (tenant_id, _), _ in rows], [stream_id for (_, stream_id), _ in rows],
                 [row.get("status") for _, row in rows], [row.get("since") for _, row in rows],
                 [row.get("attempt") for _, row in rows], [row.get("cancel_requested", False) for _, row in rows],
+                [row.get("fallback") for _, row in rows],
             ),
         )  # fmt: skip

@@ -65,6 +65,7 @@ class FoldedCall(Protocol):
     status: CallStatus
     attempts: int
     worker_id: str | None
+    fallback: str | None
     cancel_requested: bool
     finished_at: datetime | None
 
@@ -203,6 +204,9 @@ def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedE
             parts.keep_error(call, event.error, recorded)
         case invocations.InvocationRequeued() if event.lapsed is not None or event.reason is not None:
             call.status = "requested"
+        case invocations.InvocationFellBack():
+            call.status, call.fallback = "requested", event.tool
+            parts.keep_error(call, event.error, recorded)
         case invocations.InvocationSucceeded():
             call.status, call.finished_at = "succeeded", at
             parts.keep_error(call, None, recorded)
@@ -236,7 +240,7 @@ _OF_CALLS = (
     invocations.AttemptStarted, invocations.InvocationRetryScheduled, invocations.InvocationRequeued,
     invocations.InvocationSucceeded, invocations.InvocationFailed, invocations.InvocationBecameAmbiguous,
     invocations.InvocationResolved, invocations.InvocationCancelRequested, invocations.InvocationCancelled,
-    invocations.InvocationReconcileRequested,
+    invocations.InvocationReconcileRequested, invocations.InvocationFellBack,
 )  # fmt: skip
 CHANGES_A_STEP = frozenset(kind.TOPIC for kind in (*_OF_AGENT_RUNS, agent_runs.StepRecorded))
 CHANGES_A_CALL = frozenset(kind.TOPIC for kind in _OF_CALLS)

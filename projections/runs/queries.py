@@ -196,7 +196,7 @@ def call_view(row: CallRow, events: Events) -> CallView:
     view = CallView(
         key=row.key, tool=row.tool, invocation_id=row.invocation_id, status=row.status, attempts=row.attempts,
         worker_id=row.worker_id, cancel_requested=row.cancel_requested, effect=row.effect, started_at=row.started_at,
-        finished_at=row.finished_at,
+        finished_at=row.finished_at, fallback=row.fallback,
     )  # fmt: skip
     if row.error_position is not None:
         held = events[row.error_position]

@@ -221,20 +221,22 @@ STEP_FIELDS = attrgetter(
 WRITE_CALLS = """
 INSERT INTO run_call (
     run_id, invocation_id, tenant_id, agent_run_id, position, started_at, finished_at, error_position, resolution_position,
-    attempts, cancel_requested, status, key, tool, worker_id, effect
+    attempts, cancel_requested, status, key, tool, worker_id, effect, fallback
 )
 SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::uuid[], %b::bigint[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[],
-    %b::integer[], %b::boolean[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[]
+    %b::integer[], %b::boolean[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[]
 )
 ON CONFLICT (run_id, invocation_id) DO UPDATE
 SET finished_at = EXCLUDED.finished_at, error_position = EXCLUDED.error_position,
     resolution_position = EXCLUDED.resolution_position, attempts = EXCLUDED.attempts,
-    cancel_requested = EXCLUDED.cancel_requested, status = EXCLUDED.status, worker_id = EXCLUDED.worker_id, effect = EXCLUDED.effect
+    cancel_requested = EXCLUDED.cancel_requested, status = EXCLUDED.status, worker_id = EXCLUDED.worker_id,
+    effect = EXCLUDED.effect, fallback = EXCLUDED.fallback
 """
 CALL_FIELDS = attrgetter(
     "run_id", "invocation_id", "tenant_id", "agent_run_id", "position", "started_at", "finished_at", "error_position",
     "resolution_position", "attempts", "cancel_requested", "status", "key", "tool", "worker_id", "effect",
+    "fallback",
 )  # fmt: skip
 
 

@@ -100,6 +100,7 @@ class CallRow:
     tool: str
     worker_id: str | None
     effect: Any
+    fallback: str | None = None
 
 
 class NotStored(Exception):
@@ -117,5 +118,6 @@ s.unused_position, s.attempt, s.recorded_steps, s.call_count, s.status, s.step, 
 """
 CALL_COLUMNS = """
 c.run_id, c.invocation_id, c.tenant_id, c.agent_run_id, c.position, c.started_at, c.finished_at, c.error_position,
-c.resolution_position, c.attempts, c.cancel_requested, c.status, c.key, c.tool, c.worker_id, c.effect
+c.resolution_position, c.attempts, c.cancel_requested, c.status, c.key, c.tool, c.worker_id, c.effect,
+c.fallback
 """

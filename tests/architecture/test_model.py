@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from application.routes import ROUTES
-from domain import agent_runs, agents, audit, chains, invocations, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, breakers, chains, invocations, projects, runs, tenants, tools
 from domain.kernel import Command, Decider, Event
 from domain.registry import REGISTRY, SLICES, UPCASTS
 from tests.architecture.sources import names_in, parsed, python_files
@@ -20,7 +20,7 @@ MODULES: dict[str, ModuleType] = {name: importlib.import_module(f"domain.{name}"
 """Each module and each package directly in domain/."""
 DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
 
-IRREGULAR = {"sent", "set", "became"}
+IRREGULAR = {"sent", "set", "became", "fell"}
 
 IMPURE_CALLS = re.compile(
     r"(^|\.)(now|utcnow|today|uuid1|uuid4|uuid6|uuid7|uuid8|time|monotonic|perf_counter|urandom|token_\w+|getenv|random\w*)$"
@@ -95,7 +95,9 @@ BY_THE_SERVER = {
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
     invocations.EndInvocation, chains.StartChain, chains.FinishChainStep, chains.CancelChain,
-    invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, projects.UseProject, tools.UseTool,
+    invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, invocations.PutOffInvocation,
+    breakers.TripBreaker, breakers.TryTool, breakers.CloseBreaker, breakers.ReopenBreaker,
+    projects.UseProject, tools.UseTool,
     agents.UseAgent,
     audit.RecordAction,
     audit.RecordRefusals,

@@ -19,6 +19,7 @@ NOT_READ_MODELS = {
     "checkpoint", "parked_event",  # the progress of consumers
     "projection_build", "projection_previous", "projection_installation",  # versions of read models
     "idempotency_key",  # answers to requests
+    "breaker_count",  # how calls ended, for breakers
     "upkeep",  # the chores of the server
     "access_rights",  # the roles of the database
     "snapshot",  # states of long streams

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from domain import agent_runs, agents, audit, chains, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, breakers, chains, context, invocations, messages, projects, runs, tenants, tools
 from domain.access import Role
 from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
@@ -48,6 +48,10 @@ PLAN = runs.Plan(
     )
 )
 
+FALLBACK = invocations.FallbackTool(
+    tool="git.log", tool_version="3", idempotent=True, timeout_s=60.0, max_attempts=2, reconcile_timeout_s=10.0
+)
+
 EXAMPLES: tuple[Event, ...] = (
     tenants.TenantCreated(name="default"),
     tenants.ApiKeyIssued(key_id=KEY, label="deploy", sha256=SHA256, role=Role.DEVELOPER, expires_at=AT, projects=(PROJECT,)),
@@ -76,6 +80,15 @@ EXAMPLES: tuple[Event, ...] = (
     tools.ToolDeprecated(name="git.history", replaced_by="git.log", note="it reads all branches"),
     tools.ToolReinstated(name="git.history"),
     tools.ToolRemoved(name="git.history"),
+    breakers.BreakerOpened(
+        tool="git.history", because="rate", at=AT, open_s=30.0, probes=2, failures=12, calls=20,
+        error="HTTPError: 503 from the service",
+    ),
+    breakers.BreakerHalfOpened(tool="git.history", prober=SESSION, at=AT, probes=2, turn_s=30.0),
+    breakers.BreakerClosed(tool="git.history"),
+    breakers.BreakerForced(
+        tool="git.history", state="open", at=AT, by="key:ada", reason="they asked us to stop", on_behalf_of="ada@example.com"
+    ),
     runs.RunStarted(
         project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high"
     ),
@@ -109,13 +122,18 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
-        tool_version="2", asked_by="client", chain_id=CHAIN,
+        tool_version="2", asked_by="client", chain_id=CHAIN, fallbacks=(FALLBACK,),
+        fallbacks_skipped={"git.cache": "there is no such tool"},
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
     invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
     invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain"),
     invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE, asked_by="chain"),
+    invocations.InvocationFellBack(
+        run_id=RUN, from_tool="git.history", tool="git.log", version="3", number=1, attempt=2, error=FAILURE, dispatch=3,
+        priority="high",
+    ),
     invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1", reason="the reconcile function does not know"),
     invocations.InvocationNotHappened(
         attempt=1, by="key:ada", reason="the mail server has no trace of it", evidence=JSON, on_behalf_of="ada@example.com",

@@ -30,6 +30,7 @@ PROJECTIONS = {
     "run_terms",
     "tool_versions",
     "audit",
+    "breakers",
 }
 CONSUMERS = {*PROJECTIONS, *PARTITIONS}
 

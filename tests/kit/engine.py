@@ -49,6 +49,7 @@ from tests.kit.memory import (
     MemoryNames,
     MemoryOpenRuns,
     MemoryOpenWork,
+    MemoryOutcomeCounts,
     MemorySnapshots,
     MemorySubscription,
     MemoryTimers,
@@ -113,6 +114,7 @@ class Engine:
             EXPRESSIONS,
         )
         self.data_tools = MemoryDataTools(self.log)
+        self.outcomes = shared.outcomes if shared else MemoryOutcomeCounts(self.log)
         self.work_logs = shared.work_logs if shared else MemoryWorkLogs(self.log)
         self.open_runs = MemoryOpenRuns(self.log)
         self.admission = RunAdmission(

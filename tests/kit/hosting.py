@@ -166,7 +166,9 @@ class Hosting:
             LogIntake(engine.commands, engine.workers.sessions.tokens, engine.work_logs),
             engine.feed,
             engine.data_tools,
+            engine.outcomes,
             clock=self.clock,
+            now=engine.clock.now,
         )
         self.opened: list[HostedSession] = []
 

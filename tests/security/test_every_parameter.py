@@ -74,6 +74,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/tools": [{**DECLARATION, "name": NEW_NAME}, {**BUILTIN, "name": NEW_NAME}, {**CHAIN, "name": NEW_NAME}],
     "/v1/tools/{name}": [{"deprecated": True, "replaced_by": "own_http", "note": "own"}],
     "/v1/tools/{name}/versions": [DECLARATION, BUILTIN, CHAIN],
+    "/v1/tools/{name}/breaker": [{"state": "auto", "reason": "why"}],
     "/v1/tools/{name}/validate": [{"arguments": {"city": "own"}}, {"declaration": DECLARATION}],
     "/v1/projections/{name}/rebuild": [{}],
     "/v1/projections/{name}/rollback": [{}],

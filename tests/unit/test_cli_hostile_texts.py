@@ -69,6 +69,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "tools list": [],
     "tools show": [HOSTILE],
     "tools versions": ["mail"],
+    "tools breaker": ["mail"],
     "tools create": ["mail", "--declaration", "{}"],
     "tools deprecate": ["mail"],
     "tools remove": ["mail"],
@@ -251,6 +252,8 @@ def answers() -> dict[str, Any]:
                 "deprecated": {"since": "2026-01-31T12:00:00Z", "replaced_by": HOSTILE, "note": HOSTILE},
             }
         ],
+        "/v1/breakers": [BREAKER],
+        "/v1/tools/mail/breaker": BREAKER | {"policy": {HOSTILE: HOSTILE}, "counts": {"calls": 1, "failures": 1, "in_a_row": 1}},
         "/v1/tools/mail/versions": [
             {
                 "name": HOSTILE,
@@ -275,6 +278,12 @@ def answers() -> dict[str, Any]:
         "/v1/projections/runs/retry": {"data": [result], "more": False},
         "/v1/projections/runs/verify": view_document,
     }
+
+
+BREAKER = {
+    "tool": HOSTILE, "state": HOSTILE, "since": "2026-01-31T12:00:00Z", "because": HOSTILE, "error": HOSTILE, "forced": HOSTILE,
+    "by": HOSTILE, "on_behalf_of": HOSTILE, "reason": HOSTILE,
+}  # fmt: skip
 
 
 class Hostile(BaseHTTPRequestHandler):

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from application.engine.commands.state_models import StateModel, model_of
 from application.routes import ROUTES
-from domain import agent_runs, agents, audit, chains, context, invocations, messages, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, breakers, chains, context, invocations, messages, projects, runs, tenants, tools
 from domain.access import Role
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
@@ -37,6 +37,7 @@ json = st.recursive(
     max_leaves=6,
 )
 few = st.integers(1, 3)
+AT = datetime(2026, 11, 30, tzinfo=UTC)
 key = st.sampled_from(["a", "b", "c"])
 some_id = st.sampled_from([RUN, OTHER])
 failure = st.builds(
@@ -99,13 +100,15 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "invocations": (
         invocations.RequestInvocation(
             invocation_id=ID, run_id=RUN, agent_run_id=OTHER, key="k", tool="t", arguments={"x": [True, 10**30]},
-            idempotent=True, timeout_s=1, retry=Retry(max_attempts=9),
+            idempotent=True, timeout_s=1, retry=Retry(max_attempts=2),
+            fallbacks=(invocations.FallbackTool(tool="u", tool_version="1", idempotent=True, timeout_s=2, max_attempts=9),),
         ),
         st.one_of(
             st.builds(invocations.ClaimInvocation, **invocation, worker_id=key, dispatch=few, session_id=st.none() | some_id),
             st.builds(invocations.LapseAttempt, **invocation, attempt=few, reason=lapse),
             st.builds(invocations.FailInvocation, **invocation, attempt=few, error=failure),
             st.builds(invocations.RequeueInvocation, **invocation, dispatch=few),
+            st.builds(invocations.PutOffInvocation, **invocation, dispatch=few, error=failure, wait_s=st.none() | st.just(1.5)),
             st.builds(invocations.CompleteInvocation, **invocation, attempt=few, result=json),
             st.builds(invocations.CancelInvocation, **invocation),
         ),
@@ -131,6 +134,18 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     ),
     "context": (context.SetContextValue(context_id=ID, run_id=RUN, agent_run_id=OTHER, name="n", value=0), st.builds(
         context.SetContextValue, context_id=st.just(ID), run_id=some_id, agent_run_id=some_id, name=key, value=json,
+    )),
+    "breakers": (breakers.ForceBreaker(breaker_id=ID, tool="a", state="closed", at=AT, by="key:a"), st.one_of(
+        st.builds(
+            breakers.TripBreaker, breaker_id=st.just(ID), tool=key, changes=few, because=st.just("rate"), at=at,
+            open_s=st.floats(0.1, 100), probes=few, failures=few, calls=few, error=st.none() | text,
+        ),
+        st.builds(breakers.TryTool, breaker_id=st.just(ID), tool=key, changes=few, prober=some_id, at=at),
+        st.builds(breakers.ReopenBreaker, breaker_id=st.just(ID), tool=key, changes=few, at=at, error=st.none() | text),
+        st.builds(
+            breakers.ForceBreaker, breaker_id=st.just(ID), tool=key, state=st.sampled_from(["open", "auto"]), at=at, by=text,
+            reason=st.none() | text,
+        ),
     )),
     "audit": (
         audit.RecordAction(entry_id=ID, tenant_id=OTHER, action="a", actor="a", target_kind="run", result="done"),

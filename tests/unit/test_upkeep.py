@@ -12,7 +12,15 @@ from application.engine import upkeep as tidying
 from application.engine.background import end
 from application.engine.upkeep import UPLOAD_S, Chore, Upkeep, chores
 from domain.errors import Unavailable
-from tests.kit.memory import ManualClock, MemoryBlobs, MemoryIdempotencyKeys, MemoryLog, MemoryUpkeepRuns, MemoryWorkLogs
+from tests.kit.memory import (
+    ManualClock,
+    MemoryBlobs,
+    MemoryIdempotencyKeys,
+    MemoryLog,
+    MemoryOutcomeCounts,
+    MemoryUpkeepRuns,
+    MemoryWorkLogs,
+)
 from tests.kit.waiting import turns, until
 
 
@@ -121,8 +129,11 @@ async def test_the_chores_of_the_server(tidying_up: Tidying) -> None:
             return 7
 
     logs = MemoryWorkLogs(tidying_up.log)
-    blobs = MemoryBlobs(tidying_up.log)
-    commands, keys, lines, uploads = chores(MemoryIdempotencyKeys(tidying_up.log), Commands(), logs, blobs, command_horizon_s=1_000)
+    blobs, outcomes = MemoryBlobs(tidying_up.log), MemoryOutcomeCounts(tidying_up.log)
+    counts, commands, keys, lines, uploads = chores(
+        MemoryIdempotencyKeys(tidying_up.log), Commands(), logs, blobs, outcomes, command_horizon_s=1_000
+    )
+    assert (counts.name, await counts.work()) == ("breaker-counts", 0)
     assert (lines.name, await lines.work()) == ("work-logs", 0)
     assert (commands.name, await commands.work(), keys.name, await keys.work()) == ("commands", 7, "idempotency-keys", 0)
     left_by, log = uuid7(), tidying_up.log

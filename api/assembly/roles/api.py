@@ -10,6 +10,7 @@ from adapters.postgres.durability import durability_of
 from adapters.postgres.key_uses import PostgresKeyUses
 from adapters.postgres.log.gaps import gaps_of
 from adapters.postgres.log.ids import PostgresLogIndex
+from adapters.postgres.outcomes import PostgresOutcomeCounts
 from adapters.postgres.room import Room
 from adapters.postgres.work_logs import PostgresWorkLogs
 from adapters.postgres.worker_problems import PostgresWorkerProblems
@@ -205,10 +206,19 @@ async def hosting(parts: Parts) -> SessionHost:
         LogIntake(await commands(parts), await lease_tokens(parts), await storage.work_logs(parts)),
         await storage.feed_of(parts, "commands"),
         (await reads(parts)).tools,
+        await storage.outcomes(parts),
+        told=lambda what: metrics.BREAKERS_TOLD.labels(what).inc(),
     )
+    metrics.BREAKERS.clear()
+    for state in own.breakers.states():
+        metrics.BREAKERS.labels(state).set_function(partial(_in_state, own, state))
     parts.stack.push_async_callback(own.close)
     parts.loops["sessions"] = own.run
     return own
+
+
+def _in_state(host: SessionHost, state: str) -> int:
+    return host.breakers.states()[state]
 
 
 @part
@@ -262,6 +272,7 @@ async def container(parts: Parts) -> Container:
         room=await room(parts),
         gaps=await gaps(parts),
         problems=await problems(parts),
+        outcomes=PostgresOutcomeCounts(await storage.database_of(parts, "reads")),
         work_logs=PostgresWorkLogs(await storage.database_of(parts, "reads")),
         blobs=await blobs(parts),
         upkeep=(await storage.upkeep_runs(parts)).states,

@@ -38,6 +38,7 @@ async def groups(parts: Parts) -> list[Group]:
         await storage.recorded_commands(parts),
         await storage.work_logs(parts),
         await storage.blob_store(parts),
+        await storage.outcomes(parts),
         command_horizon_s=parts.settings.command_horizon_s,
     )
     of_sessions = SessionSweeper(await storage.worker_sessions(parts), loop, lapsing, await sharing.presence(parts))

@@ -7,12 +7,14 @@
 - `asking`: requests to the server.
 - `health`, `members`: what the server reports about itself.
 - `keys`: API keys that soon expire.
+- `breakers`: tools that nobody calls at the moment.
 - `work`: what cannot go on: calls, queued work, files of workers, parked events, the log.
 """
 
 from pathlib import Path
 
 from api.cli.diagnosis.asking import Asking
+from api.cli.diagnosis.breakers import examine_breakers
 from api.cli.diagnosis.findings import Diagnosis
 from api.cli.diagnosis.health import examine_health
 from api.cli.diagnosis.installation import (
@@ -65,6 +67,7 @@ async def _ask(found: Diagnosis, settings: Settings, url: str) -> None:
         async with Asking(found, settings, url) as server:
             if await examine_health(found, server):
                 await examine_keys(found, server)
+                await examine_breakers(found, server)
                 await examine_work(found, server)
     except TidelogConnectionError as error:
         found.add("health", "wrong", f"not looked at: {error}", "correct or unset that setting")

@@ -1,6 +1,7 @@
 """What processes of the release before can read, while an upgrade goes on."""
 
 from api.container import Container
+from domain.breakers import BreakerForced
 from domain.chains import ChainStarted
 from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
@@ -21,6 +22,7 @@ OF_TOOLS = _shapes(ToolDeprecated, ToolRemoved)
 OF_CHAINS = _shapes(ChainStarted, InvocationRequested)
 BLOBS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 """A release that knows this event also notes to which blobs events refer."""
+BREAKERS = _shapes(BreakerForced)
 
 
 async def _all_know(container: Container, shapes: frozenset[str]) -> bool:
@@ -60,6 +62,12 @@ async def must_all_know_blobs(container: Container) -> None:
     """Raises Unavailable during an upgrade: a process of before would append references without a note of them."""
     if not await _all_know(container, BLOBS):
         raise Unavailable("a process of an earlier release still runs, which does not know blobs: try again after the upgrade")
+
+
+async def must_all_know_breakers(container: Container) -> None:
+    """Raises Unavailable during an upgrade: a process of before would go on calling a tool that a person wants nobody to call."""
+    if not await _all_know(container, BREAKERS):
+        raise Unavailable("a process of an earlier release still runs, which does not obey breakers: try again after the upgrade")
 
 
 async def must_all_know_roles(container: Container) -> None:

@@ -19,6 +19,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.ports.queue import Delivery, Queue, WorkItem, WorkPuller, WorkQueue
 from application.engine.retry import persistently
 from application.workers import Workers
+from application.workers.hosting.breakers import Breakers, ToolGate
 from application.workers.hosting.claiming import Claiming
 from application.workers.hosting.credit import KINDS, SLOTS
 from application.workers.hosting.hand import DECIDERS, Hand
@@ -47,6 +48,8 @@ class Pool(Generic[T]):
     def __init__(self, tenant_id: UUID, queue: Queue) -> None:
         self.tenant_id = tenant_id
         self.queue = queue
+        self.gate: ToolGate | None = None
+        """The breaker of a tool."""
         self.offers: dict[T, str] = {}
         """Session → the version that it offers, the newest offer last."""
         self.waiting: deque[Delivery] = deque()
@@ -85,11 +88,14 @@ class Pool(Generic[T]):
 class Dispatcher(Generic[T]):
     """Owns the pools of a process and the claims under way."""
 
-    def __init__(self, workers: Workers, commands: CommandLoop, queue: WorkQueue, heir: Callable[[T], T | None]) -> None:
+    def __init__(
+        self, workers: Workers, commands: CommandLoop, queue: WorkQueue, breakers: Breakers, heir: Callable[[T], T | None]
+    ) -> None:
         """`heir`: the session that a worker has now, if the worker has come back meanwhile."""
         self._workers = workers
         self._commands = commands
         self._queue = queue
+        self._breakers = breakers
         self._heir = heir
         self._pools: dict[tuple[UUID, str, str], Pool[T]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,6 +121,7 @@ class Dispatcher(Generic[T]):
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools[key] = Pool(session.tenant_id, queue)
+            pool.gate = self._breakers.follow(session.tenant_id, queue.pool) if queue.kind == "tool" else None
             task = asyncio.create_task(self._serve(pool), name=f"work-of-{queue.kind}-{queue.pool}")
             self._tasks.add(task)
             task.add_done_callback(self._ended)
@@ -162,6 +169,8 @@ class Dispatcher(Generic[T]):
                 # The next pull makes a consumer anew that is gone. Items that are held come again then, and their claims say so.
                 await asyncio.sleep(PAUSE_S * random.uniform(0.5, 1.5))
         del self._pools[pool.tenant_id, pool.queue.kind, pool.queue.pool]
+        if pool.gate is not None:
+            self._breakers.unfollow(pool.gate)
 
     async def _pull(self, pool: Pool[T]) -> None:
         """Until no session offers the pool. Raises Unavailable."""
@@ -229,8 +238,13 @@ class Dispatcher(Generic[T]):
                 await self._give_back(delivery, _pause_s(delivery.number))
                 return None
             session = fitting
+            if pool.gate is not None and not pool.gate.is_closed and await self._put_off(pool.gate, delivery):
+                session.slots.release(item.kind)
+                return None
             if await self._handed_over(session, item):
                 return await self._ack(delivery)
+            if pool.gate is not None:
+                pool.gate.not_called(item.work_id)
             session.slots.release(item.kind)
             await self._ack(delivery)
         except asyncio.CancelledError:
@@ -240,10 +254,23 @@ class Dispatcher(Generic[T]):
                 log.warning("claim_refused", kind=item.kind, pool=item.pool, work_id=str(item.work_id), reason=error.message)
             else:
                 log.exception("claim_failed", kind=item.kind, pool=item.pool, work_id=str(item.work_id))
+            if pool.gate is not None:
+                pool.gate.not_called(item.work_id)
             session.slots.release(item.kind)
             await self._give_back(delivery, _pause_s(delivery.number))
         finally:
             self.claiming.discard(item.work_id)
+
+    async def _put_off(self, gate: ToolGate, delivery: Delivery) -> bool:
+        """Whether the breaker keeps the tool of an item from being called. Raises TidelogError."""
+        put_off = await self._breakers.admit(gate, delivery.item)
+        if put_off is None:
+            return False
+        if put_off.again_s is None:
+            await self._ack(delivery)
+        else:
+            await self._give_back(delivery, put_off.again_s)
+        return True
 
     async def _fitting(self, pool: Pool[T], session: T, item: WorkItem) -> T | None:
         """The session for an item, with a reserved slot: one of the version that the step asks for or notes, if there is a choice.

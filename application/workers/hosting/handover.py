@@ -41,7 +41,11 @@ class Handover(Generic[T]):
 
     def take(self, item: WorkItem, cause: ReactionCause, state: Any) -> "ClaimedAhead[T] | None":
         pool = self._dispatcher.pool_of(item)
-        if pool is None or not pool.is_empty(asyncio.get_running_loop().time()):
+        if (
+            pool is None
+            or (pool.gate is not None and not pool.gate.is_closed)
+            or not pool.is_empty(asyncio.get_running_loop().time())
+        ):
             return None
         session = _fitting(pool, item, state)
         return (

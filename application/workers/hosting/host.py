@@ -13,6 +13,7 @@ from application.engine.background import OnDemand, side_by_side
 from application.engine.commands.loop import CommandLoop
 from application.engine.leases import SessionPresence
 from application.engine.ports.log import EventFeed
+from application.engine.ports.outcomes import OutcomeCounts
 from application.engine.ports.queue import WorkQueue
 from application.engine.ports.sessions import SEEN_EVERY_S, WorkerSessions
 from application.engine.reading.live import LiveFeed
@@ -20,6 +21,7 @@ from application.engine.retry import persistently
 from application.reads import DataToolReads
 from application.workers import Workers
 from application.workers.claimed import ClaimedWork
+from application.workers.hosting.breakers import Breakers
 from application.workers.hosting.dispatch import Dispatcher
 from application.workers.hosting.handover import Handover
 from application.workers.hosting.logs import LogIntake
@@ -57,16 +59,22 @@ class SessionHost:
         logs: LogIntake,
         feed: EventFeed,
         tools: DataToolReads,
+        outcomes: OutcomeCounts,
         *,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        told: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`now`: the time of day. `told`: is told what this process does with breakers, for metrics."""
         self.workers = workers
         self.commands = commands
         self.live = live
         self.sessions = sessions
         self._logs = logs
         self._clock = clock
-        self.dispatcher: Dispatcher[HostedSession] = Dispatcher(workers, commands, queue, self._heir)
+        self.breakers = Breakers(commands, live, outcomes, clock=now, changed=told)
+        workers.invocations.ended = self.breakers.heard
+        self.dispatcher: Dispatcher[HostedSession] = Dispatcher(workers, commands, queue, self.breakers, self._heir)
         commands.hand_over_to(Handover(workers, self.dispatcher))
         turns = asyncio.Semaphore(GREETED_AT_ONCE)
         self._claimed = ClaimedWork(sessions, feed, live, commands.registry)
@@ -237,6 +245,8 @@ class SessionHost:
         self.commands.hand_over_to(None)
         await self._key_check.close()
         await self.dispatcher.close()
+        self.workers.invocations.ended = None
+        await self.breakers.close()
         await self._claimed.close()
         await self.served.close()
         await self._logs.close()

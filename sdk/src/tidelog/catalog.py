@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 
 from tidelog.audit import reason_header
 from tidelog.bodies import object_of
-from tidelog.models import ToolInfo, ToolVersion, Validation
+from tidelog.models import BreakerInfo, ToolInfo, ToolVersion, Validation
 from tidelog.requests import Requests, parse
 from tidelog.transport import json_of
 from tidelog.values import to_json
@@ -68,6 +68,19 @@ class Catalog(Requests):
             ConflictError: workers offer the tool (`tool-in-use`).
         """
         await self._request("DELETE", _path(name), headers={**self._for(None), **reason_header(reason)})
+
+    async def breakers(self) -> list[BreakerInfo]:
+        """Breakers that have ever changed. A tool that is not among them has a closed one."""
+        return [breaker async for breaker in self._all(BreakerInfo, "/v1/breakers")]
+
+    async def breaker(self, name: str) -> BreakerInfo:
+        """The breaker of a tool, with its policy and what was counted. Raises NotFoundError."""
+        return parse(BreakerInfo, await self._get(_path(name, "/breaker"), {}))
+
+    async def force_breaker(self, name: str, state: str, *, reason: str) -> None:
+        """Hold a breaker `open` (nobody calls the tool) or `closed`, or let it follow the outcomes of calls again (`auto`)."""
+        headers = {"Idempotency-Key": str(uuid7()), **self._for(None)}
+        await self._request("POST", _path(name, "/breaker"), body={"state": state, "reason": reason}, headers=headers)
 
     async def validate_arguments(self, name: str, arguments: Mapping[str, Any]) -> Validation:
         """What is wrong with the arguments of a call, without the call."""

@@ -48,6 +48,8 @@ class Call(HoldsLarge):
     finished_at: datetime | None = None
     error: dict[str, Any] | None = None
     cancel_requested: bool = False
+    fallback: str | None = None
+    """The tool that is called, or that answered, instead of `tool`."""
     effect: str | None = None
     resolution: dict[str, Any] | None = None
 
@@ -193,14 +195,15 @@ class InvocationSummary(Model):
 
 
 class Invocation(InvocationSummary, HoldsLarge):
-    """A tool call. `error`, `effect` and `resolution` as of `Call`. `reconcile`: what the tool's `reconcile` function was asked and
-    said. `not_happened`: `{by, reason, evidence, at}` of a person who said that an attempt had no effect."""
+    """A tool call. `error`, `fallback`, `effect` and `resolution` as of `Call`. `reconcile`: what the tool's `reconcile` function
+    was asked and said. `not_happened`: `{by, reason, evidence, at}` of a person who said that an attempt had no effect."""
 
     arguments: dict[str, Any] = Field(default_factory=dict)
     idempotent: bool = False
     worker_id: str | None = None
     result: Any = None
     error: dict[str, Any] | None = None
+    fallback: str | None = None
     effect: str | None = None
     resolution: dict[str, Any] | None = None
     reconcile: dict[str, Any] | None = None
@@ -331,6 +334,27 @@ class ToolInfo(ToolVersion):
     deprecated: Deprecation | None = None
     workers: int | None = None
     """Number of workers that have it. None: the server does not say."""
+
+
+class BreakerInfo(Model):
+    """The breaker of a tool. `state`: closed, open or half_open. `because`: failures, rate or probe. `forced`: open or closed, if a
+    person holds it so (`by`, `on_behalf_of`, `reason`). `counts`: `{calls, failures, in_a_row}`, of one breaker only."""
+
+    tool: str
+    state: str
+    since: datetime | None = None
+    tried_at: datetime | None = None
+    """When calls are tried again. None: it is closed, or a person says when."""
+    because: str | None = None
+    failures: int | None = None
+    calls: int | None = None
+    error: str | None = None
+    forced: str | None = None
+    by: str | None = None
+    on_behalf_of: str | None = None
+    reason: str | None = None
+    policy: dict[str, Any] | None = None
+    counts: dict[str, int] | None = None
 
 
 class Misfit(Model):

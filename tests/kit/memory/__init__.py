@@ -9,6 +9,7 @@ from tests.kit.memory.idempotency import MemoryIdempotencyKeys
 from tests.kit.memory.ids import MemoryLogIndex
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
+from tests.kit.memory.outcomes import MemoryOutcomeCounts
 from tests.kit.memory.position_calls import MemoryPositionCalls
 from tests.kit.memory.problems import MemoryWorkerProblems
 from tests.kit.memory.reads import MemoryDataTools, MemoryNames, MemoryOpenRuns, MemoryRunReads
@@ -38,6 +39,7 @@ __all__ = [
     "MemoryNames",
     "MemoryOpenRuns",
     "MemoryOpenWork",
+    "MemoryOutcomeCounts",
     "MemoryPositionCalls",
     "MemoryRecordedCommands",
     "MemoryRunReads",
