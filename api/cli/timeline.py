@@ -204,6 +204,13 @@ def _invocation_retry(line: Timeline, event: Event, data: Mapping[str, Any], at:
     return call.actor, f"{call.name} failed, again in {duration(data['delay_s'])}: {headline(data['error'])}", "warning"
 
 
+def _fell_back(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    call = line._calls.get(event["subject"])
+    if call is None:
+        return None
+    return call.actor, f"{call.name} goes on with {data['tool']}: {headline(data['error'])}", "warning"
+
+
 def _requeued(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     call, why = line._calls.get(event["subject"]), _LAPSED.get(data.get("reason"))
     return (call.actor, f"{call.name}: {why}, waits for another", "warning") if call and why else None
@@ -320,6 +327,7 @@ _TELL: Mapping[str, _Teller] = {
     "invocation.failed": _invocation_failed,
     "invocation.retry_scheduled": _invocation_retry,
     "invocation.requeued": _requeued,
+    "invocation.fell_back": _fell_back,
     "invocation.became_ambiguous": _ambiguous,
     "invocation.not_happened": _not_happened,
     "invocation.reconcile_requested": _reconcile_requested,

@@ -64,6 +64,9 @@ class WaitingWork:
                 self._queued("tool", subject, self._calls, event)
             case "invocation.requeued":
                 self._queued("tool", subject, self._calls, event)
+            case "invocation.fell_back" if subject in self._calls:
+                self._calls[subject] = self._calls[subject][0], data["tool"]
+                self._queued("tool", subject, self._calls, event)
             case topic if topic in _TAKEN:
                 self._items.pop(subject, None)
             case "run.completed" | "run.failed" | "run.cancelled":

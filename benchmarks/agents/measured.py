@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from tidelog import Agent, Context, TransientError, tool
+from tidelog import Agent, Breaker, Context, Policy, ToolError, TransientError, tool
 
 TEXT = "x" * 200
 DONE = "benchmark-done"
@@ -22,6 +22,18 @@ def text() -> str:
 async def echo(given: str) -> str:
     """The given text."""
     return given
+
+
+@tool("benchmark.guarded", idempotent=True, policy=Policy(breaker=Breaker(failures=1_000, rate=0.9)))
+async def guarded(given: str) -> str:
+    """The given text, with a breaker."""
+    return given
+
+
+@tool("benchmark.down", idempotent=True, max_attempts=1, policy=Policy(breaker=Breaker(failures=50, open_s=3_600)))
+async def down(given: str) -> str:
+    """Fails."""
+    raise TransientError("the service is down")
 
 
 class ThreeSteps(Agent):
@@ -64,6 +76,24 @@ class ManyCalls(Agent):
             await ctx.tool(ctx.input.get("tool", "benchmark.echo"), given=TEXT)
             waits.append((time.perf_counter() - began) * 1e3)
         return {"said": DONE, "waits_ms": waits}
+
+
+class CallsUntilOpen(Agent):
+    """Calls of a tool that fails, side by side, until its breaker is open."""
+
+    name = f"calls-until-open{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> str:
+        async def call(lane: int) -> None:
+            for number in itertools.count():
+                try:
+                    await ctx.tool("benchmark.down", key=f"{lane}/{number}", given="x")
+                except ToolError as error:
+                    if "BreakerOpen" in str(error):
+                        return
+
+        await asyncio.gather(*(call(lane) for lane in range(ctx.input["lanes"])))
+        return DONE
 
 
 class Quick(Agent):

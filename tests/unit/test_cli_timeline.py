@@ -136,6 +136,13 @@ def test_asking_a_reconcile_function_is_told(log: Log) -> None:
     assert person is not None and person.endswith("mail.send did not take effect, says key:ann because: no trace")
 
 
+def test_a_call_that_goes_on_with_another_tool_is_told(log: Log) -> None:
+    log("agent_run.call_started", WRITER, {"key": "mail.send#1", "tool": "mail.send", "invocation_id": CALL})
+    told = log("invocation.fell_back", CALL, {"tool": "mail.post", "error": {"type": "Down", "message": "no route"}})
+    assert told is not None and told.endswith("mail.send goes on with mail.post: Down: no route")
+    assert log("invocation.fell_back", WRITER, {"tool": "x", "error": {"type": "E", "message": "m"}}) is None
+
+
 def test_a_cancelled_call_is_told(log: Log) -> None:
     log("agent_run.call_started", WRITER, {"key": "mail.send#1", "tool": "mail.send", "invocation_id": CALL})
     asked = log("invocation.cancel_requested", CALL, {"attempt": 1, "reason": None})

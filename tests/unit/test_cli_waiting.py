@@ -59,6 +59,9 @@ def test_a_call_that_no_worker_takes_is_told_with_its_tool() -> None:
     assert work.notes() == []
     work.feed(event("invocation.requeued", CALL, 20))
     assert len(work.notes()) == 1
+    work.feed(event("invocation.fell_back", CALL, 20, tool="web.find"))
+    [note] = work.notes()
+    assert note.startswith("draft: web.search#1 waits for a worker with tool 'web.find'")
 
 
 def test_a_wait_is_told_again_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
