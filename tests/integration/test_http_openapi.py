@@ -154,6 +154,10 @@ async def use_tools(shared: System, http: httpx2.AsyncClient) -> None:
     assert (await http.get("/v1/tools/data", headers=at)).json()["deprecated"]["note"] == "n"
     assert len((await http.get("/v1/tools/data/versions", headers=at)).json()["data"]) == 2
     assert (await http.get("/v1/tools/data/versions/1", headers=at)).json()["version"] == "1"
+    held = await http.post("/v1/tools/data/breaker", json={"state": "open", "reason": "r"})
+    at = {"Tidelog-Position": held.headers["tidelog-position"]}
+    assert (await http.get("/v1/tools/data/breaker")).json()["state"] == "open"
+    assert [one["tool"] for one in (await http.get("/v1/breakers", headers=at)).json()["data"]] == ["data"]
     assert (await http.delete("/v1/tools/data")).status_code == 200
 
 
@@ -360,7 +364,8 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     of_tools = {("POST", "/v1/tools"), ("POST", "/v1/tools/{name}/versions"), ("PATCH", "/v1/tools/{name}")}
     of_keys |= of_tools
     assert readers("Idempotency-Key") == of_keys | {
-        ("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects")
+        ("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects"),
+        ("POST", "/v1/tools/{name}/breaker"),
     }  # fmt: skip
     assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
         ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
@@ -374,7 +379,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         asked = path.replace("{run_id}", str(new_id())).replace("{step}", "a").replace("{key_id}", str(new_id()))
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 22
+    assert len(readers("Tidelog-Position")) == 23
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
         "/v1/runs/{run_id}/cancel",

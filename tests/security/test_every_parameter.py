@@ -40,6 +40,7 @@ CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
 DECLARATION = {
     "version": f"v{NEW}", "kind": "http", "description": "own", "capabilities": ["own"], "parameters": CITY, "result": {},
     "examples": [{"arguments": {"city": "own"}}], "needs_tools": ["own_http"], "needs_services": ["own"], "request": REQUEST,
+    "policy": {"fallbacks": ["own"], "compensation": {"tool": "own", "arguments": {"city": "result"}}},
 }  # fmt: skip
 BUILTIN = {"version": f"v{NEW}", "kind": "builtin", "parameters": {"type": "object"}, "builtin": "time.now"}
 CHAIN = {
