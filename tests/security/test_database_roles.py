@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import psycopg
@@ -17,6 +18,7 @@ from adapters.postgres import rights
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.migrate import load_migrations, migrate
 from adapters.postgres.rights import TABLES
+from domain.breakers import ForceBreaker
 from domain.errors import InvalidCommand
 from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID
@@ -132,6 +134,11 @@ async def used(shared: System) -> System:
     await use_blobs(shared, shared.http)
     other, _ = await shared.tenant("other")
     await shared.command(CreateProject(project_id=new_id(), name="of the other"), tenant_id=other)
+    for tenant_id in (DEFAULT_TENANT_ID, other):
+        breaker_id = new_id()
+        held = ForceBreaker(breaker_id=breaker_id, tool="t", state="closed", at=datetime.now(UTC), by="test")
+        await shared.command(held, tenant_id=tenant_id)
+        await shared.sql("INSERT INTO breaker_count VALUES (%s, %s, 1, 1, 1, 1, 1, now())", tenant_id, breaker_id)
     await shared.settled()
     return shared
 
@@ -157,7 +164,7 @@ async def test_a_statement_that_forgets_its_tenant_shows_one_tenant(used: System
                 seen_by_others.add(table)
     passing = {"activity", "open_work", "api_key_use"}  # rows of what goes on, and of what happened a minute ago
     assert filled >= {*WALLED} - passing, {*WALLED} - filled
-    assert {"event", "command", "project", "api_key"} <= seen_by_others
+    assert {"event", "command", "project", "api_key", "breaker", "breaker_count"} <= seen_by_others
 
 
 async def test_a_connection_is_for_the_tenant_that_it_was_taken_for(used: System) -> None:
