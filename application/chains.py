@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 from uuid import UUID
 
+from application.compensations import compensation_of
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.expressions import Expressions
 from application.suggestions import KnownNames, did_you_mean, names_of
@@ -97,6 +98,8 @@ class Chains:
                 raise InvalidCommand(f"{where}no tool '{name}' is registered{meant}", pointer="/tool")
             uses.append(UseTool(tool_id=tool_id_of(tenant_id, name), name=name, changes=tool.changes))
             found[name] = _declared(tool.current)
+            if (undo := await compensation_of(self._commands, tenant_id, tool.current)) is not None:
+                found[name]["options"] = {"compensation": undo.model_dump(mode="json", exclude_defaults=True)}
             if tool.current.kind == "chain":
                 if len(path) >= MAX_DEPTH:
                     raise InvalidCommand(f"the chain '{path[0]}' has chains in chains, {MAX_DEPTH} deep", pointer="/tool")

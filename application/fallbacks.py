@@ -3,9 +3,10 @@
 from typing import NamedTuple
 from uuid import UUID
 
+from application.compensations import compensation_of
 from application.engine.commands.loop import CommandLoop
 from application.tool_schemas import ToolSchemas
-from domain.errors import InvalidCommand
+from domain.errors import InvalidCommand, TidelogError, Unavailable
 from domain.invocations import FallbackTool
 from domain.kernel import Json
 from domain.tools import DECIDER, ToolDefinition, ToolRegistered, UseTool, tool_id_of
@@ -62,6 +63,13 @@ async def fallbacks_of(
         except InvalidCommand as error:
             skipped[name] = error.message[:500]
             continue
+        try:
+            undo = await compensation_of(commands, tenant_id, other)
+        except Unavailable:
+            raise
+        except TidelogError as error:
+            skipped[name] = error.message[:500]
+            continue
         found.append(
             FallbackTool(
                 tool=name,
@@ -70,6 +78,7 @@ async def fallbacks_of(
                 timeout_s=other.timeout_s,
                 max_attempts=other.max_attempts,
                 reconcile_timeout_s=other.reconcile_timeout_s,
+                compensation=undo,
             )
         )
     return Fallbacks(tuple(found), skipped, tuple(uses))

@@ -4,7 +4,21 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.commands.routes import Route
-from domain import agent_runs, agents, audit, breakers, chains, context, invocations, messages, projects, runs, tenants, tools
+from domain import (
+    agent_runs,
+    agents,
+    audit,
+    breakers,
+    chains,
+    compensations,
+    context,
+    invocations,
+    messages,
+    projects,
+    runs,
+    tenants,
+    tools,
+)
 from domain.kernel import Command, Decider
 
 
@@ -48,6 +62,8 @@ def _for_whom_chain(state: Any) -> str | None:
 
 
 _OF_CHAIN = Route(chains.DECIDER, lambda c: c.chain_id, _run_of_chain, on_behalf_of=_for_whom_chain, of_state=True)
+_COMPENSATION = Route(compensations.DECIDER, lambda c: compensations.compensation_id_of(c.run_id), lambda c, _: c.run_id)
+"""The stream of a run's compensation. Its id follows from the run."""
 _AUDIT_ENTRY = Route(audit.DECIDER, lambda c: c.entry_id, lambda c, _: c.tenant_id, creates=True)
 """A stream for each entry, so that no stream is hot. Its root is the tenant."""
 
@@ -104,6 +120,13 @@ ROUTES: dict[type[Command], Route] = {
     chains.StartChain: _in_run(chains.DECIDER, "chain_id", creates=True),
     chains.FinishChainStep: _OF_CHAIN,
     chains.CancelChain: _OF_CHAIN,
+    invocations.CompensateInvocation: _of_invocation(),
+    compensations.ExpectCall: _COMPENSATION,
+    compensations.RecordEffect: _COMPENSATION,
+    compensations.RuleOutEffect: _COMPENSATION,
+    compensations.BeginCompensation: _COMPENSATION,
+    compensations.RecordCompensation: _COMPENSATION,
+    compensations.ResumeCompensation: _COMPENSATION,
     messages.SendMessage: _in_run(messages.DECIDER, "message_id", "recipient_id", "body", creates=True),
     context.SetContextValue: _in_run(context.DECIDER, "context_id", "name", "value"),
     audit.RecordAction: _AUDIT_ENTRY,

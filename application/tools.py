@@ -1,11 +1,12 @@
 """Tools as resources: what a declaration says is checked as a whole, and all that is wrong is told at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from application.chains import faults_of_expressions
+from application.compensations import DEFAULT_ARGUMENTS
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.ports.expressions import NO_EXPRESSIONS, Expressions
@@ -46,7 +47,16 @@ class Declarations:
         if declared.chain is not None and not faults_of_model(ChainPlan, declared.chain):
             faults = faults_of_expressions(self._expressions, plan_of(declared.chain))
             found += [(f"/chain{place}", text) for place, text in faults]
+        found += self._faults_of_compensation(declared)
         return found + self._faults_of_examples(declared, usable)
+
+    def _faults_of_compensation(self, declared: RegisterTool) -> Iterator[Fault]:
+        undo = None if declared.policy is None else declared.policy.compensation
+        for name, expression in ((undo and undo.arguments) or {}).items():
+            fault = self._expressions.look(expression, DEFAULT_ARGUMENTS).fault
+            if fault is not None:
+                place = name.replace("~", "~0").replace("/", "~1")
+                yield f"/policy/compensation/arguments/{place}", fault
 
     def _faults_of_examples(self, declared: RegisterTool, usable: dict[str, bool]) -> list[Fault]:
         examples = {

@@ -20,7 +20,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     """Everything but keys of owners."""
     OPERATOR = "operator"
-    """Reads, cancels runs, resolves tool calls, holds breakers, rebuilds read models."""
+    """Reads, cancels runs, takes their effects back, resolves tool calls, holds breakers, rebuilds read models."""
     DEVELOPER = "developer"
     """Reads, starts and cancels runs, makes projects."""
     AUDITOR = "auditor"
@@ -37,6 +37,8 @@ class Action(StrEnum):
     """Runs and everything inside: steps, calls, journals, messages, logs, values."""
     RUNS_START = "runs.start"
     RUNS_CANCEL = "runs.cancel"
+    RUNS_COMPENSATE = "runs.compensate"
+    """Takes back the effects of a run that has ended, and says how that goes on."""
     EVENTS_READ = "events.read"
     INVOCATIONS_READ = "invocations.read"
     INVOCATIONS_RESOLVE = "invocations.resolve"
@@ -94,6 +96,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     Role.OPERATOR: _CONTENT
     | {
         Action.RUNS_CANCEL,
+        Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.BREAKERS_FORCE,
         Action.PROJECTIONS_VERIFY,
@@ -117,6 +120,7 @@ AUDITED = frozenset(
         Action.BLOBS_REMOVE,
         Action.BREAKERS_FORCE,
         Action.RUNS_CANCEL,
+        Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.PROJECTS_REMOVE,
         Action.PROJECTIONS_VERIFY,

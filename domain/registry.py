@@ -5,7 +5,21 @@ in a chain before the class is built. An upcast also holds the class of version 
 were stored, not as the server upcasts them. Golden files in tests/golden hold one example and the schema of every version.
 """
 
-from domain import agent_runs, agents, audit, breakers, chains, context, invocations, messages, projects, runs, tenants, tools
+from domain import (
+    agent_runs,
+    agents,
+    audit,
+    breakers,
+    chains,
+    compensations,
+    context,
+    invocations,
+    messages,
+    projects,
+    runs,
+    tenants,
+    tools,
+)
 from domain.event_registry import EventRegistry, Upcast, unchanged
 from domain.kernel import Event
 
@@ -31,11 +45,17 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         invocations.InvocationFellBack, invocations.InvocationBecameAmbiguous, invocations.InvocationReconcileRequested,
         invocations.InvocationReconcileStarted, invocations.InvocationReconcileFailed, invocations.InvocationReconciled,
         invocations.InvocationNotHappened, invocations.InvocationResolved, invocations.InvocationCancelRequested,
-        invocations.InvocationCancelled,
+        invocations.InvocationCancelled, invocations.InvocationCompensationRequested,
+        invocations.InvocationCompensationRefused,
     ),
     "chains": (
         chains.ChainStarted, chains.ChainStepRequested, chains.ChainStepSkipped, chains.ChainStepFinished, chains.ChainCompleted,
         chains.ChainFailed, chains.ChainCancelled,
+    ),
+    "compensations": (
+        compensations.CallExpected, compensations.EffectRecorded, compensations.EffectRuledOut, compensations.CompensationStarted,
+        compensations.EffectStarted, compensations.EffectCompensated, compensations.EffectNotCompensated,
+        compensations.EffectSkipped, compensations.CompensationResumed, compensations.CompensationEnded,
     ),
     "messages": (messages.MessageSent,),
     "context": (context.ContextValueSet,),
@@ -44,6 +64,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
 
 UPCASTS: dict[tuple[str, int], Upcast] = {
     (runs.RunStarted.TOPIC, 1): Upcast(runs.RunStartedV1, unchanged),
+    (runs.RunStarted.TOPIC, 2): Upcast(runs.RunStartedV2, unchanged),
     (invocations.InvocationRequested.TOPIC, 1): Upcast(invocations.InvocationRequestedV1, unchanged),
     (tenants.ApiKeyIssued.TOPIC, 1): Upcast(tenants.ApiKeyIssuedV1, unchanged),
     (tenants.ApiKeyIssued.TOPIC, 2): Upcast(tenants.ApiKeyIssuedV2, unchanged),

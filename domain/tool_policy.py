@@ -4,7 +4,7 @@ The declaration is data of its version. Whoever carries it out reads it from the
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -47,7 +47,10 @@ class Compensation(Value):
 
     tool: Name
     arguments: dict[ArgumentName, Expression] | None = Field(default=None, max_length=50)
-    """Name of an argument → CEL expression over `arguments` and `result` of the call. None: both, as they are."""
+    """Name of an argument → CEL expression over `arguments`, `result` and `invocation_id` of the call. None: these three, as far as
+    the tool declares parameters of these names."""
+    on_failure: Literal["stop", "continue"] = "stop"
+    """What becomes of the effects before this one where it cannot be taken back: `stop` leaves them until a person has spoken."""
 
 
 class ToolPolicy(Value):

@@ -8,6 +8,7 @@ from api.cli import (
     agents,
     audit,
     blobs,
+    compensations,
     contents,
     demo,
     doctor,
@@ -46,6 +47,7 @@ for module in (up, worker, demo, replay, verify, restored, doctor):
 runs.app.registered_commands.extend(logs.app.registered_commands)
 runs.app.registered_commands.extend(contents.app.registered_commands)
 runs.app.registered_commands.extend(large_values.app.registered_commands)
+runs.app.registered_commands.extend(compensations.app.registered_commands)
 nats.app.registered_commands.extend(nats_users.app.registered_commands)
 app.add_typer(runs.app, name="runs")
 app.add_typer(projects.app, name="projects")

@@ -7,6 +7,7 @@ from api.cli import options, output
 
 OnFailure = Literal["fail", "continue"]
 Priority = Literal["high", "normal", "low"]
+Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class StartOptions:
     timeout_s: float | None = None
     on_failure: OnFailure | None = None
     priority: Priority | None = None
+    compensate: Compensate | None = None
 
 
 def body_of(given: StartOptions) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def body_of(given: StartOptions) -> dict[str, Any]:
         body["project_id"] = output.uuid_of(given.project, "a project", "projects list")
     if given.priority is not None:
         body["priority"] = given.priority
+    if given.compensate is not None:
+        body["compensate"] = given.compensate
     return body
 
 

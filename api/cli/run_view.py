@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from api.cli import failures, output, phrases
+from api.cli.compensations import compensation_of
 from api.cli.invocations import to_resolve
 from api.cli.large_values import command_of, left_out
 from api.cli.timeline import duration_of
@@ -51,6 +52,7 @@ def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
         "events": f"{run['event_count']}, the last at position {run['position']}",
         "outcome": outcome(run) if run.get("error") else "",
         "reason": run.get("cancel_reason") or "",
+        "effects": compensation_of(run),
         "input": large["input"] or (shown(run["input"]) if run["input"] is not None else ""),
         "metadata": large["metadata"] or (shown(run["metadata"]) if run["metadata"] else ""),
         "priority": "" if run.get("priority", "normal") == "normal" else run["priority"],

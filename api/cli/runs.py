@@ -8,7 +8,7 @@ import typer
 from api.cli import options, output, phrases
 from api.cli.ids import GivenId
 from api.cli.reaching import server_of
-from api.cli.run_body import OnFailure, Priority, StartOptions, agents_of, body_of
+from api.cli.run_body import Compensate, OnFailure, Priority, StartOptions, agents_of, body_of
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -56,6 +56,10 @@ def start(
     priority: Annotated[
         Priority | None, typer.Option("--priority", help="Whose work goes first where work waits for workers; normal if not given.")
     ] = None,
+    compensate: Annotated[
+        Compensate | None,
+        typer.Option("--compensate", help="When the effects of the run are taken back, the last one first; never if not given."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
     on_behalf_of: options.OnBehalfOf = None,
     folders: options.Agents = None,
@@ -79,9 +83,12 @@ def start(
       tidelog runs start --plan @plan.json --idempotency-key nightly-2026-11-28
 
       tidelog runs start writer --on-behalf-of user:ada@example.org
+
+      tidelog runs start shop --input @order.json --compensate on_failure
     """
     given = StartOptions(
-        tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure, priority
+        tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure, priority,
+        compensate,
     )  # fmt: skip
     output.run(_start(given, idempotency_key, wait, on_behalf_of, folders, workspace, data_dir, url, as_json))
 
@@ -326,6 +333,12 @@ async def _watch(run_id: str, traceback: bool, data_dir: Path | None, url: str |
 def cancel(
     run_id: RunId,
     reason: Annotated[str | None, typer.Option("--reason", help="The reason; it is recorded.")] = None,
+    compensate: Annotated[
+        bool | None,
+        typer.Option(
+            "--compensate/--no-compensate", help="Whether the effects of the run are taken back; if not given, as its start said."
+        ),
+    ] = None,
     on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
@@ -337,16 +350,19 @@ def cancel(
 
       tidelog runs cancel 0198c0de-… --reason "wrong input"
     """
-    output.run(_cancel(run_id, reason, on_behalf_of, data_dir, url, as_json))
+    output.run(_cancel(run_id, reason, compensate, on_behalf_of, data_dir, url, as_json))
 
 
 async def _cancel(
-    run_id: str, reason: str | None, on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool
-) -> None:
+    run_id: str, reason: str | None, compensate: bool | None, on_behalf_of: str | None, data_dir: Path | None, url: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     from tidelog.values import to_json
 
     given = GivenId.parse(run_id)
-    body = {"reason": to_json(reason, "--reason")} if reason else {}
+    body: dict[str, Any] = {"reason": to_json(reason, "--reason")} if reason else {}
+    if compensate is not None:
+        body["compensate"] = compensate
     async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         wanted = await given.complete(server)
         before = await _status(server, wanted)

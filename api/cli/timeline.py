@@ -66,6 +66,8 @@ class Timeline:
     _versions: dict[str, str] = field(default_factory=dict)
     """Step → the version that the plan asks for, in words."""
     _colours: dict[str, str] = field(default_factory=dict)
+    _effects: dict[int, str] = field(default_factory=dict)
+    """Number of an effect → the tool of its call."""
 
     def feed(self, event: Event) -> Line | None:
         at = time_of(event)
@@ -305,6 +307,29 @@ def _agent_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: 
     return line._actor(event["subject"]), "cancelled", "warning"
 
 
+def _compensation_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    return _RUN, "its effects are taken back, the last one first", "plain"
+
+
+def _effect_recorded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    line._effects[data["number"]] = data["tool"]
+    return None
+
+
+def _effect_compensated(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    return _RUN, f"effect {data['number']} of {line._effects.get(data['number'], '?')} was taken back", "plain"
+
+
+def _effect_not_compensated(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    what = f"effect {data['number']} of {line._effects.get(data['number'], '?')}"
+    return _RUN, f"{what} could not be taken back: {headline(data['error'])}", "bad"
+
+
+def _compensation_ended(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    mood: Mood = "good" if data["status"] == "compensated" else "warning"
+    return _RUN, f"{data['compensated']} of {data['effects']} effects were taken back", mood
+
+
 _TELL: Mapping[str, _Teller] = {
     "run.started": _run_started,
     "run.step_scheduled": _step_scheduled,
@@ -312,6 +337,11 @@ _TELL: Mapping[str, _Teller] = {
     "run.completed": _run_completed,
     "run.failed": _run_failed,
     "run.cancelled": _run_cancelled,
+    "compensation.started": _compensation_started,
+    "compensation.effect_recorded": _effect_recorded,
+    "compensation.effect_compensated": _effect_compensated,
+    "compensation.effect_not_compensated": _effect_not_compensated,
+    "compensation.ended": _compensation_ended,
     "agent_run.claimed": _claimed,
     "agent_run.resumed": _resumed,
     "agent_run.step_recorded": _recorded,

@@ -1,7 +1,7 @@
 """The events of one run up to its end: replay, then live, without a gap or a repetition, then what still follows from the end.
 
-After the end follow the cancellations of the run's parts, and the outcomes of attempts of tools that were under way. The events
-themselves tell when no part is open any more (`application/views/parts.py`).
+After the end follow the cancellations of the run's parts, the outcomes of attempts of tools that were under way, and the
+compensation. The events themselves tell when no part is open any more (`application/views/parts.py`).
 """
 
 import time
@@ -25,7 +25,7 @@ PAGE = 500
 class RunOver:
     """The run has ended, and all its events were yielded. `position`: of the run's last event, even if its topic was not wanted.
 
-    The run gets no event any more, except what becomes of an ambiguous call.
+    The run gets no event any more, except what becomes of an ambiguous call, or follows when a person has its effects taken back.
     """
 
     position: int
@@ -91,9 +91,10 @@ class RunStreams:
 def _stays_open(parts: OpenParts) -> bool:
     """Whether a run that has ended, and of which nothing was heard for a while, is given up: its parts are cancelled by nobody.
 
-    That is so while the sagas are down, or after a reaction was put aside. The outcome of an attempt is waited for.
+    That is so while the sagas are down, or after a reaction was put aside. The outcome of an attempt is waited for, and so is the
+    end of a compensation, whose calls may be tried again after a long while.
     """
-    return parts.ended and not parts.attempts
+    return parts.ended and not parts.attempts and not parts.goes_back
 
 
 class _Selection:

@@ -32,7 +32,8 @@ class UnknownAgent(NotFound):
 
 
 class StartedDifferently(AlreadyExists):
-    """The command started a run before, with another plan, input, project, priority or metadata, or on behalf of another."""
+    """The command started a run before, with another plan, input, project, priority, compensation or metadata, or on behalf of
+    another."""
 
 
 async def start_run(
@@ -45,6 +46,7 @@ async def start_run(
     input: Json,
     metadata: dict[str, Json],
     priority: Priority = "normal",
+    compensate: runs.Compensate = "never",
     known: KnownNames,
     admission: RunAdmission,
 ) -> CommandOutcome:
@@ -72,6 +74,7 @@ async def start_run(
                 metadata=metadata,
                 versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
                 priority=priority,
+                compensate=compensate,
             )
             try:
                 outcome = await commands.execute(request, command, *of_project, *of_agents)
@@ -117,10 +120,11 @@ def _check_repeat(request: CommandRequest, command: runs.StartRun, plan: runs.Pl
         and same_json(first.input, command.input)
         and same_json(first.metadata, command.metadata)
         and first.priority == command.priority
+        and first.compensate == command.compensate
         and Metadata.model_validate_json(recorded.metadata).on_behalf_of == request.on_behalf_of
     )
     if not same:
-        what = "with another plan, input, project, priority or metadata, or on behalf of another"
+        what = "with another plan, input, project, priority, compensation or metadata, or on behalf of another"
         raise StartedDifferently(f"run {recorded.stream_id} was started before, {what}")
 
 

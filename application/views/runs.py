@@ -112,6 +112,18 @@ class StepView(Folded, HoldsLarge):
     )
 
 
+class CompensationBrief(BaseModel):
+    """Taking back the effects of a run. `GET /v1/runs/{id}/compensation` has the effects."""
+
+    status: Literal["running", "partial", "compensated"]
+    """`running`: also while it waits for calls of the run. `partial`: not every effect was taken back, and nothing goes on."""
+    effects: int | None = None
+    """Effects that can be taken back. The numbers are those of the end; null while it goes on."""
+    compensated: int | None = None
+    failed: int | None = None
+    skipped: int | None = None
+
+
 class RunView(Folded):
     run_id: UUID
     project_id: UUID
@@ -131,6 +143,10 @@ class RunView(Folded):
     created_at: Timestamp
     updated_at: Timestamp
     finished_at: Timestamp | None = None
+    compensate: runs.Compensate = "never"
+    """When the run's effects are taken back."""
+    compensation: CompensationBrief | None = None
+    """Null: it has not begun."""
     version: int
     """Version of the run's stream."""
     position: int

@@ -4,6 +4,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from application.chains import Chains
+from application.compensations import compensation_of
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.fallbacks import fallbacks_of
@@ -41,7 +42,7 @@ class Calls:
         """Calls a tool.
 
         Raises:
-            UnknownTool: no such tool is registered.
+            UnknownTool: no such tool is registered, or not the one that takes its effect back.
             InvalidCommand: the arguments do not match the tool's JSON Schema.
             NotFound, WorkOver, StaleAttempt, RepeatedDifferently, Unavailable.
         """
@@ -71,6 +72,7 @@ class Calls:
                 chain_id=chain_id_of(invocation_id) if current.kind == "chain" else None,
                 fallbacks=instead.tools,
                 fallbacks_skipped=instead.skipped,
+                compensation=await compensation_of(self._commands, caller.tenant_id, current),
             )
             use = UseTool(tool_id=tool_id_of(caller.tenant_id, command.tool), name=command.tool, changes=tool.changes)
             begun: list[Command] = []

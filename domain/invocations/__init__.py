@@ -5,6 +5,7 @@ Others import from here, never from the modules:
 - `events`: the facts of the stream.
 - `commands`: what sagas, timers, workers and people may ask for.
 - `state`: the invocation, and how each event changes it (`evolve`).
+- `compensating`: taking the effect back by another call.
 - `reconciling`: asking the tool's `reconcile` function whether an effect happened.
 - `rules`: what each command brings about (`decide`), retries, resolutions, timers, and the `DECIDER`.
 """
@@ -12,6 +13,7 @@ Others import from here, never from the modules:
 from domain.invocations.commands import (
     CancelInvocation,
     ClaimInvocation,
+    CompensateInvocation,
     CompleteInvocation,
     EndInvocation,
     FailInvocation,
@@ -28,11 +30,15 @@ from domain.invocations.commands import (
 from domain.invocations.events import (
     AskedBy,
     AttemptStarted,
+    CallCompensation,
+    Compensable,
     FallbackTool,
     Found,
     InvocationBecameAmbiguous,
     InvocationCancelled,
     InvocationCancelRequested,
+    InvocationCompensationRefused,
+    InvocationCompensationRequested,
     InvocationEvent,
     InvocationFailed,
     InvocationFellBack,
@@ -72,8 +78,11 @@ __all__ = [
     "TERMINAL",
     "AskedBy",
     "AttemptStarted",
+    "CallCompensation",
     "CancelInvocation",
     "ClaimInvocation",
+    "Compensable",
+    "CompensateInvocation",
     "CompleteInvocation",
     "EndInvocation",
     "FailInvocation",
@@ -85,6 +94,8 @@ __all__ = [
     "InvocationCancelRequested",
     "InvocationCancelled",
     "InvocationCommand",
+    "InvocationCompensationRefused",
+    "InvocationCompensationRequested",
     "InvocationEvent",
     "InvocationFailed",
     "InvocationFellBack",

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from domain.failures import Failure, LapseReason, Retry
-from domain.invocations.events import AskedBy, FallbackTool, Found
+from domain.invocations.events import AskedBy, CallCompensation, FallbackTool, Found
 from domain.kernel import Command, Json, Name, Priority, ShortText
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"^[^\x00]+$")]
@@ -31,6 +31,7 @@ class RequestInvocation(Command):
     chain_id: UUID | None = None
     fallbacks: tuple[FallbackTool, ...] = ()
     fallbacks_skipped: dict[str, str] = {}
+    compensation: CallCompensation | None = None
 
 
 class ClaimInvocation(Command):
@@ -72,8 +73,9 @@ class FailInvocation(Command):
     invocation_id: UUID
     attempt: int
     error: Failure
-    effect: Literal["unknown"] | None = None
-    """`unknown`: the tool was stopped in the middle, so it may have had its effect all the same."""
+    effect: Literal["unknown", "happened"] | None = None
+    """`unknown`: the tool was stopped in the middle, so it may have had its effect all the same. `happened`: only its result was
+    wrong."""
 
 
 class EndInvocation(Command):
@@ -121,6 +123,14 @@ class RequeueInvocation(Command):
     dispatch: int
 
 
+class CompensateInvocation(Command):
+    """Takes the effect of the call back, by another call."""
+
+    invocation_id: UUID
+    compensation_id: UUID
+    """The other call."""
+
+
 class CancelInvocation(Command):
     invocation_id: UUID
     reason: ShortText | None = None
@@ -129,4 +139,5 @@ class CancelInvocation(Command):
 InvocationCommand = (
     RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | EndInvocation | ReconcileInvocation
     | GiveUpReconcile | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt | PutOffInvocation
+    | CompensateInvocation
 )  # fmt: skip

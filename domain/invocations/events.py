@@ -16,6 +16,39 @@ Found = Literal["succeeded", "not_happened", "unknown"]
 """What a `reconcile` function found out about an effect."""
 
 
+class CallCompensation(BaseModel):
+    """The tool that takes the effect of a call back, as it was declared at the call."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    tool: str
+    tool_version: str | None = None
+    idempotent: bool
+    timeout_s: float
+    retry: Retry
+    reconcile_timeout_s: float | None = None
+    arguments: dict[str, str] | None = None
+    """Name of an argument → CEL expression. None: those of `takes`, as they are."""
+    takes: tuple[str, ...] = ()
+    """Which of `arguments`, `result` and `invocation_id` the tool declares as parameters."""
+    on_failure: Literal["stop", "continue"] = "stop"
+
+
+NOTHING_TAKES_IT_BACK = CallCompensation(tool="", idempotent=True, timeout_s=1, retry=Retry())
+"""Of a fallback tool that names no compensation, where the tool before did: the run's compensation waits for the outcome."""
+
+
+class Compensable(BaseModel):
+    """What the compensation of a run keeps of an effect that can be taken back."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    tool: str
+    compensated_by: str
+    """Empty: the tool that was called in the end names none, so there is nothing to take back."""
+    on_failure: Literal["stop", "continue"] = "stop"
+
+
 class FallbackTool(BaseModel):
     """A tool that is called instead, as it was declared when the call was requested."""
 
@@ -27,6 +60,7 @@ class FallbackTool(BaseModel):
     timeout_s: float
     max_attempts: int
     reconcile_timeout_s: float | None = None
+    compensation: CallCompensation | None = None
 
 
 class InvocationRequested(Event):
@@ -58,10 +92,18 @@ class InvocationRequested(Event):
     """Tools that are called instead, in this order."""
     fallbacks_skipped: dict[str, str] = {}
     """Tool → why it is not among them, although the tool names it."""
+    compensation: CallCompensation | None = None
+    """How the effect is taken back. None: it cannot be."""
 
     @property
     def stored_version(self) -> int:
-        return 1 if self.asked_by == "agent_run" and self.chain_id is None and not self.fallbacks else 2
+        plain = self.asked_by == "agent_run" and self.chain_id is None
+        return 1 if plain and not self.fallbacks and self.compensation is None else 2
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the compensation of the run waits for the outcome: the tool, or one that may be called instead, names one."""
+        return self.compensation is not None or any(other.compensation is not None for other in self.fallbacks)
 
     @property
     def needs_run(self) -> bool:
@@ -70,7 +112,8 @@ class InvocationRequested(Event):
 
 
 class InvocationRequestedV1(InvocationRequested):
-    """A call of an agent, without fallbacks. Such a call is still stored as this version, so that older readers know it."""
+    """A call of an agent, without fallbacks and without a compensation. Such a call is still stored as this version, so that older
+    readers know it."""
 
     VERSION = 1
 
@@ -134,6 +177,8 @@ class InvocationSucceeded(Event):
     attempt: int
     result: Json = None
     asked_by: AskedBy = "agent_run"
+    compensable: Compensable | None = None
+    """None: the tool declares no compensation."""
 
 
 class InvocationFailed(Event):
@@ -142,7 +187,12 @@ class InvocationFailed(Event):
     key: str
     attempt: int
     error: Failure
+    effect: Literal["unknown", "happened"] | None = None
+    """`unknown`: the tool was stopped in the middle, or its workers vanished. `happened`: only its result was wrong. None: the tool
+    itself failed."""
     asked_by: AskedBy = "agent_run"
+    compensable: Compensable | None = None
+    """None: the tool declares no compensation."""
 
 
 class InvocationBecameAmbiguous(Event):
@@ -173,6 +223,8 @@ class InvocationResolved(Event):
     on_behalf_of: str | None = None
     """For whom the actor asked."""
     asked_by: AskedBy = "agent_run"
+    compensable: Compensable | None = None
+    """None: the tool declares no compensation."""
 
 
 class InvocationCancelRequested(Event):
@@ -194,6 +246,8 @@ class InvocationCancelled(Event):
     asked_by: AskedBy = "agent_run"
     chain_id: UUID | None = None
     """The chain that carried out the call. None: there was none."""
+    compensable: Compensable | None = None
+    """None: the tool declares no compensation."""
 
 
 class InvocationNotHappened(Event):
@@ -263,12 +317,35 @@ class InvocationReconciled(Event):
     outcome: Found
 
 
-Outcome = InvocationSucceeded | InvocationFailed | InvocationResolved
-"""The ends of an invocation that tell the stream that asked how the call ended."""
+class InvocationCompensationRequested(Event):
+    """The effect of the call is to be taken back: another tool is called with these arguments."""
+
+    TOPIC = "invocation.compensation_requested"
+    run_id: UUID
+    compensation_id: UUID
+    """The call that takes the effect back."""
+    compensation: CallCompensation
+    arguments: dict[str, Json]
+    priority: Priority = "normal"
+    on_behalf_of: str | None = None
+
+
+class InvocationCompensationRefused(Event):
+    """The effect cannot be taken back: there are no arguments for the tool that does so."""
+
+    TOPIC = "invocation.compensation_refused"
+    run_id: UUID
+    compensation_id: UUID
+    error: Failure
+
 
 InvocationEvent = (
     InvocationRequested | AttemptStarted | InvocationRetryScheduled | InvocationRequeued | InvocationSucceeded
     | InvocationFailed | InvocationBecameAmbiguous | InvocationResolved | InvocationNotHappened | InvocationCancelRequested
     | InvocationCancelled | InvocationFellBack | InvocationReconcileRequested | InvocationReconcileStarted
-    | InvocationReconcileFailed | InvocationReconciled
+    | InvocationReconcileFailed | InvocationReconciled | InvocationCompensationRequested | InvocationCompensationRefused
 )  # fmt: skip
+
+
+Outcome = InvocationSucceeded | InvocationFailed | InvocationResolved
+"""The ends of an invocation that tell the stream that asked how the call ended."""

@@ -10,6 +10,8 @@ from domain.errors import StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, LapseReason, Retry, backoff_s
 from domain.invocations.commands import FailInvocation, GiveUpReconcile, ReconcileInvocation
 from domain.invocations.events import (
+    NOTHING_TAKES_IT_BACK,
+    Compensable,
     InvocationBecameAmbiguous,
     InvocationCancelled,
     InvocationFailed,
@@ -24,6 +26,8 @@ from domain.invocations.events import (
 )
 from domain.invocations.state import RECONCILING, TERMINAL, Invocation
 from domain.kernel import Event, Json
+
+Effect = Literal["unknown", "happened"]
 
 PATIENCE_S = 600.0
 """Seconds after which a person is asked. So long may a worker with the function be away, or the function fail."""
@@ -120,9 +124,9 @@ def had_no_effect(invocation: Invocation, requested: InvocationRequested, comman
         if error.kind in RETRYABLE and invocation.failures + 1 < requested.retry.max_attempts:
             delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
             return InvocationRetryScheduled(attempt=invocation.called, error=error, delay_s=delay, dispatch=invocation.dispatch + 1)
-        return over(invocation, requested, error, known=True)
+        return over(invocation, requested, error)
     if invocation.lost_claims >= MAX_LOST_CLAIMS:
-        return over(invocation, requested, workers_lost(), known=True)
+        return over(invocation, requested, workers_lost())
     return requeued(requested, invocation.dispatch + 1, reason="not_happened")
 
 
@@ -139,23 +143,26 @@ def workers_lost() -> Failure:
     return Failure(type="WorkersLost", message=why, kind="lost")
 
 
-def failed(invocation: Invocation, requested: InvocationRequested, error: Failure) -> InvocationFailed:
-    return InvocationFailed(**asked(requested), attempt=invocation.called, error=error)
+def failed(
+    invocation: Invocation, requested: InvocationRequested, error: Failure, effect: Effect | None = None
+) -> InvocationFailed:
+    return InvocationFailed(**asked(requested), attempt=invocation.called, error=error, effect=effect)
 
 
 def over(
-    invocation: Invocation, requested: InvocationRequested, error: Failure, *, known: bool
+    invocation: Invocation, requested: InvocationRequested, error: Failure, effect: Effect | None = None
 ) -> InvocationFellBack | InvocationFailed:
     """The tries of a tool are over: the next tool is called instead, if there is one and the failure is not the call's own fault.
 
-    `known`: the tool had no effect, as far as anybody can say. Else the next tool is called only where a second effect would do no
-    harm.
+    `effect`: None if the tool had none, as far as anybody can say. Else the next tool is called only where a second effect would do
+    no harm, and where the effect of the first is not to be taken back.
     """
-    if error.kind in GOES_ON and (known or requested.idempotent) and invocation.cancel_request is None:
+    can_go_on = effect is None or (requested.idempotent and requested.compensation is None)
+    if error.kind in GOES_ON and can_go_on and invocation.cancel_request is None:
         instead = fell_back(invocation, requested, error)
         if instead is not None:
             return instead
-    return failed(invocation, requested, error)
+    return failed(invocation, requested, error, effect)
 
 
 def fell_back(invocation: Invocation, requested: InvocationRequested, error: Failure) -> InvocationFellBack | None:
@@ -177,12 +184,19 @@ def fell_back(invocation: Invocation, requested: InvocationRequested, error: Fai
 
 
 def asked(requested: InvocationRequested) -> dict[str, Any]:
-    """The fields of an outcome that name the stream that asked."""
-    return {"agent_run_id": requested.agent_run_id, "key": requested.key, "asked_by": requested.asked_by}
+    """The fields of an outcome that name the stream that asked, and say whether the effect can be taken back."""
+    told = {"agent_run_id": requested.agent_run_id, "key": requested.key, "asked_by": requested.asked_by}
+    return {**told, "compensable": compensable(requested)} if requested.is_awaited else told
+
+
+def compensable(requested: InvocationRequested) -> Compensable:
+    """What an outcome says about taking the effect back."""
+    declared = requested.compensation or NOTHING_TAKES_IT_BACK
+    return Compensable(tool=requested.tool, compensated_by=declared.tool, on_failure=declared.on_failure)
 
 
 def cancelled(requested: InvocationRequested, reason: str | None, effect: Literal["unknown"] | None = None) -> InvocationCancelled:
-    told = asked(requested) if requested.asked_by != "agent_run" else {}
+    told = asked(requested) if requested.asked_by != "agent_run" or requested.is_awaited else {}
     return InvocationCancelled(reason=reason, effect=effect, chain_id=requested.chain_id, **told)
 
 

@@ -10,10 +10,11 @@ from uuid import UUID
 
 from domain.errors import AlreadyResolved, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s, spread_s
-from domain.invocations import reconciling
+from domain.invocations import compensating, reconciling
 from domain.invocations.commands import (
     CancelInvocation,
     ClaimInvocation,
+    CompensateInvocation,
     CompleteInvocation,
     EndInvocation,
     FailInvocation,
@@ -49,7 +50,7 @@ from domain.invocations.reconciling import (
     workers_lost,
 )
 from domain.invocations.state import HELD, IN_DOUBT, RECONCILING, TERMINAL, Invocation, evolve
-from domain.kernel import Decider, Event, Scheduled, same_json
+from domain.kernel import NO_FUNCTIONS, Decider, Event, Functions, Scheduled, same_json
 
 
 def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
@@ -77,6 +78,8 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
             return _resolve(invocation, requested, command)
         case RequeueInvocation():
             return _requeue(invocation, requested, command)
+        case CompensateInvocation():
+            return compensating.compensate(invocation, command, NO_FUNCTIONS)
         case CancelInvocation():
             if invocation.status in ("requested", "waiting"):
                 return [cancelled(requested, command.reason)]
@@ -96,10 +99,11 @@ def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
         return []
     return [
         InvocationRequested(
-            **command.model_dump(exclude={"invocation_id", "arguments", "retry", "fallbacks"}),
+            **command.model_dump(exclude={"invocation_id", "arguments", "retry", "fallbacks", "compensation"}),
             arguments=command.arguments,
             retry=command.retry,
             fallbacks=command.fallbacks,
+            compensation=command.compensation,
         )
     ]
 
@@ -112,6 +116,12 @@ def _end(invocation: Invocation, requested: InvocationRequested, command: EndInv
     if command.error is not None:
         return [failed(invocation, requested, command.error)]
     return [succeeded(invocation, requested, command.result)]
+
+
+def decide_with(invocation: Invocation, command: InvocationCommand, functions: Functions) -> list[Event]:
+    if isinstance(command, CompensateInvocation):
+        return compensating.compensate(invocation, command, functions)
+    return decide(invocation, command)
 
 
 def _claim(invocation: Invocation, requested: InvocationRequested, command: ClaimInvocation) -> Event:
@@ -139,7 +149,7 @@ def _end_of_lost(invocation: Invocation, requested: InvocationRequested, reason:
     if not requested.idempotent or invocation.cancel_request is not None:
         return nobody_knows(invocation, requested, None)
     if invocation.lost_claims >= MAX_LOST_CLAIMS:
-        return over(invocation, requested, workers_lost(), known=False)
+        return over(invocation, requested, workers_lost(), "unknown")
     return None
 
 
@@ -205,7 +215,7 @@ def _report(invocation: Invocation, requested: InvocationRequested, command: Com
         delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
         dispatch = invocation.dispatch + 1
         return [InvocationRetryScheduled(attempt=command.attempt, error=error, delay_s=delay, dispatch=dispatch)]
-    return [over(invocation, requested, error, known=command.effect is None)]
+    return [over(invocation, requested, error, command.effect)]
 
 
 def _may_be_tried_again(invocation: Invocation, requested: InvocationRequested, error: Failure) -> bool:
@@ -287,4 +297,4 @@ def scheduled_by(event: Event, invocation_id: UUID) -> Scheduled | None:
             return None
 
 
-DECIDER: Decider[Invocation] = Decider("invocations", Invocation, decide, evolve)
+DECIDER: Decider[Invocation] = Decider("invocations", Invocation, decide, evolve, decide_with=decide_with)

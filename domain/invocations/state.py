@@ -6,10 +6,13 @@ from uuid import UUID
 
 from domain.failures import Failure, Retry
 from domain.invocations.events import (
+    NOTHING_TAKES_IT_BACK,
     AttemptStarted,
     InvocationBecameAmbiguous,
     InvocationCancelled,
     InvocationCancelRequested,
+    InvocationCompensationRefused,
+    InvocationCompensationRequested,
     InvocationEvent,
     InvocationFailed,
     InvocationFellBack,
@@ -80,6 +83,8 @@ class Invocation:
     not_happened: InvocationNotHappened | None = None
     """What a person said last."""
     cancel_request: InvocationCancelRequested | None = None
+    compensation_id: UUID | None = None
+    """The last call that was to take the effect back."""
 
     def session_of(self, attempt: int) -> UUID | None:
         """The session of an attempt about which its worker may still report. None: there is none."""
@@ -134,6 +139,8 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             return replace(invocation, status="cancelled")
         case InvocationReconcileRequested() | InvocationReconcileStarted() | InvocationReconcileFailed() | InvocationReconciled():
             return _of_doubt(invocation, event)
+        case InvocationCompensationRequested() | InvocationCompensationRefused():
+            return replace(invocation, compensation_id=event.compensation_id)
         case _:
             assert_never(event)
 
@@ -167,7 +174,10 @@ def _of_doubt(
 def _fell_back(invocation: Invocation, event: InvocationFellBack) -> Invocation:
     assert invocation.requested is not None
     chosen = invocation.requested.fallbacks[event.number - 1]
-    declared = chosen.model_dump(exclude={"max_attempts"}) | {"retry": Retry(max_attempts=chosen.max_attempts)}
+    declared = chosen.model_dump(exclude={"max_attempts", "compensation"}) | {
+        "retry": Retry(max_attempts=chosen.max_attempts),
+        "compensation": chosen.compensation or (NOTHING_TAKES_IT_BACK if invocation.requested.is_awaited else None),
+    }
     return replace(
         invocation,
         status="requested",

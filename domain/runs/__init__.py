@@ -12,6 +12,7 @@ Others import from here, never from the modules:
 from domain.runs.commands import CancelRun, CheckRun, CompleteStep, FailStep, RunCommand, StartRun
 from domain.runs.events import (
     ENDS,
+    Compensate,
     PlanV1,
     RunCancelled,
     RunCompleted,
@@ -19,6 +20,7 @@ from domain.runs.events import (
     RunFailed,
     RunStarted,
     RunStartedV1,
+    RunStartedV2,
     StepCompleted,
     StepFailed,
     StepScheduled,
@@ -50,6 +52,7 @@ __all__ = [
     "REMEMBERED_STEPS",
     "CancelRun",
     "CheckRun",
+    "Compensate",
     "CompleteStep",
     "FailStep",
     "Graph",
@@ -63,6 +66,7 @@ __all__ = [
     "RunFailed",
     "RunStarted",
     "RunStartedV1",
+    "RunStartedV2",
     "RunStatus",
     "StartRun",
     "Step",

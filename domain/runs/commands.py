@@ -4,6 +4,7 @@ from uuid import UUID
 
 from domain.failures import Failure
 from domain.kernel import Command, Json, Name, Priority, ShortText
+from domain.runs.events import Compensate
 from domain.runs.plan import Plan
 
 
@@ -15,6 +16,7 @@ class StartRun(Command):
     metadata: dict[str, Json] = {}
     versions_asked: tuple[Name, ...] = ()
     priority: Priority = "normal"
+    compensate: Compensate = "never"
 
 
 class CompleteStep(Command):
@@ -34,6 +36,8 @@ class FailStep(Command):
 class CancelRun(Command):
     run_id: UUID
     reason: ShortText | None = None
+    compensate: bool | None = None
+    """Whether the run's effects are taken back. None: as the run's start said."""
 
 
 class CheckRun(Command):

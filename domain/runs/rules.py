@@ -12,6 +12,8 @@ from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted
 from domain.runs.plan import Step
 from domain.runs.state import OVER, Run, evolve
 
+ON_FAILURE = frozenset({"on_failure", "on_failure_or_cancel"})
+ON_CANCEL = frozenset({"on_cancel", "on_failure_or_cancel"})
 MOST_NAMED = 100
 """Steps that the words of a failure name."""
 
@@ -33,6 +35,7 @@ def decide(run: Run, command: RunCommand) -> list[Event]:
                 metadata=command.metadata,
                 versions_asked=command.versions_asked,
                 priority=command.priority,
+                compensate=command.compensate,
             )
             return _and_what_follows(command.run_id, run, [started])
         case CompleteStep():
@@ -53,7 +56,8 @@ def decide(run: Run, command: RunCommand) -> list[Event]:
                 return []
             if run.status != "running":
                 raise InvalidState(f"the run is {run.status}; only a running one can be cancelled")
-            return [RunCancelled(reason=command.reason, abandoned=run.under_way)]
+            compensate = run.compensate in ON_CANCEL if command.compensate is None else command.compensate
+            return [RunCancelled(reason=command.reason, abandoned=run.under_way, compensate=compensate)]
         case CheckRun():
             if run.status in OVER:
                 raise WorkOver(f"the run is {run.status}")
@@ -82,7 +86,7 @@ def _and_what_follows(run_id: UUID, run: Run, events: list[Event]) -> list[Event
     while True:
         intolerable = next((e for e in newest if isinstance(e, StepFailed) and not e.tolerated), None)
         if intolerable is not None:
-            return [*events, RunFailed(step=intolerable.step, error=intolerable.error, abandoned=run.under_way)]
+            return [*events, _failure_of(run, intolerable, run.under_way)]
         newest = following = [_schedule_or_give_up(run_id, run, run.step(key)) for key in _ready(run, newest)]
         if not following:
             break
@@ -92,6 +96,10 @@ def _and_what_follows(run_id: UUID, run: Run, events: list[Event]) -> list[Event
     if run.ended == len(run.steps):
         return [*events, _end(run, events)]
     return events
+
+
+def _failure_of(run: Run, failed: StepFailed, abandoned: tuple[UUID, ...]) -> RunFailed:
+    return RunFailed(step=failed.step, error=failed.error, abandoned=abandoned, compensate=run.compensate in ON_FAILURE)
 
 
 def _ready(run: Run, newest: Sequence[Event]) -> list[str]:
@@ -129,7 +137,7 @@ def _end(run: Run, events: list[Event]) -> Event:
     missing = run.missing
     if len(missing) == len(run.steps):
         last = next(e for e in reversed(events) if isinstance(e, StepFailed))
-        return RunFailed(step=last.step, error=last.error)
+        return _failure_of(run, last, ())
     return RunCompleted(degraded=bool(missing), missing=missing)
 
 

@@ -10,7 +10,17 @@ from immutables import Map
 
 from domain.kernel import Json, Priority, replace
 from domain.maps import PersistentMap
-from domain.runs.events import RunCancelled, RunCompleted, RunEvent, RunFailed, RunStarted, StepCompleted, StepFailed, StepScheduled
+from domain.runs.events import (
+    Compensate,
+    RunCancelled,
+    RunCompleted,
+    RunEvent,
+    RunFailed,
+    RunStarted,
+    StepCompleted,
+    StepFailed,
+    StepScheduled,
+)
 from domain.runs.plan import NO_STEPS, Graph, Plan, Step, StepState
 
 RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]
@@ -32,6 +42,7 @@ class Run:
     cancel_reason: str | None = None
     versions_asked: tuple[str, ...] = ()
     priority: Priority = "normal"
+    compensate: Compensate = "never"
 
     @property
     def graph(self) -> Graph:
@@ -83,7 +94,7 @@ def _started(event: RunStarted) -> Run:
     graph = event.plan.graph
     return Run(
         "running", event.plan, event.input, graph.pending, graph.waiting,
-        versions_asked=event.versions_asked, priority=event.priority,
+        versions_asked=event.versions_asked, priority=event.priority, compensate=event.compensate,
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from projections.runs.starters import with_starters
 from projections.runs.values import held
 
 INSIDE_RUNS = frozenset(
-    event.TOPIC for name in ("runs", "agent_runs", "invocations", "messages", "context") for event in SLICES[name]
+    event.TOPIC for name in ("runs", "agent_runs", "invocations", "compensations", "messages", "context") for event in SLICES[name]
 )
 
 PROJECTION = Projection(

@@ -10,8 +10,18 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from application.views.runs import NEWEST_CALLS, CallStatus, CallView, RunCallView, RunStatus, RunView, StepStatus, StepView
-from domain import agent_runs, invocations, runs
+from application.views.runs import (
+    NEWEST_CALLS,
+    CallStatus,
+    CallView,
+    CompensationBrief,
+    RunCallView,
+    RunStatus,
+    RunView,
+    StepStatus,
+    StepView,
+)
+from domain import agent_runs, compensations, invocations, runs
 from domain.failures import Failure
 from domain.kernel import RecordedEvent, who_asked
 from projections.kernel import decoded
@@ -99,6 +109,7 @@ class FoldedParts(Protocol):
     def keep_result(self, step: Any, event: runs.StepCompleted, recorded: RecordedEvent) -> None: ...
     def keep_error(self, part: Any, error: Failure | None, recorded: RecordedEvent) -> None: ...
     def keep_resolution(self, call: Any, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None: ...
+    def keep_compensation(self, run: Any, recorded: RecordedEvent) -> None: ...
 
 
 def evolve(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
@@ -227,6 +238,20 @@ def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedE
             call.status, call.effect, call.finished_at = "cancelled", event.effect, at
 
 
+# --- its compensation ---------------------------------------------------------------------------------------------------
+
+
+def _on_compensation(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
+    parts.keep_compensation(run, recorded)
+
+
+def compensation_brief(event: Any) -> CompensationBrief:
+    """What an event of the compensation's beginning or end says of it."""
+    if not isinstance(event, compensations.CompensationEnded):
+        return CompensationBrief(status="running")
+    return CompensationBrief(**event.model_dump(include={"status", "effects", "compensated", "failed", "skipped"}))
+
+
 Change = Callable[[FoldedRun, FoldedParts, RecordedEvent], None]
 
 _OF_RUNS = (
@@ -242,12 +267,16 @@ _OF_CALLS = (
     invocations.InvocationResolved, invocations.InvocationCancelRequested, invocations.InvocationCancelled,
     invocations.InvocationReconcileRequested, invocations.InvocationFellBack,
 )  # fmt: skip
+_OF_COMPENSATIONS = (
+    compensations.CompensationStarted, compensations.CompensationResumed, compensations.CompensationEnded,
+)  # fmt: skip
 CHANGES_A_STEP = frozenset(kind.TOPIC for kind in (*_OF_AGENT_RUNS, agent_runs.StepRecorded))
 CHANGES_A_CALL = frozenset(kind.TOPIC for kind in _OF_CALLS)
 _CHANGES: Mapping[str, Change] = {
     **{kind.TOPIC: _on_run_event for kind in _OF_RUNS},
     **{kind.TOPIC: _on_agent_run_event for kind in _OF_AGENT_RUNS},
     **{kind.TOPIC: _on_invocation_event for kind in _OF_CALLS},
+    **{kind.TOPIC: _on_compensation for kind in _OF_COMPENSATIONS},
     agent_runs.StepRecorded.TOPIC: _on_record,
     "message.sent": _on_message,
 }
@@ -326,6 +355,9 @@ class ViewParts:
     def keep_resolution(self, call: CallView, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None:
         resolution_of_call(call, event, recorded.recorded_at, recorded.position, 0 if self.whole else len(recorded.state))
 
+    def keep_compensation(self, run: RunView, recorded: RecordedEvent) -> None:
+        run.compensation = compensation_brief(decoded(recorded))
+
 
 def evolve_view(
     view: RunView | None, recorded: RecordedEvent, keep: int | None = NEWEST_CALLS, *, whole: bool = False
@@ -374,6 +406,7 @@ def started(event: runs.RunStarted, recorded: RecordedEvent, *, whole: bool) -> 
         priority=event.priority,
         actor=actor,
         on_behalf_of=on_behalf_of,
+        compensate=event.compensate,
         created_at=recorded.recorded_at,
         updated_at=recorded.recorded_at,
         version=recorded.version,

@@ -16,7 +16,7 @@ from domain.registry import REGISTRY
 from projections.engine.checkpoints import POSITION_OF
 from projections.kernel import Connection
 from projections.runs import documents
-from projections.runs.fold import steps_of
+from projections.runs.fold import compensation_brief, steps_of
 from projections.runs.starters import NOBODY_KNOWN, starters
 from projections.runs.tables import CALL_COLUMNS, RUN_COLUMNS, RUN_WIDTH, STEP_COLUMNS, CallRow, RunRow, StepRow
 from projections.runs.values import ROOM, Values, error_of_call, resolution_of_call
@@ -133,7 +133,8 @@ async def read_events(connection: Connection, positions: Collection[int]) -> dic
 
 def positions_of(run: RunRow, steps: Iterable[StepRow], calls: Iterable[CallRow]) -> set[int]:
     """Positions of the events that a run is put together from."""
-    return positions_of_parts(steps, calls) | {p for p in (run.start_position, run.end_position) if p is not None}
+    own = (run.start_position, run.end_position, run.compensation_position)
+    return positions_of_parts(steps, calls) | {position for position in own if position is not None}
 
 
 def positions_of_parts(steps: Iterable[StepRow], calls: Iterable[CallRow]) -> set[int]:
@@ -164,7 +165,8 @@ def assembled(run: RunRow, steps: Iterable[StepRow], calls: Iterable[CallRow], e
     actor, on_behalf_of = who_asked(first.metadata)
     document = RunView(
         run_id=run.run_id, project_id=run.project_id, status=run.status, degraded=run.degraded, missing=run.missing,
-        plan=started.plan, priority=run.priority, actor=actor, on_behalf_of=on_behalf_of,
+        plan=started.plan, priority=run.priority, actor=actor, on_behalf_of=on_behalf_of, compensate=started.compensate,
+        compensation=None if run.compensation_position is None else compensation_brief(events[run.compensation_position].event),
         cancel_reason=end.event.reason if end is not None and isinstance(end.event, runs.RunCancelled) else None,
         created_at=run.created_at, updated_at=run.updated_at, finished_at=run.finished_at, version=run.version,
         position=run.position, event_count=run.event_count, message_count=run.message_count, call_count=run.call_count,

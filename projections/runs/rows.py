@@ -95,8 +95,8 @@ class Rows:
             run_id=recorded.root_id, tenant_id=recorded.tenant_id, project_id=event.project_id, status="running", degraded=False,
             position=recorded.position, created_at=recorded.recorded_at, updated_at=recorded.recorded_at, finished_at=None,
             start_position=recorded.position, end_position=None, version=recorded.version, event_count=1, message_count=0,
-            call_count=0, priority=event.priority, missing_keys=None, agents=" ".join(step.agent for step in event.plan.steps),
-            actor=actor, on_behalf_of=on_behalf_of,
+            call_count=0, priority=event.priority, missing_keys=None, compensation_position=None,
+            agents=" ".join(step.agent for step in event.plan.steps), actor=actor, on_behalf_of=on_behalf_of,
         )  # fmt: skip
 
 
@@ -154,6 +154,9 @@ class RunParts:
     def keep_resolution(self, call: CallRow, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None:
         call.resolution_position = recorded.position
 
+    def keep_compensation(self, run: RunRow, recorded: RecordedEvent) -> None:
+        run.compensation_position = recorded.position
+
 
 def _agent_run_of(run_id: UUID, step: str, agent_run_id: UUID | None) -> UUID:
     """The key of a step's row. A step that failed before its work was requested has no agent run, and none will come."""
@@ -169,35 +172,37 @@ def _columns(keys: Collection[tuple[UUID, UUID]]) -> list[list[UUID]]:
 INSERT_RUNS = """
 INSERT INTO run (
     run_id, tenant_id, project_id, status, degraded, position, created_at, updated_at, finished_at, start_position, end_position,
-    version, event_count, message_count, call_count, priority, missing, agents, actor, on_behalf_of
+    version, event_count, message_count, call_count, priority, missing, compensation_position, agents, actor,
+    on_behalf_of
 )
 SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::timestamptz[],
     %b::timestamptz[], %b::bigint[], %b::bigint[], %b::integer[], %b::integer[], %b::integer[], %b::integer[], %b::text[],
-    %b::text[], %b::text[], %b::text[], %b::text[]
+    %b::text[], %b::bigint[], %b::text[], %b::text[], %b::text[]
 )
 """
 UPDATE_RUNS = """
 UPDATE run SET status = u.status, degraded = u.degraded, position = u.position, updated_at = u.updated_at,
     finished_at = u.finished_at, end_position = u.end_position, version = u.version, event_count = u.event_count,
-    message_count = u.message_count, call_count = u.call_count, missing = u.missing
+    message_count = u.message_count, call_count = u.call_count, missing = u.missing,
+    compensation_position = u.compensation_position
 FROM unnest(
     %b::uuid[], %b::text[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::integer[],
-    %b::integer[], %b::integer[], %b::integer[], %b::text[]
+    %b::integer[], %b::integer[], %b::integer[], %b::text[], %b::bigint[]
 ) AS u (
     run_id, status, degraded, position, updated_at, finished_at, end_position, version, event_count, message_count, call_count,
-    missing
+    missing, compensation_position
 )
 WHERE run.run_id = u.run_id
 """
 RUN_FIELDS = attrgetter(
     "run_id", "tenant_id", "project_id", "status", "degraded", "position", "created_at", "updated_at", "finished_at",
-    "start_position", "end_position", "version", "event_count", "message_count", "call_count", "priority", "missing_keys", "agents",
-    "actor", "on_behalf_of",
+    "start_position", "end_position", "version", "event_count", "message_count", "call_count", "priority", "missing_keys",
+    "compensation_position", "agents", "actor", "on_behalf_of",
 )  # fmt: skip
 CHANGED_FIELDS = attrgetter(
     "run_id", "status", "degraded", "position", "updated_at", "finished_at", "end_position", "version", "event_count",
-    "message_count", "call_count", "missing_keys",
+    "message_count", "call_count", "missing_keys", "compensation_position",
 )  # fmt: skip
 WRITE_STEPS = """
 INSERT INTO run_step (

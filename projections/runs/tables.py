@@ -31,6 +31,7 @@ class RunRow:
     call_count: int
     priority: Priority
     missing_keys: str | None
+    compensation_position: int | None
     agents: str | None = None
     """Written once, and not read with the other columns. The same holds for who started the run, and for whom."""
     actor: str | None = None
@@ -109,7 +110,8 @@ class NotStored(Exception):
 
 RUN_COLUMNS = """
 r.run_id, r.tenant_id, r.project_id, r.status, r.degraded, r.position, r.created_at, r.updated_at, r.finished_at, r.start_position,
-r.end_position, r.version, r.event_count, r.message_count, r.call_count, r.priority, r.missing
+r.end_position, r.version, r.event_count, r.message_count, r.call_count, r.priority, r.missing,
+r.compensation_position
 """
 RUN_WIDTH = RUN_COLUMNS.count(",") + 1
 STEP_COLUMNS = """

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from application.routes import ROUTES
-from domain import agent_runs, agents, audit, breakers, chains, invocations, projects, runs, tenants, tools
+from domain import agent_runs, agents, audit, breakers, chains, compensations, invocations, projects, runs, tenants, tools
 from domain.kernel import Command, Decider, Event
 from domain.registry import REGISTRY, SLICES, UPCASTS
 from tests.architecture.sources import names_in, parsed, python_files
@@ -101,6 +101,8 @@ BY_THE_SERVER = {
     agents.UseAgent,
     audit.RecordAction,
     audit.RecordRefusals,
+    invocations.CompensateInvocation, compensations.ExpectCall, compensations.RecordEffect, compensations.RuleOutEffect,
+    compensations.RecordCompensation,
 }  # fmt: skip
 """Commands of the set-up, of sagas, of timers, of the sweeper, and conditions: no client repeats these commands."""
 COMPARED_ELSEWHERE = {
@@ -110,6 +112,7 @@ COMPARED_ELSEWHERE = {
     tools.ReinstateTool, tools.RemoveTool,  # say nothing but which tool
     # by the hash of the body: a repeat brings another key where the server makes it
     tenants.IssueApiKey, tenants.RotateApiKey, tenants.RevokeApiKey,
+    compensations.BeginCompensation, compensations.ResumeCompensation,  # by the hash of the body, too
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip
 

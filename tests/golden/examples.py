@@ -3,7 +3,21 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from domain import agent_runs, agents, audit, breakers, chains, context, invocations, messages, projects, runs, tenants, tools
+from domain import (
+    agent_runs,
+    agents,
+    audit,
+    breakers,
+    chains,
+    compensations,
+    context,
+    invocations,
+    messages,
+    projects,
+    runs,
+    tenants,
+    tools,
+)
 from domain.access import Role
 from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
@@ -17,6 +31,8 @@ MESSAGE = UUID("01920000-0000-7000-8000-000000000005")
 KEY = UUID("01920000-0000-7000-8000-000000000006")
 OTHER_AGENT_RUN = UUID("01920000-0000-7000-8000-000000000007")
 OTHER_KEY = UUID("01920000-0000-7000-8000-000000000008")
+OTHER_INVOCATION = UUID("01920000-0000-7000-8000-000000000009")
+LATER_INVOCATION = UUID("01920000-0000-7000-8000-00000000000a")
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 CHAIN = UUID("01920000-0000-7000-8000-000000000010")
 AT = datetime(2026, 11, 21, 10, 30, 0, 123456, tzinfo=UTC)
@@ -48,9 +64,16 @@ PLAN = runs.Plan(
     )
 )
 
+UNDO = invocations.CallCompensation(
+    tool="git.forget", tool_version="3", idempotent=True, timeout_s=60.0, retry=RETRY, reconcile_timeout_s=5.0,
+    arguments={"commit": "result.commit"}, takes=("result",), on_failure="continue",
+)  # fmt: skip
 FALLBACK = invocations.FallbackTool(
-    tool="git.log", tool_version="3", idempotent=True, timeout_s=60.0, max_attempts=2, reconcile_timeout_s=10.0
-)
+    tool="git.log", tool_version="3", idempotent=True, timeout_s=60.0, max_attempts=2, reconcile_timeout_s=10.0,
+    compensation=UNDO,
+)  # fmt: skip
+
+COMPENSABLE = invocations.Compensable(tool="git.history", compensated_by="git.forget", on_failure="continue")
 
 EXAMPLES: tuple[Event, ...] = (
     tenants.TenantCreated(name="default"),
@@ -90,7 +113,8 @@ EXAMPLES: tuple[Event, ...] = (
         tool="git.history", state="open", at=AT, by="key:ada", reason="they asked us to stop", on_behalf_of="ada@example.com"
     ),
     runs.RunStarted(
-        project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high"
+        project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high",
+        compensate="on_failure",
     ),
     runs.StepScheduled(
         step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,
@@ -99,8 +123,8 @@ EXAMPLES: tuple[Event, ...] = (
     runs.StepCompleted(step="write", agent_run_id=AGENT_RUN, result=JSON),
     runs.StepFailed(step="collect", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=True),
     runs.RunCompleted(degraded=True, missing=("collect",)),
-    runs.RunFailed(step="write", error=FAILURE, abandoned=(AGENT_RUN, OTHER_AGENT_RUN)),
-    runs.RunCancelled(reason="no longer needed", abandoned=(AGENT_RUN,)),
+    runs.RunFailed(step="write", error=FAILURE, abandoned=(AGENT_RUN, OTHER_AGENT_RUN), compensate=True),
+    runs.RunCancelled(reason="no longer needed", abandoned=(AGENT_RUN,), compensate=True),
     agent_runs.AgentRunRequested(
         run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True,
         priority="high", on_behalf_of="user:ada",
@@ -123,13 +147,18 @@ EXAMPLES: tuple[Event, ...] = (
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
         tool_version="2", asked_by="client", chain_id=CHAIN, fallbacks=(FALLBACK,),
-        fallbacks_skipped={"git.cache": "there is no such tool"},
+        fallbacks_skipped={"git.cache": "there is no such tool"}, compensation=UNDO,
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
     invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
-    invocations.InvocationSucceeded(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain"),
-    invocations.InvocationFailed(agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE, asked_by="chain"),
+    invocations.InvocationSucceeded(
+        agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain", compensable=COMPENSABLE
+    ),
+    invocations.InvocationFailed(
+        agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE, effect="unknown", asked_by="chain",
+        compensable=COMPENSABLE,
+    ),
     invocations.InvocationFellBack(
         run_id=RUN, from_tool="git.history", tool="git.log", version="3", number=1, attempt=2, error=FAILURE, dispatch=3,
         priority="high",
@@ -148,12 +177,37 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationResolved(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=1, outcome="failed", result=None, error=FAILURE,
         by=f"key:{KEY}", reason="The service has no trace of it.", evidence={"ticket": "T-7", "log": ["no such request"]},
-        on_behalf_of="user:bob", asked_by="chain",
+        on_behalf_of="user:bob", asked_by="chain", compensable=COMPENSABLE,
     ),
     invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
     invocations.InvocationCancelled(
         reason="the agent run failed", effect="unknown", agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain",
         chain_id=CHAIN,
+        compensable=COMPENSABLE,
+    ),
+    invocations.InvocationCompensationRequested(
+        run_id=RUN, compensation_id=OTHER_INVOCATION, compensation=UNDO, arguments={"commit": "c0ffee"}, priority="high",
+        on_behalf_of="user:ada",
+    ),
+    invocations.InvocationCompensationRefused(run_id=RUN, compensation_id=OTHER_INVOCATION, error=FAILURE),
+    compensations.CallExpected(invocation_id=INVOCATION),
+    compensations.EffectRecorded(
+        number=1, invocation_id=INVOCATION, key="git.history#1", tool="git.history", compensated_by="git.forget",
+        on_error="continue", unknown=True,
+    ),
+    compensations.EffectRuledOut(invocation_id=LATER_INVOCATION),
+    compensations.CompensationStarted(because="requested", reason="taken back", by=f"key:{KEY}", on_behalf_of="user:ada"),
+    compensations.EffectNotCompensated(
+        number=1, invocation_id=INVOCATION, compensation_id=OTHER_INVOCATION, error=FAILURE, stops=True
+    ),
+    compensations.CompensationEnded(status="partial", effects=1, compensated=0, failed=1, skipped=0, stopped_on=1),
+    compensations.CompensationResumed(
+        because="person", retried=(1,), reason="it is up again", by=f"key:{KEY}", on_behalf_of="user:ada"
+    ),
+    compensations.EffectStarted(number=1, invocation_id=INVOCATION, compensation_id=OTHER_INVOCATION, round=1),
+    compensations.EffectCompensated(number=1, invocation_id=INVOCATION, compensation_id=OTHER_INVOCATION),
+    compensations.EffectSkipped(
+        invocation_id=LATER_INVOCATION, number=1, reason="sent back by hand", by=f"key:{KEY}", on_behalf_of="user:ada"
     ),
     chains.ChainStarted(
         run_id=RUN, invocation_id=INVOCATION, tool="report", tool_version="2", arguments={"days": 7, "extra": JSON},

@@ -118,6 +118,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
     documented = Documented(await document(shared))
     async with shared.client(shared.key, event_hooks={"response": [documented]}) as http:
         await use_runs(shared, http)
+        await use_compensation(http, shared.worker("buyer", http=http))
         await use_projections(shared, http)
         await use_keys(shared, http)
         await use_tools(shared, http)
@@ -270,6 +271,27 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     assert refused.status_code == 412 and refused.json()["current_version"]
 
 
+async def use_compensation(http: httpx2.AsyncClient, worker: PlayedWorker) -> None:
+    """Of a completed run, with an effect that cannot be taken back and one that can."""
+    once = {"parameters": {}, "policy": {"compensation": {"tool": "unpay"}}}
+    await worker.register("buyer", tools=[{"name": "unpay", "idempotent": False}, {"name": "pay", **once}])
+    path = f"/v1/runs/{(await http.post('/v1/runs', json={'agent': 'buyer'})).json()['run_id']}/compensation"
+    buyer = await worker.next("buyer")
+    for key in ("one", "two"):
+        await (await worker.claim(await buyer.call(key, "pay"), "tool")).complete(key)
+    await buyer.complete()
+    begun = await http.post(path, json={"reason": "taken back"}, headers={"Idempotency-Key": "back"})
+    assert begun.status_code == 202, begun.text
+    await (await worker.next("unpay", "tool")).fail()
+    stopped = (await http.get(path, params={"limit": 1})).json()
+    assert (stopped["status"], stopped["stopped_on"], stopped["data"][0]["status"]) == ("partial", 2, "failed")
+    skip = {"skip": [stopped["data"][0]["invocation_id"]], "reason": "by hand"}
+    assert (await http.post(f"{path}/resume", json=skip)).status_code == 202
+    await (await worker.next("unpay", "tool")).complete()
+    rest = (await http.get(path, params={"limit": 1, "cursor": stopped["next_cursor"]})).json()
+    assert (rest["status"], rest["data"][0]["status"], rest["next_cursor"]) == ("partial", "compensated", None)
+
+
 async def use_values(shared: System, http: httpx2.AsyncClient, worker: PlayedWorker, run_id: str, calls: dict[str, str]) -> None:
     """Each value of the run at the path of its own, twice: the second time it is still the same."""
     [sent] = (await http.get(f"/v1/runs/{run_id}/messages")).json()["data"]
@@ -363,7 +385,8 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     of_keys = {("POST", path) for path in ("/v1/keys", "/v1/keys/{key_id}/rotate", "/v1/keys/{key_id}/revoke")}
     of_tools = {("POST", "/v1/tools"), ("POST", "/v1/tools/{name}/versions"), ("PATCH", "/v1/tools/{name}")}
     of_keys |= of_tools
-    assert readers("Idempotency-Key") == of_keys | {
+    of_compensation = {("POST", f"/v1/runs/{{run_id}}/compensation{what}") for what in ("", "/resume")}
+    assert readers("Idempotency-Key") == of_keys | of_compensation | {
         ("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects"),
         ("POST", "/v1/tools/{name}/breaker"),
     }  # fmt: skip

@@ -205,6 +205,7 @@ class Engine:
         metadata: dict[str, Json] | None = None,
         project_id: UUID | None = None,
         priority: Priority = "normal",
+        compensate: runs.Compensate = "never",
     ) -> UUID:
         """Starts a sequential run of agents, or a plan."""
         run_id = run_id or new_id()
@@ -217,6 +218,7 @@ class Engine:
             input=input,
             metadata=metadata or {},
             priority=priority,
+            compensate=compensate,
             known=MemoryNames(self.log, agents.AgentRegistered),
             admission=self.admission,
         )

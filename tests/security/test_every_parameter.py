@@ -57,6 +57,8 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {**RUN, "plan": {"kind": "graph", "steps": STEPS}},
     ],
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
+    "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
+    "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
     "/v1/projects": [{"name": "own", "metadata": {"team": "own"}}],
     "/v1/keys": [
         {"label": "own", "role": "auditor", "expires_at": "2099-01-01T00:00:00Z"},

@@ -52,6 +52,9 @@ ARGUMENTS: dict[str, list[str]] = {
     "blobs list": [],
     "blobs show": ["0" * 64],
     "blobs delete": ["0" * 64],
+    "runs compensation": [str(RUN)],
+    "runs compensate": [str(RUN), "--reason", "r"],
+    "runs resume-compensation": [str(RUN), "--reason", "r"],
     "projects list": [],
     "projects create": ["name"],
     "projects remove": [str(PROJECT)],
@@ -196,10 +199,19 @@ def answers() -> dict[str, Any]:
         ("actor", "on_behalf_of", "action", "operation", "target_kind", "target_id", "reason", "address", "result", "code"), HOSTILE
     )
     audited |= {"entry_id": str(RUN), "position": 1, "recorded_at": "2026-01-31T12:00:00Z", "kind": "action", "count": 1}
+    effect = {
+        "number": 1, "invocation_id": HOSTILE, "key": HOSTILE, "tool": HOSTILE, "status": HOSTILE, "unknown": True,
+        "compensated_by": HOSTILE, "error": FAILURE.model_dump(mode="json"), "reason": HOSTILE, "by": HOSTILE,
+    }  # fmt: skip
+    compensation = {
+        "run_id": str(RUN), "status": HOSTILE, "effects": 2, "compensated": 0, "failed": 1, "skipped": 1, "needs_person": True,
+        "waits_for": [{"invocation_id": HOSTILE, "status": HOSTILE}], "data": [effect], "next_cursor": None,
+    }  # fmt: skip
     blob = {"sha256": HOSTILE, "size": 1, "type": HOSTILE, "made_at": HOSTILE, "made_by": HOSTILE}
     return {
         "/v1/blobs": {"data": [blob], "next_cursor": None, "blobs": 1, "bytes": 1, "max_bytes": 2},
         f"/v1/blobs/{'0' * 64}/details": {**blob, "referred_by": [HOSTILE]},
+        f"/v1/runs/{RUN}/compensation": compensation,
         "/v1/audit": [audited],
         "/v1/audit/export": audited,
         "/v1/keys": [key],

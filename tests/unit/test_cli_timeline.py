@@ -194,3 +194,20 @@ def test_gist(value: object, text: str) -> None:
 
 def test_long_text_is_cut_to_its_width() -> None:
     assert shortened("x" * 200, 10) == "x" * 9 + "…"
+
+
+def test_taking_effects_back(log: Log) -> None:
+    error = {"type": "Down", "message": "the bank is closed", "kind": "permanent"}
+    assert log("compensation.effect_recorded", "stream", {"number": 1, "tool": "pay"}) is None
+    told = [
+        log("compensation.started", "stream", {"because": "failed"}),
+        log("compensation.effect_compensated", "stream", {"number": 2}),
+        log("compensation.effect_not_compensated", "stream", {"number": 1, "error": error}),
+        log("compensation.ended", "stream", {"status": "partial", "compensated": 1, "effects": 2}),
+    ]
+    assert [line and line[10:] for line in told] == [
+        "run           its effects are taken back, the last one first",
+        "run           effect 2 of ? was taken back",
+        "run           effect 1 of pay could not be taken back: Down: the bank is closed",
+        "run           1 of 2 effects were taken back",
+    ]

@@ -5,13 +5,19 @@ from uuid import UUID
 
 import pytest
 
+from application.catalog import SAGAS
+from application.engine.sagas.reactions import ReactionCause
 from domain import invocations
-from domain.errors import NotFound, RepeatedDifferently, StaleAttempt, WorkOver
+from domain.compensations import RecordEffect, RuleOutEffect
+from domain.errors import InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, Failure, Retry, spread_s
 from domain.invocations import (
     AttemptStarted,
+    CallCompensation,
     CancelInvocation,
     ClaimInvocation,
+    Compensable,
+    CompensateInvocation,
     CompleteInvocation,
     FailInvocation,
     FallbackTool,
@@ -37,6 +43,7 @@ ID, RUN, SESSION, AGENT_RUN = (UUID(f"01900000-0000-7000-8000-00000000000{n}") f
 DOWN = Failure(type="BreakerOpen", message="down", kind="transient", retry_after_s=9)
 B = FallbackTool(tool="b", tool_version="2", idempotent=False, timeout_s=7, max_attempts=2, reconcile_timeout_s=3)
 C = FallbackTool(tool="c", tool_version="1", idempotent=True, timeout_s=8, max_attempts=1)
+CAUSE = ReactionCause(UUID(int=1), ID, 1, RUN, "", RUN)
 FIRST = AttemptStarted(attempt=1, worker_id="w", dispatch=1, session_id=SESSION)
 
 
@@ -76,8 +83,8 @@ def fell(number: int = 1, error: Failure = DOWN, attempt: int = 0, dispatch: int
     )  # fmt: skip
 
 
-def ends(error: Failure, attempt: int = 1) -> InvocationFailed:
-    return InvocationFailed(agent_run_id=AGENT_RUN, key="k", attempt=attempt, error=error)
+def ends(error: Failure, attempt: int = 1, **more: Any) -> InvocationFailed:
+    return InvocationFailed(agent_run_id=AGENT_RUN, key="k", attempt=attempt, error=error, **more)
 
 
 # --- which tool is called next ----------------------------------------------------------------------------------------------
@@ -113,12 +120,50 @@ def test_a_tool_is_tried_as_often_as_it_may_before_the_next_one() -> None:
 
 def test_while_the_effect_is_in_doubt_no_other_tool_is_called() -> None:
     """Unless a second effect would do no harm."""
-    call(B, idempotent=False).after(claim()).when(fail(effect="unknown")).then(ends(failure()))
+    call(B, idempotent=False).after(claim()).when(fail(effect="unknown")).then(ends(failure(), effect="unknown"))
     call(B).after(claim()).when(fail(effect="unknown")).then(fell(error=failure(), attempt=1))
     lost = LapseAttempt(invocation_id=ID, attempt=1, reason="lost")
     in_doubt = call(B, idempotent=False).after(claim(), lost)
     assert in_doubt.state.status == "ambiguous"
     in_doubt.when(put_off()).then()
+
+
+UNDO = CallCompensation(tool="undo", idempotent=True, timeout_s=5, retry=Retry())
+UNDOABLE = B.model_copy(update={"compensation": UNDO.model_copy(update={"tool": "undo-b"})})
+
+
+def test_what_may_have_to_be_taken_back_is_not_done_by_another_tool_too() -> None:
+    held = call(B, compensation=UNDO).after(claim())
+    held.when(fail(effect="unknown")).then(
+        ends(failure(), effect="unknown", compensable=Compensable(tool="a", compensated_by="undo"))
+    )  # fmt: skip
+    held.when(fail()).then(fell(error=failure(), attempt=1))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "awaited", "compensated_by"),
+    [(UNDO, UNDOABLE, True, "undo-b"), (UNDO, B, True, ""), (None, UNDOABLE, True, "undo-b"), (None, B, False, None)],
+)
+def test_the_tool_that_was_called_in_the_end_says_what_takes_its_effect_back(
+    first: CallCompensation | None, second: FallbackTool, awaited: bool, compensated_by: str | None
+) -> None:
+    asked = call(second, compensation=first)
+    requested = asked.state.requested
+    assert requested is not None and requested.is_awaited is awaited and requested.stored_version == 2
+    done = asked.after(claim(), fail(), claim(2))
+    [event] = done.when(CompleteInvocation(invocation_id=ID, attempt=2, result=1)).events()
+    assert isinstance(event, InvocationSucceeded)
+    assert event.compensable == (
+        None if compensated_by is None else Compensable(tool="b", compensated_by=compensated_by)
+    )  # fmt: skip
+    assert bool(SAGAS["compensations"][InvocationRequested](requested, CAUSE)) is awaited
+    expected = {None: None, "": RuleOutEffect}.get(compensated_by, RecordEffect)
+    assert [type(one) for one in SAGAS["compensations"][InvocationSucceeded](event, CAUSE)] == (
+        [] if expected is None else [expected]
+    )
+    if compensated_by in (None, ""):
+        refused = CompensateInvocation(invocation_id=ID, compensation_id=RUN)
+        done.after(CompleteInvocation(invocation_id=ID, attempt=2)).when(refused).refused(InvalidState, "declared no compensation")
 
 
 def test_an_idempotent_tool_whose_workers_vanish_is_given_up_for_the_next_one() -> None:

@@ -128,7 +128,9 @@ def test_workers_that_vanish_are_counted_to_ten() -> None:
     lost.when(CLAIM).then(AttemptStarted(attempt=MAX_LOST_CLAIMS, worker_id="w1", dispatch=1))
     why = "10 workers in a row vanished while they ran this tool"
     failure = Failure(type="WorkersLost", message=why, kind="lost")
-    lost.after(CLAIM).when(CLAIM).then(InvocationFailed(agent_run_id=AGENT_RUN, key="k", attempt=MAX_LOST_CLAIMS, error=failure))
+    lost.after(CLAIM).when(CLAIM).then(
+        InvocationFailed(agent_run_id=AGENT_RUN, key="k", attempt=MAX_LOST_CLAIMS, error=failure, effect="unknown")
+    )
 
 
 def test_a_retry_counts_failures_and_not_attempts() -> None:

@@ -229,7 +229,7 @@ def test_sessions_lost_in_a_call_are_counted_to_ten() -> None:
     state = state.after(claim_call(ONE, MAX_LOST_CLAIMS))
     why = Failure(type="WorkersLost", message=f"{LOST} tool", kind="lost")
     state.when(lapse_call(MAX_LOST_CLAIMS)).then(
-        InvocationFailed(agent_run_id=AGENT_RUN, key="k", attempt=MAX_LOST_CLAIMS, error=why)
+        InvocationFailed(agent_run_id=AGENT_RUN, key="k", attempt=MAX_LOST_CLAIMS, error=why, effect="unknown")
     )
     given_back = call()
     for n in range(1, 2 * MAX_LOST_CLAIMS):

@@ -14,7 +14,21 @@ from pydantic import BaseModel
 
 from application.engine.commands.state_models import StateModel, model_of
 from application.routes import ROUTES
-from domain import agent_runs, agents, audit, breakers, chains, context, invocations, messages, projects, runs, tenants, tools
+from domain import (
+    agent_runs,
+    agents,
+    audit,
+    breakers,
+    chains,
+    compensations,
+    context,
+    invocations,
+    messages,
+    projects,
+    runs,
+    tenants,
+    tools,
+)
 from domain.access import Role
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
@@ -124,6 +138,28 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
                 error=st.none() | failure,
             ),
             st.builds(chains.CancelChain, chain_id=st.just(ID), reason=st.none() | text),
+        ),
+    ),
+    "compensations": (
+        compensations.BeginCompensation(run_id=RUN, because="failed"),
+        st.one_of(
+            st.builds(compensations.ExpectCall, run_id=st.just(RUN), invocation_id=some_id),
+            st.builds(
+                compensations.RecordEffect, run_id=st.just(RUN), invocation_id=some_id, key=key, tool=key, compensated_by=key,
+                on_error=st.sampled_from(["stop", "continue"]), unknown=st.booleans(),
+            ),
+            st.builds(compensations.RuleOutEffect, run_id=st.just(RUN), invocation_id=some_id),
+            st.builds(
+                compensations.RecordCompensation, run_id=st.just(RUN), invocation_id=some_id,
+                compensation_id=st.sampled_from([
+                    derive_id(compensations.compensation_id_of(RUN), f"{call}:1") for call in (RUN, OTHER)
+                ]),
+                error=st.none() | failure,
+            ),
+            st.builds(
+                compensations.ResumeCompensation, run_id=st.just(RUN), skip=st.tuples(some_id) | st.just(()),
+                go_on=st.booleans(), reason=key, by=key,
+            ),
         ),
     ),
     "messages": (

@@ -62,6 +62,8 @@ class StartRunBody(Body):
     metadata: dict[str, Json] = {}
     priority: Priority = "normal"
     """The class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last."""
+    compensate: rules.Compensate = "never"
+    """When the effects of the run are taken back, by the tools that its tools declare for that."""
 
     @model_validator(mode="after")
     def _one_plan(self) -> "StartRunBody":

@@ -68,6 +68,8 @@ class StartedRun(RunAccepted):
 
 class CancelBody(Body):
     reason: ShortText | None = None
+    compensate: bool | None = None
+    """Whether the effects of the run are taken back. Null: as the start of the run said."""
     expected_version: int | None = Field(default=None, ge=0)
 
 
@@ -136,6 +138,7 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
                 input=body.input,
                 metadata=body.metadata,
                 priority=body.priority,
+                compensate=body.compensate,
                 known=container_of(request).reads.agents,
                 admission=container_of(request).admission,
             )
@@ -286,7 +289,7 @@ async def cancel_run(request: Request, run_id: UUID) -> Response:
     body = await body_of(request, CancelBody)
     key = key_of(request, body)
     version = expected_version(request) if body.expected_version is None else body.expected_version
-    command = rules.CancelRun(run_id=run_id, reason=body.reason)
+    command = rules.CancelRun(run_id=run_id, reason=body.reason, compensate=body.compensate)
     command_for = keyed_request(request, key, correlation_id=run_id)
     commands = container_of(request).commands
     async with audited(request, Action.RUNS_CANCEL, "run", run_id, reason=body.reason) as entry:

@@ -14,6 +14,7 @@ from tidelog.administration import Administration
 from tidelog.blobs import ClientBlobs
 from tidelog.bodies import object_of, plan_of
 from tidelog.catalog import Catalog
+from tidelog.compensation import Compensate, CompensationClient
 from tidelog.errors import (
     HistoryReplaced,
     PositionBeyondHead,
@@ -56,7 +57,7 @@ def _rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-class Client(Administration, Catalog):
+class Client(CompensationClient, Administration, Catalog):
     """A client of one Tidelog server. Use as an async context manager.
 
     `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: seconds for which requests are repeated when the server
@@ -90,6 +91,7 @@ class Client(Administration, Catalog):
         project_id: UUID | None = None,
         metadata: Mapping[str, Any] | None = None,
         priority: Literal["high", "normal", "low"] = "normal",
+        compensate: Compensate = "never",
         idempotency_key: str | None = None,
         wait_s: float | None = None,
         on_behalf_of: str | None = None,
@@ -97,6 +99,7 @@ class Client(Administration, Catalog):
         """Start a run of one agent, of several in sequence, or of a plan (see the HTTP reference). Exactly one of the three.
 
         `priority`: the class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last.
+        `compensate`: when the effects of the run are taken back, by the tools that its tools name for that (`@tool(compensate=…)`).
         `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
         are safe.
         `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
@@ -119,6 +122,8 @@ class Client(Administration, Catalog):
             body["metadata"] = object_of(metadata, "the metadata")
         if priority != "normal":
             body["priority"] = priority
+        if compensate != "never":
+            body["compensate"] = compensate
         body["input"] = to_json(input, "the input", max_bytes=None)
         headers = {"Idempotency-Key": idempotency_key or str(uuid7()), **self._for(on_behalf_of)}
         if wait_s is not None:
@@ -203,9 +208,16 @@ class Client(Administration, Catalog):
             ]
         return parse(RunPage, await self._get("/v1/runs", wanted))
 
-    async def cancel_run(self, run_id: UUID, reason: str | None = None, *, on_behalf_of: str | None = None) -> StartedRun:
-        """Cancel a run: running work is stopped, waiting work is dropped."""
-        body = {} if reason is None else {"reason": reason}
+    async def cancel_run(
+        self, run_id: UUID, reason: str | None = None, *, compensate: bool | None = None, on_behalf_of: str | None = None
+    ) -> StartedRun:
+        """Cancel a run: running work is stopped, waiting work is dropped.
+
+        `compensate`: whether the run's effects are taken back. None: as its start said.
+        """
+        body: dict[str, Any] = {} if reason is None else {"reason": reason}
+        if compensate is not None:
+            body["compensate"] = compensate
         headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}
         response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
         return self._noted(parse(StartedRun, json_of(response)))

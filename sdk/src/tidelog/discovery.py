@@ -118,6 +118,8 @@ class Discovery:
                 )
             )
             return
+        if tool.undo is not None:  # before it: a tool is called only when what takes its effect back is there
+            self.add_tool(path, tool.undo)
         self.tools[definition.name] = FoundTool(path, tool, definition)
 
     def _described(self, path: Path, what: str, describe: Callable[[], T]) -> T | None:

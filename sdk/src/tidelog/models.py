@@ -154,6 +154,9 @@ class Run(RunSummary, HoldsLarge):
     position: int = 0
     event_count: int = 0
     call_count: int = 0
+    compensate: str = "never"
+    compensation: dict[str, Any] | None = None
+    """The status of taking its effects back, and how many; see `Client.compensation`. None: it has not begun."""
     steps: tuple[Step, ...] = ()
 
     def step(self, key: str) -> Step:

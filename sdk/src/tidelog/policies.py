@@ -1,6 +1,6 @@
 """What a tool declares about its calls. The server sees to it, over all workers and processes."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,10 +35,15 @@ class Rate(_Part):
 
 class Compensation(_Part):
     """The tool that takes an effect back. `arguments`: name of its argument → CEL expression over `arguments` and `result` of the
-    call; None: both, as they are."""
+    call; None: both, and `invocation_id`, as far as the tool has parameters of these names.
+
+    `on_failure`: what becomes of the effects before this one where it cannot be taken back; "stop" leaves them until a person has
+    spoken.
+    """
 
     tool: str
     arguments: dict[str, str] | None = None
+    on_failure: Literal["stop", "continue"] = "stop"
 
 
 class Policy(_Part):

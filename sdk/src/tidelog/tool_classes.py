@@ -42,6 +42,7 @@ class BaseTool:
     needs_services: ClassVar[tuple[str, ...]] = ()
     untrusted_output: ClassVar[bool] = False
     policy: ClassVar[Policy | None] = None
+    compensate: ClassVar[Callable[..., Any] | None] = None
 
     execute: Callable[..., Any]
     """Does the work. Its type hints become the JSON Schema of the parameters, as those of a function with `@tool`."""

@@ -23,6 +23,7 @@ class ToolOptions(TypedDict, total=False):
     needs_services: tuple[str, ...]
     untrusted_output: bool
     policy: Policy | None
+    compensate: Callable[..., Any] | None
     isolation: Kind | None
 
 

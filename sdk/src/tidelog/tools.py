@@ -16,7 +16,7 @@ from tidelog.calling import call
 from tidelog.errors import DefinitionError, PermanentError, ValueTooDeepError
 from tidelog.isolation.declared import Isolation, isolation_of
 from tidelog.naming import TOOL_NAME, check_capabilities, check_json, check_name, check_version, first_paragraph
-from tidelog.policies import Policy
+from tidelog.policies import Compensation, Policy
 from tidelog.reconciling import Reconciled, read_reconcile
 from tidelog.texts import text_of
 from tidelog.tool_options import Keywords, ToolOptions
@@ -152,6 +152,8 @@ class Tool(Generic[P, R]):
         self.needs_services = options.get("needs_services", ())
         self.untrusted_output = options.get("untrusted_output", False)
         self.policy = options.get("policy")
+        self.compensate = options.get("compensate")
+        self._undo: Tool[..., Any] | None = None
         self._check = check
         self._isolation = (options.get("isolation"), limits or {})
         self._documented = function if documented is None else documented
@@ -318,12 +320,28 @@ class Tool(Generic[P, R]):
         read_reconcile(self.reconcile, ToolContext, dict.fromkeys(self._read_signature().names.values()), what)
         return float(self.reconcile_timeout_s)
 
+    @property
+    def undo(self) -> "Tool[..., Any] | None":
+        """The tool that takes the effect back: the one that `compensate` names, or the one that is made of its function. None:
+        there is none.
+
+        Raises:
+            DefinitionError: `compensate` is neither.
+        """
+        if self.compensate is not None and self._undo is None:
+            self._undo = undo_of(self.name, self.compensate, self.timeout_s)
+        return self._undo
+
     def _said_policy(self, what: str) -> dict[str, Any] | None:
-        if self.policy is None:
-            return None
-        if not isinstance(self.policy, Policy):
+        policy = Policy() if self.policy is None else self.policy
+        if not isinstance(policy, Policy):
             raise DefinitionError("invalid-metadata", f"{what}: policy must be a tidelog.Policy")
-        return self.policy.said()
+        if (undo := self.undo) is not None:
+            said = policy.compensation or Compensation(tool=undo.name)
+            if said.tool != undo.name:
+                raise DefinitionError("invalid-metadata", f"{what}: compensate is {undo.name}, and its policy names {said.tool}")
+            policy = policy.model_copy(update={"compensation": said})
+        return policy.said()
 
     def _schema(self, what: str) -> dict[str, Any]:
         try:
@@ -341,6 +359,21 @@ class Tool(Generic[P, R]):
         if self._parameters is None:
             self._parameters = _read_parameters(self.function)
         return self._parameters
+
+
+UNDO_ATTEMPTS = 5
+
+
+def undo_of(name: str, compensate: Callable[..., Any], timeout_s: float) -> Tool[..., Any]:
+    """The tool that takes back what the tool of a name does. A plain function becomes the tool `<name>.undo`, which may be called
+    again. Raises DefinitionError."""
+    from tidelog.tool_classes import BaseTool, tool_of
+
+    if isinstance(compensate, Tool) or (isinstance(compensate, type) and issubclass(compensate, BaseTool)):
+        return tool_of(compensate)
+    if not callable(compensate) or isinstance(compensate, type):
+        raise DefinitionError("invalid-metadata", f"tool {name!r}: compensate must be a tool or a function")
+    return Tool(compensate, name=f"{name}.undo", idempotent=True, max_attempts=UNDO_ATTEMPTS, timeout_s=timeout_s)
 
 
 def _names(given: object, what: str) -> tuple[str, ...]:
@@ -411,6 +444,9 @@ def tool(name: str | Callable[..., Any] | None = None, /, **given: Unpack[Keywor
     untrusted_output: the result holds text of strangers, which a model must not take for instructions.
     policy: what the server sees to when the tool is called, as a `Policy`: a breaker, how many calls at once and how often, tools
     that are called instead, the tool that takes the effect back, how long a result answers later calls.
+    compensate: takes the effect back when the run's effects are taken back: a tool, or a function with hinted parameters among
+    `arguments`, `result` and `invocation_id` of the call, perhaps after a `ToolContext`. The function becomes the tool
+    `<name>.undo`, idempotent and with five attempts: `invocation_id` is the key by which a service knows the effect.
     isolation: "process" runs each call in a process of its own, with the bounds `cpu_s`, `memory_mb`, `files`, `file_mb`,
     `network`, `environment` and `required` of `tidelog.isolation.declared.Isolation`. A call that is over leaves nothing behind.
 

@@ -110,7 +110,7 @@ class Worker:
         return {kind: bench.what_does_not_stop() for kind, bench in self._benches.items()}
 
     def add(self, agents: Iterable[type[Agent]], tools: Iterable[AnyTool]) -> None:
-        """Take over more agents and tools. A worker that runs registers them.
+        """Take over more agents and tools, with the tools that take the effects of these back. A worker that runs registers them.
 
         Raises:
             DefinitionError: one of them is not well-formed, or its name is taken.
@@ -119,7 +119,9 @@ class Worker:
             definition = describe_agent(agent)
             _put(self._agents, definition.name, agent)
             self._agent_definitions[definition.name] = definition
-        for tool in map(tool_of, tools):
+        given = [tool_of(tool) for tool in tools]
+        taking_back = [undo for tool in given if (undo := tool.undo) is not None and undo not in given]
+        for tool in (*dict.fromkeys(undo for undo in taking_back if undo.name not in self._tools), *given):
             described = tool.describe()
             _put(self._tools, described.name, self._isolating.isolated(tool))
             self._tool_definitions[described.name] = described
