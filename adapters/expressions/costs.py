@@ -17,6 +17,8 @@ MOST_ITEMS = 1_000
 """Items of a list or a map that a macro goes over."""
 BYTES_OF_UNIT = 64
 """A text weighs one, and one more for each so many bytes."""
+ADDITION = 0.32
+"""Units of `+` for each item of its operands: a list or a text is copied."""
 MAX_DEPTH = 100
 """Levels of the values. What is stored has at most 80."""
 MAX_PATTERN = 200
@@ -156,7 +158,7 @@ class Counting:
         if name in PICKS:
             return self._picked(of[0], of[1].value)
         if name == "_+_":
-            self.cost += 0.32 * (of[0].items + of[1].items)
+            self.cost += ADDITION * (of[0].items + of[1].items)
             return Weight(both, of[0].items + of[1].items, max(of[0].item, of[1].item))
         if name == "_?_:_":
             return Weight(*(max(one, other) for one, other in zip(of[1][:3], of[2][:3], strict=True)))
@@ -202,14 +204,14 @@ class Counting:
         begin = self.of(node.begin)
         before, outside = self.cost, self.scope
         item = Weight(over.item, over.item, over.item)
-        self.scope = outside | dict.fromkeys(node.variables, item)
-        grown = self._once(node, begin)
+        self.scope = outside | dict.fromkeys(node.variables, item) | {node.accumulator: begin}
+        self.of(node.condition)
+        grown = self.of(node.step)
         growth = Weight(*(max(0, after - first) for after, first in zip(grown[:3], begin[:3], strict=True)))
-        # Each turn finds the accumulator as the turns before it have left it: half as large as at the end, on the average.
-        self.cost = before
-        half = over.items / 2
-        self._once(node, Weight(begin.all + half * growth.all, begin.items + half * growth.items, grown.item))
-        self.cost = before + (self.cost - before + 3) * over.items
+        # Each turn adds to the accumulator as the turns before have left it: half as large as at the end, on the average. Only the
+        # step can name the accumulator, so the rest costs the same in each turn, and is counted once.
+        turn = self.cost - before + 3 + ADDITION * growth.items * over.items / 2
+        self.cost = before + turn * over.items
         end = Weight(begin.all + over.items * growth.all, begin.items + over.items * growth.items, grown.item)
         self.scope = outside | {node.accumulator: end}
         result = self.of(node.result)
@@ -217,14 +219,6 @@ class Counting:
         if self.cost > MOST:
             raise TooExpensive(_TOO_MUCH)
         return result
-
-    def _once(self, node: Comprehension, accumulator: Weight) -> Weight:
-        inside = self.scope
-        self.scope = inside | {node.accumulator: accumulator}
-        self.of(node.condition)
-        after = self.of(node.step)
-        self.scope = inside
-        return after
 
 
 def _search(of: list[Weight]) -> float:

@@ -27,6 +27,9 @@ MISSING = (
 )
 
 
+MOST_DOUBLING = 2
+"""Macros that the library writes out with what they stand on twice: each doubles the expression."""
+_DOUBLING = re.compile(r"\bopt(?:Flat)?Map\b")
 _UNUSABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
@@ -83,6 +86,8 @@ class CelExpressions:
             (ord(c) < 32 and c not in "\t\n\r") or 0xD800 <= ord(c) < 0xE000 for c in expression
         ):
             raise UnusableExpression("an expression has no control characters and no lone surrogates")
+        if len(_DOUBLING.findall(expression)) > MOST_DOUBLING:
+            raise UnusableExpression(f"an expression has `optMap` and `optFlatMap` at most {MOST_DOUBLING} times")
         environment = self._environment(variables)
         try:
             program = environment.compile(expression)

@@ -76,6 +76,8 @@ def test_values_of_expressions(expression: str, value: Any) -> None:
         ("arguments.?city", "may be missing"),
         ("[arguments.?city]", "may be missing"),
         ("google.protobuf.Timestamp{}", "cannot use here"),
+        ("optional.of(1)" + ".optMap(x, x)" * 3 + ".orValue(1)", "at most 2 times"),
+        ("optional.of(1)" + ".optFlatMap(x, optional.of(x))" * 3, "at most 2 times"),
         ("'a'.matches('(?=a)')", "invalid regular expression"),
         ("'a'.matches(arguments.city)", "a regular expression is a text in the expression itself"),
         ("'a'.matches('((x{30}){30}){30}')", "repeats too much"),
@@ -208,6 +210,17 @@ def test_what_could_take_long_is_refused_before(expression: str, given: Any) -> 
         times.append(time.process_time() - begun)
     assert found.error is not None
     assert min(times) < WORST_S
+
+
+@pytest.mark.parametrize("form", ["[1].map(x, {})", "[1].filter(x, dyn({}) == 1)", "[1].all(x, dyn({}) == 1)", "-({})"])
+def test_nesting_costs_no_power_of_its_depth(form: str) -> None:
+    expressions, expression, depth = CelExpressions(), "1", 0
+    while expressions.look(form.format(expression), ["a"]).fault is None and depth < 40:
+        expression, depth = form.format(expression), depth + 1
+    assert depth > 5
+    begun = time.process_time()
+    expressions.evaluate(expression, {"a": 1})
+    assert time.process_time() - begun < WORST_S
 
 
 _JSON = st.recursive(
