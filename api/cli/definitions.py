@@ -35,6 +35,8 @@ def first_paragraph(definition: Mapping[str, Any]) -> str:
 
 def workers_of(definition: Mapping[str, Any]) -> str:
     """How many workers have it."""
+    if definition.get("kind") == "chain":
+        return "the server"
     count = definition.get("workers")
     return "" if count is None else str(count) if count else "none"
 

@@ -79,6 +79,8 @@ def _repeats(tool: Mapping[str, Any]) -> str:
 
 def _served(tool: Mapping[str, Any]) -> str:
     """How many workers serve a tool now, and what to do if none does."""
+    if tool.get("kind") == "chain":
+        return "the server carries it out, and calls the tools of its steps"
     if tool.get("workers") != 0:
         return definitions.workers_of(tool)
     if tool.get("kind", "python") == "python":

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.cli import tools
+from api.cli import definitions, tools
 from api.cli.diagnosis import work
 from api.cli.diagnosis.findings import Diagnosis
 from api.cli.waiting import waits
@@ -35,11 +35,17 @@ def test_what_repeats_a_call(tool: dict[str, Any], short: str, told: str) -> Non
         ({"workers": 0, **HTTP}, "none carries it out: start one, with tidelog worker --builtin"),
         ({"workers": 0, "kind": "python"}, "none: start one that has it, with tidelog worker --agents FOLDER"),
         ({"workers": 0}, "none: start one that has it, with tidelog worker --agents FOLDER"),
+        ({"workers": 0, "kind": "chain"}, "the server carries it out, and calls the tools of its steps"),
         ({}, ""),
     ],
 )
 def test_what_serves_a_tool(tool: dict[str, Any], told: str) -> None:
     assert tools._served(tool) == told
+
+
+def test_a_chain_is_served_by_the_server() -> None:
+    assert definitions.workers_of({"kind": "chain", "workers": 0}) == "the server"
+    assert definitions.workers_of({"kind": "http", "workers": 0}) == "none"
 
 
 def test_the_secret_is_told_by_its_name_where_there_is_one() -> None:
@@ -73,7 +79,7 @@ class Answers:
 
 
 async def test_the_doctor_says_what_would_serve_a_tool() -> None:
-    found, server = Diagnosis(), Answers(weather="http", code="python")
+    found, server = Diagnosis(), Answers(weather="http", code="python", links="chain")
     await work._idle_agents(found, server)  # type: ignore[arg-type]  # what it asks
     assert [(one.status, one.detail) for one in found.findings] == [
         ("note", "1 are registered and no worker with a session offers them: code"),

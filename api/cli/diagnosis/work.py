@@ -100,7 +100,8 @@ async def _idle_agents(found: Diagnosis, server: Asking) -> None:
     """Agents and tools that are registered and that no worker has at present. This is no fault while they have no work."""
     for what in ("agents", "tools"):
         page = await server.get(f"/v1/{what}", {"limit": 1_000})
-        idle = [] if page is None else [each for each in page["data"] if each.get("workers") == 0]
+        found_idle = [] if page is None else [each for each in page["data"] if each.get("workers") == 0]
+        idle = [each for each in found_idle if each.get("kind") != "chain"]  # the server itself carries those out
         data = [each["name"] for each in idle if each.get("kind", "python") != "python"]
         names = [each["name"] for each in idle if each["name"] not in data]
         if names:

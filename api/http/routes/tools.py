@@ -312,6 +312,7 @@ async def _register(
                 outcome = await container.commands.execute(
                     entry.along(keyed_request(request, key)), command, expected_version=version
                 )
-    container.tools_told.defined(tenant_id)
+    if body.kind != "chain":  # the server carries it out
+        container.tools_told.defined(tenant_id)
     headers = {"Location": f"/v1/tools/{name}"}
     return accepted(outcome, outcome.versions[tool_id], {"name": name}, status=201, headers=headers)
