@@ -105,7 +105,7 @@ class PostgresBlobs:
     def __init__(self, database: Database, *, reads: Database | None = None) -> None:
         """`reads`: for what only reads, if this is another database."""
         self._database = database
-        self._reads = reads or database
+        self._reads = database if reads is None else reads
 
     async def find(self, tenant_id: UUID, sha256: str, *, root_id: UUID | None = None) -> Blob | None:
         wanted = {"tenant": tenant_id, "sha256": bytes.fromhex(sha256), "root": root_id}

@@ -117,7 +117,7 @@ async def use(system: System) -> None:
         return (await system.http.get("/health/ready")).status_code == 200
 
     await eventually(ready, "readiness")  # the report gives each look two seconds, on a busy machine, too
-    for path in ("/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps", f"/v1/ids/{run_id}"):
+    for path in ("/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps", "/v1/blobs", f"/v1/ids/{run_id}"):
         assert (await system.http.get(path)).status_code == 200
     assert (await system.http.get("/v1/runs", headers={"Authorization": "Bearer wrong"})).status_code == 401
 
