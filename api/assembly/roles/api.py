@@ -230,6 +230,7 @@ async def tools_told(parts: Parts) -> ToolsTold:
     return own
 
 
+@part
 async def blobs(parts: Parts) -> Blobs:
     return Blobs(await storage.blob_store(parts), most_bytes=parts.settings.max_blob_bytes)
 
