@@ -13,10 +13,14 @@ from application.engine.ports.log_context import about
 from application.engine.reading.as_of import position_as_of
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.reads import InvocationReads, Positioned
+from application.tool_results import ToolResults
 from application.views.invocations import InvocationView
 from domain import invocations
-from domain.errors import NotFound
+from domain.errors import InvalidCommand, NotFound
 from domain.kernel import Json, derive_id
+
+MOST_TOLD = 10
+"""Faults of a result that a refusal describes."""
 
 
 def known_outcome(commands: CommandLoop, tenant_id: UUID, invocation_id: UUID) -> invocations.Invocation | None:
@@ -90,6 +94,7 @@ async def _run_of(commands: CommandLoop, tenant_id: UUID, invocation_id: UUID) -
 
 async def resolve_invocation(
     commands: CommandLoop,
+    results: ToolResults,
     caller: Caller,
     command: invocations.ResolveInvocation,
     audited: Callable[[CommandRequest], CommandRequest] = lambda request: request,
@@ -97,12 +102,27 @@ async def resolve_invocation(
     """Records how an ambiguous call ended, or that it had no effect, as a person says.
 
     `audited` gives the request its entry in the audit trail. The first resolution counts. The same resolution again gets the first
-    answer. Raises NotFound, AlreadyResolved for another resolution, InvalidState.
+    answer. Raises NotFound, AlreadyResolved for another resolution, InvalidState; InvalidCommand for a result that does not fit
+    what the tool declared when it was called.
     """
     run_id = await _run_of(commands, caller.tenant_id, command.invocation_id)
+    if command.error is None and not command.not_happened:
+        await _must_fit(commands, results, caller.tenant_id, command)
     name = "resolve"
     if command.not_happened:  # may be said of each attempt
         state: invocations.Invocation = (await commands.load(invocations.DECIDER, caller.tenant_id, command.invocation_id)).state
         name = f"not happened:{state.called if command.attempt is None else command.attempt}"
     request = caller.named(derive_id(command.invocation_id, name), run_id)
     return await commands.execute(audited(request), command)
+
+
+async def _must_fit(commands: CommandLoop, results: ToolResults, tenant_id: UUID, command: invocations.ResolveInvocation) -> None:
+    """Raises InvalidCommand, with all faults. What the agent gets on with is what the tool could have answered."""
+    loaded = await commands.load(invocations.DECIDER, tenant_id, command.invocation_id, fresh=False)
+    requested: invocations.InvocationRequested = loaded.state.requested
+    if faults := await results.faults_of(tenant_id, requested, command.result):
+        places = [(f"/result{place}", text) for place, text in faults]
+        told = "; ".join(f"{place}: {text}" for place, text in places[:MOST_TOLD])
+        raise InvalidCommand(
+            f"the result does not fit what tool '{requested.tool}' declares: {told}", pointer=places[0][0], faults=places
+        )

@@ -258,6 +258,8 @@ class InvocationsWanted(NamedTuple):
     run_id: UUID | None = None
     within: Sequence[UUID] | None = None
     """Only calls of runs of these projects, and nothing in the page tells of others. None: of all projects."""
+    asked_by: str | None = None
+    """Only calls that this one asked for, who is no agent. None: of all."""
 
 
 class InvocationReads(Protocol):
@@ -271,6 +273,10 @@ class InvocationReads(Protocol):
 
         Raises ProjectionBehind; PayloadTooLarge for a page whose calls have more events than one answer reads.
         """
+        ...
+
+    async def newest(self, tenant_id: UUID, keys: Sequence[UUID], max_age_s: float) -> Mapping[UUID, UUID]:
+        """As `application.cached_results.CachedCalls` says."""
         ...
 
     def replay(self, events: Sequence[RecordedEvent]) -> InvocationView | None:

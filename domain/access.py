@@ -42,11 +42,15 @@ class Action(StrEnum):
     EVENTS_READ = "events.read"
     INVOCATIONS_READ = "invocations.read"
     INVOCATIONS_RESOLVE = "invocations.resolve"
+    INVOCATIONS_CANCEL = "invocations.cancel"
+    """A call that belongs to no run."""
     CATALOG_READ = "catalog.read"
     """Registered agents and tools, and what an id names."""
     TOOLS_DEFINE = "tools.define"
     """Tools that are data and their versions; deprecates any tool."""
     TOOLS_REMOVE = "tools.remove"
+    TOOLS_CALL = "tools.call"
+    """Without a run."""
     BLOBS_READ = "blobs.read"
     """Contents that are too large for events, and the list of them."""
     BLOBS_WRITE = "blobs.write"
@@ -99,6 +103,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.BREAKERS_FORCE,
+        Action.INVOCATIONS_CANCEL,
         Action.PROJECTIONS_VERIFY,
         Action.PROJECTIONS_REBUILD,
         Action.PROJECTIONS_RETRY,
@@ -106,7 +111,8 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     },
     Role.DEVELOPER: _CONTENT
     | {Action.RUNS_START, Action.RUNS_CANCEL, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
-    | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.BLOBS_WRITE, Action.BLOBS_REMOVE},
+    | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL}
+    | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE},
     Role.AUDITOR: _CONTENT | {Action.LOG_READ, Action.KEYS_READ, Action.AUDIT_READ, Action.AUDIT_EXPORT},
     Role.WORKER: frozenset({Action.WORKERS_WORK}),
 }
@@ -117,11 +123,13 @@ AUDITED = frozenset(
     {
         Action.TOOLS_DEFINE,
         Action.TOOLS_REMOVE,
+        Action.TOOLS_CALL,
         Action.BLOBS_REMOVE,
         Action.BREAKERS_FORCE,
         Action.RUNS_CANCEL,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
+        Action.INVOCATIONS_CANCEL,
         Action.PROJECTS_REMOVE,
         Action.PROJECTIONS_VERIFY,
         Action.PROJECTIONS_REBUILD,

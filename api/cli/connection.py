@@ -52,24 +52,29 @@ class ServerClient:
     def docs_url(self) -> str:
         return f"{self.url}/docs"
 
-    async def get(self, path: str, params: Mapping[str, object] | None = None, *, at_least: int = 0) -> Any:
-        """The JSON answer. `at_least`: a position that the read models must have reached. Parameters that are None are not sent."""
+    async def get(self, path: str, params: Mapping[str, object] | None = None, *, at_least: int = 0, wait_s: int = 0) -> Any:
+        """The JSON answer. `at_least`: a position that the read models must have reached. Parameters that are None are not sent.
+
+        `wait_s`: seconds for which the server waits for an end.
+        """
         from tidelog.retries import RetryPolicy
         from tidelog.transport import json_of
 
         headers = {"Accept": "application/json"} | ({"Tidelog-Position": str(at_least)} if at_least else {})
+        headers |= {"Prefer": f"wait={wait_s}"} if wait_s else {}
         given = {name: v if isinstance(v, list) else str(v) for name, v in (params or {}).items() if v is not None}
         response = await self.transport.request(
-            "GET", path, params=given, headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S)
+            "GET", path, params=given, headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S), read_timeout_s=30 + wait_s
         )
         return json_of(response)
 
     async def post(
-        self, path: str, body: Mapping[str, object], *, wait_s: float = 0, key: str | None = None, reason: str | None = None
-    ) -> Any:
+        self, path: str, body: Mapping[str, object], *, wait_s: float = 0, key: str | None = None, reason: str | None = None,
+        prefer_wait: bool = False,
+    ) -> Any:  # fmt: skip
         """The JSON answer. A request whose answer was lost is repeated; the idempotency key makes the repeat safe.
 
-        `key`: the idempotency key. None: a new one. `reason`: for the audit trail.
+        `key`: the idempotency key. None: a new one. `reason`: for the audit trail. `prefer_wait`: the server waits for `wait_s`.
         """
         from uuid_utils.compat import uuid7
 
@@ -78,6 +83,8 @@ class ServerClient:
         from tidelog.transport import json_of
 
         headers: dict[str, str | bytes] = {"Idempotency-Key": key or str(uuid7()), **self.on_behalf, **reason_header(reason)}
+        if prefer_wait:
+            headers["Prefer"] = f"wait={int(wait_s)}"
         response = await self.transport.request(
             "POST", path, body=dict(body), headers=headers, retry=RetryPolicy(max_elapsed_s=PATIENCE_S), read_timeout_s=30 + wait_s
         )

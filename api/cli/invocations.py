@@ -10,7 +10,7 @@ from api.cli.ids import CALL, GivenId
 from api.cli.large_values import fill
 from api.cli.reaching import server_of
 
-app = typer.Typer(help="Tool calls of agents.", no_args_is_help=True)
+app = typer.Typer(help="Tool calls, of agents and of others.", no_args_is_help=True)
 
 InvocationId = Annotated[str, typer.Argument(metavar="ID", help="The call's id, or its beginning.")]
 
@@ -25,6 +25,7 @@ def to_resolve(invocation_id: str) -> str:
 def list_invocations(
     ambiguous: Annotated[bool, typer.Option("--ambiguous", help="Only calls that wait for a person.")] = False,
     run: Annotated[str | None, typer.Option("--run", metavar="ID", help="Only calls of this run.")] = None,
+    without_run: Annotated[bool, typer.Option("--without-run", help="Only calls that belong to no run.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
     at: options.At = None,
     data_dir: options.DataDir = None,
@@ -39,16 +40,17 @@ def list_invocations(
 
       tidelog invocations list --run 0198c0de-… --at 2026-01-31T12:00:00Z
     """
-    output.run(_list(ambiguous, run, limit, at, data_dir, url, as_json))
+    output.run(_list(ambiguous, run, "client" if without_run else None, limit, at, data_dir, url, as_json))
 
 
 async def _list(
-    ambiguous: bool, run: str | None, limit: int, at: str | None, data_dir: Path | None, url: str | None, as_json: bool
-) -> None:
+    ambiguous: bool, run: str | None, asked_by: str | None, limit: int, at: str | None, data_dir: Path | None, url: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     given = GivenId.parse(run) if run else None
     async with server_of(data_dir, url, as_json) as server:
         run_id = await given.complete(server) if given else None
-        filters = {"status": "ambiguous" if ambiguous else None, "run_id": run_id, "as_of": at}
+        filters = {"status": "ambiguous" if ambiguous else None, "run_id": run_id, "asked_by": asked_by, "as_of": at}
         found = [call async for call in server.pages("/v1/invocations", filters, limit=limit)]
     if as_json:
         output.document(found)
@@ -66,13 +68,17 @@ def _show_list(found: list[dict[str, Any]], *, then: bool) -> None:
         since = call["since"][:19].replace("T", " ")
         table.add_row(
             call["invocation_id"], output.escape(phrases.tool_of(call)), output.call_status(call), since, str(call["attempt"]),
-            call["run_id"], output.escape(output.shortened(call["key"], 40)),
+            _run_of(call), output.escape(output.shortened(call["key"], 40)),
             *([output.escape(output.one_line(call.get("arguments_preview") or ""))] if waits else []),
         )  # fmt: skip
     output.console().print(table)
     waiting = [call["invocation_id"] for call in found if call["status"] == "ambiguous"]
     if waiting and not then:
         output.say(f"Look what became of an ambiguous call, then say it:\n{to_resolve(waiting[0])}")
+
+
+def _run_of(call: dict[str, Any]) -> str:
+    return "none" if call.get("asked_by") == "client" else str(call["run_id"])
 
 
 @app.command()
@@ -115,11 +121,12 @@ def _show_one(call: dict[str, Any], traceback: bool, *, then: bool = False) -> N
     head = {
         "tool": call["tool"] + ("" if call["idempotent"] else " (must not be called twice)"),
         "answered by" if call["status"] == "succeeded" else "goes on with": call.get("fallback") or "",
-        "run": call["run_id"],
+        "run": _run_of(call),
         "key": call["key"],
         "since": call["since"],
         "attempt": str(call["attempt"] or ""),
         "worker": call["worker_id"] or "",
+        "cached from": call.get("cached_from") or "",
         "error": failures.headline(call["error"]) if call["error"] else "",
         "resolved by": f"{phrases.who(resolution)} at {resolution['at']}" if resolution else "",
         "reason": resolution["reason"] if resolution else "",
@@ -215,3 +222,35 @@ async def _resolve(
     else:
         then = ": the tool is called again, unless the call was cancelled" if "not_happened" in said else ""
         output.say(f"Resolved call {wanted}{then}")
+
+
+@app.command()
+def cancel(
+    invocation_id: InvocationId,
+    reason: options.Reason = None,
+    on_behalf_of: options.OnBehalfOf = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Cancel a tool call that belongs to no run. Where its tool runs, the outcome is still recorded, and it is not tried again.
+
+    Example:
+
+      tidelog invocations cancel 0198c0de-… --reason "wrong address"
+    """
+    output.run(_cancel(invocation_id, reason, on_behalf_of, data_dir, url, as_json))
+
+
+async def _cancel(
+    invocation_id: str, reason: str | None, on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
+    given = GivenId.parse(invocation_id, CALL)
+    async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
+        wanted = await given.complete(server)
+        body = {} if reason is None else {"reason": reason}
+        accepted: dict[str, Any] = await server.post(f"/v1/invocations/{wanted}/cancel", body)
+    if as_json:
+        output.document(accepted)
+    else:
+        output.say(f"Cancelled call {wanted}: {output.program()} invocations show {wanted}")

@@ -171,6 +171,14 @@ def _call_started(line: Timeline, event: Event, data: Mapping[str, Any], at: dat
     return None
 
 
+def _call_asked(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+    """A call that is not in the journal of an agent."""
+    if data.get("asked_by", "agent_run") != "agent_run":
+        named = "" if data["key"] == data["agent_run_id"] else f" ({shortened(data['key'], 40)})"
+        line._calls[event["subject"]] = _Call(f"{data['tool']}{named}", data["asked_by"])
+    return None
+
+
 def _call_finished(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
     actor = line._actor(event["subject"])
     line._recorded[actor] = line._recorded.get(actor, 0) + 1
@@ -191,6 +199,8 @@ def _succeeded(line: Timeline, event: Event, data: Mapping[str, Any], at: dateti
     if call is None:
         return None
     took = f" in {duration((at - call.started).total_seconds())}" if call.started else ""
+    if data.get("cached_from") is not None:
+        took = " from the cache"
     return call.actor, f"{call.name} answered{took}", "plain"
 
 
@@ -352,6 +362,7 @@ _TELL: Mapping[str, _Teller] = {
     "agent_run.completed": _agent_completed,
     "agent_run.failed": _agent_failed,
     "agent_run.cancelled": _agent_cancelled,
+    "invocation.requested": _call_asked,
     "invocation.attempt_started": _attempt_started,
     "invocation.succeeded": _succeeded,
     "invocation.failed": _invocation_failed,

@@ -15,6 +15,7 @@ from api.http.routes import (
     audit,
     blobs,
     breakers,
+    calls,
     compensations,
     events,
     health,
@@ -35,7 +36,7 @@ from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
     runs.router, run_contents.router, compensations.router, values.of_runs, events.router, ids.router, agents.router, tools.router,
-    breakers.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
+    calls.router, breakers.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
     invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
     asyncapi.router, projections.router, audit.router,
 )  # fmt: skip

@@ -15,7 +15,9 @@ from domain.invocations import CompensateInvocation, RequestInvocation
 
 
 def on_invocation_requested(event: invocations.InvocationRequested, cause: ReactionCause) -> list[Reaction]:
-    return [] if not event.is_awaited else [ExpectCall(run_id=cause.root_id, invocation_id=cause.stream_id)]
+    if not event.is_awaited or event.asked_by == "client":  # whoever calls without a run takes nothing back by way of one
+        return []
+    return [ExpectCall(run_id=cause.root_id, invocation_id=cause.stream_id)]
 
 
 def on_invocation_succeeded(event: invocations.InvocationSucceeded, cause: ReactionCause) -> list[Reaction]:
@@ -46,7 +48,7 @@ def _outcome(
     if event.asked_by == "compensation":
         return [RecordCompensation(run_id=run_id, invocation_id=UUID(event.key), compensation_id=call, error=error)]
     declared = event.compensable
-    if declared is None:
+    if declared is None or event.asked_by == "client":
         return []
     if (error is not None and effect is None) or not declared.compensated_by:
         return [RuleOutEffect(run_id=run_id, invocation_id=call)]

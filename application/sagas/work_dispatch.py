@@ -22,7 +22,7 @@ def on_agent_run_resumed(event: agent_runs.AgentRunResumed, cause: ReactionCause
 
 
 def on_invocation_requested(event: invocations.InvocationRequested, cause: ReactionCause) -> list[Reaction]:
-    if event.chain_id is not None:  # no worker carries it out
+    if event.chain_id is not None or event.cached_from is not None:  # a chain carries it out, or it is answered in the same append
         return []
     return _work(cause, "tool", event.tool, 1, event.priority)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from application.engine.ports.views import Timestamp
 from application.views.large import HoldsLarge, path_of_call, put_error, put_value
 from domain.failures import Failure
-from domain.invocations import Found
+from domain.invocations import AskedBy, Found
 from domain.kernel import Json
 
 Status = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
@@ -60,6 +60,9 @@ class InvocationHead(BaseModel):
     """The tool that is called, or that answered, instead of `tool`. None: no other one."""
     cancel_requested: bool = False
     """Whether the call was cancelled in the middle of an attempt. Such a call is not tried again."""
+    asked_by: AskedBy = "agent_run"
+    cached_from: UUID | None = None
+    """The call whose result answered this one. None: the tool is called."""
 
 
 class InvocationSummary(InvocationHead):

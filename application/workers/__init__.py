@@ -4,13 +4,16 @@ A worker may repeat every request. The id of each command is derived from names 
 claim). So a repeat is the same command, through every entrance.
 """
 
+from application.cached_results import CachedCalls, CachedResults
+from application.calls import ClientCalls
 from application.chains import Chains
 from application.engine.commands.loop import CommandLoop
-from application.engine.ports.expressions import NO_EXPRESSIONS, Expressions
+from application.engine.ports.expressions import Expressions
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.queue import WorkQueue
 from application.engine.ports.sessions import WorkerSessions
 from application.suggestions import KnownNames
+from application.tool_results import ToolResults
 from application.tool_schemas import ToolSchemas
 from application.tools import Declarations
 from application.workers.calls import Calls
@@ -37,20 +40,23 @@ class Workers:
         tools: KnownNames,
         sessions: WorkerSessions,
         tokens: LeaseTokens,
-        expressions: Expressions = NO_EXPRESSIONS,
+        expressions: Expressions,
+        cached: CachedCalls,
     ) -> None:
         """`tools`: the names of the registered tools, for the refusal of a misspelt one. Without `expressions` no chain of tools
-        can be declared."""
-        schemas = ToolSchemas()
+        can be declared. `cached`: calls whose results may answer others."""
+        schemas, cache = ToolSchemas(), CachedResults(commands, cached)
+        self.results = ToolResults(commands, schemas)
         self.declarations = Declarations(schemas, expressions)
         self.chains = Chains(commands, expressions, tools)
         self.registration = Registration(commands, queue, self.declarations, problems)
         self.journals = Journals(commands)
         self.claims = Claims(commands, self.journals)
-        self.calls = Calls(commands, schemas, tools, self.chains)
+        self.calls = Calls(commands, schemas, tools, self.chains, cache)
+        self.client_calls = ClientCalls(commands, schemas, tools, self.chains, cache)
         self.mail = Mailboxes(commands)
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)
-        self.invocations = WorkerInvocations(commands, schemas)
+        self.invocations = WorkerInvocations(commands, self.results)
         self.earlier = EarlierAttempts(commands)
         self.sessions = SessionWork(commands, self.claims, self.invocations, sessions, tokens)

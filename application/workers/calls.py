@@ -1,14 +1,13 @@
 """Calling a tool: the intent in the journal and the request of the invocation, in one append."""
 
-from typing import NamedTuple
-from uuid import UUID
-
+from application.cached_results import AskedAgain, CachedResults
 from application.chains import Chains
 from application.compensations import compensation_of
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.request import Caller, CommandOutcome
-from application.fallbacks import fallbacks_of
-from application.suggestions import KnownNames, did_you_mean, names_of
+from application.engine.commands.request import Caller
+from application.fallbacks import NONE, fallbacks_of
+from application.suggestions import KnownNames
+from application.tool_calls import MOST_LOOKS, Called, ToolsToCall
 from application.tool_schemas import ToolSchemas
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain.agent_runs import StartCall, invocation_id_of
@@ -17,26 +16,19 @@ from domain.errors import Unavailable
 from domain.failures import Retry
 from domain.invocations import RequestInvocation
 from domain.kernel import Command, Json
-from domain.tools import DECIDER, ToolChanged, ToolDefinition, ToolRegistered, UnknownTool, UseTool, tool_id_of
-
-MOST_LOOKS = 5
-"""Looks at a tool that others change meanwhile."""
-
-
-class Called(NamedTuple):
-    invocation_id: UUID
-    outcome: CommandOutcome
-    warning: str | None = None
-    """What whoever called should know of the tool."""
+from domain.tools import ToolChanged
 
 
 class Calls:
-    def __init__(self, commands: CommandLoop, schemas: ToolSchemas, known: KnownNames, chains: Chains) -> None:
+    def __init__(
+        self, commands: CommandLoop, schemas: ToolSchemas, known: KnownNames, chains: Chains, cached: CachedResults
+    ) -> None:
         """`known`: the names of the registered tools."""
         self._commands = commands
         self._chains = chains
         self._schemas = schemas
-        self._known = known
+        self._tools = ToolsToCall(commands, known)
+        self._cached = cached
 
     async def call(self, caller: Caller, command: StartCall, arguments: dict[str, Json]) -> Called:
         """Calls a tool.
@@ -52,9 +44,14 @@ class Calls:
         assert state.requested is not None
         invocation_id = invocation_id_of(agent_run_id, key)
         for look in range(MOST_LOOKS):
-            tool, current = await self._tool(caller.tenant_id, command.tool, fresh=look > 0)
+            tool, current, use = await self._tools.find(caller.tenant_id, command.tool, fresh=look > 0, pointer="/tool")
             self._schemas.check_arguments(current.name, current.parameters, arguments)
-            instead = await fallbacks_of(self._commands, self._schemas, caller.tenant_id, current, arguments, fresh=look > 0)
+            on_behalf_of = state.requested.on_behalf_of
+            answers = await self._cached.find(caller.tenant_id, current, {0: AskedAgain(arguments, on_behalf_of)})
+            is_chain = current.kind == "chain" and not answers
+            instead = NONE
+            if not answers:
+                instead = await fallbacks_of(self._commands, self._schemas, caller.tenant_id, current, arguments, fresh=look > 0)
             requested = RequestInvocation(
                 invocation_id=invocation_id,
                 run_id=state.requested.run_id,
@@ -67,16 +64,17 @@ class Calls:
                 timeout_s=current.timeout_s,
                 retry=Retry(max_attempts=current.max_attempts),
                 priority=state.requested.priority,
-                on_behalf_of=state.requested.on_behalf_of,
+                on_behalf_of=on_behalf_of,
                 reconcile_timeout_s=current.reconcile_timeout_s,
-                chain_id=chain_id_of(invocation_id) if current.kind == "chain" else None,
+                chain_id=chain_id_of(invocation_id) if is_chain else None,
                 fallbacks=instead.tools,
                 fallbacks_skipped=instead.skipped,
-                compensation=await compensation_of(self._commands, caller.tenant_id, current),
+                compensation=None if answers else await compensation_of(self._commands, caller.tenant_id, current),
+                cacheable=current.rules.cache_s is not None,
+                cached=answers.get(0),
             )
-            use = UseTool(tool_id=tool_id_of(caller.tenant_id, command.tool), name=command.tool, changes=tool.changes)
             begun: list[Command] = []
-            if current.kind == "chain":
+            if is_chain:
                 begun = await self._chains.begin(caller.tenant_id, current, requested, fresh=look > 0)
             try:
                 outcome = await self._commands.execute(request, command, requested, *begun, use, *instead.uses)
@@ -84,12 +82,3 @@ class Calls:
                 continue
             return Called(invocation_id, outcome, tool.warning)
         raise Unavailable(f"the tool '{command.tool}' is being changed: try again")
-
-    async def _tool(self, tenant_id: UUID, name: str, *, fresh: bool) -> tuple[ToolDefinition, ToolRegistered]:
-        tool_id = tool_id_of(tenant_id, name)
-        for again in (fresh, True):
-            tool: ToolDefinition = (await self._commands.load(DECIDER, tenant_id, tool_id, fresh=again)).state
-            if tool.current is not None:
-                return tool, tool.current
-        meant = did_you_mean(name, await names_of(self._known, tenant_id))
-        raise UnknownTool(f"no tool '{name}' is registered{meant}", pointer="/tool")

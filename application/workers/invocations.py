@@ -6,9 +6,9 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.invocations import request_for_invocation
-from application.tool_schemas import ToolSchemas
+from application.tool_results import ToolResults
 from application.workers.claims import claim_name
-from domain import invocations, runs, tools
+from domain import invocations, runs
 from domain.errors import WorkOver
 from domain.failures import Failure
 from domain.invocations import (
@@ -29,9 +29,9 @@ from domain.kernel import derive_id
 
 
 class WorkerInvocations:
-    def __init__(self, commands: CommandLoop, schemas: ToolSchemas) -> None:
+    def __init__(self, commands: CommandLoop, results: ToolResults) -> None:
         self._commands = commands
-        self._schemas = schemas
+        self._results = results
         self.ended: Callable[[UUID, str, UUID, Failure | None], None] | None = None
         """Is told of each reported call how it ended: tenant, tool, invocation, and the failure, or None for a success."""
 
@@ -95,17 +95,12 @@ class WorkerInvocations:
         return await self._report(caller, failed, name)
 
     async def _fault_of_result(self, caller: Caller, command: CompleteInvocation) -> Failure | None:
-        """What is wrong with a result, by the schema of the version that was called. None: nothing, or nobody can say any more."""
+        """What is wrong with a result, by the schema of the version that was called. None: nothing."""
         loaded = await self._commands.load(invocations.DECIDER, caller.tenant_id, command.invocation_id, fresh=False)
         requested = loaded.state.requested
-        if requested is None or requested.tool_version is None:
+        if requested is None:
             return None
-        tool_id = tools.tool_id_of(caller.tenant_id, requested.tool)
-        tool: tools.ToolDefinition = (await self._commands.load(tools.DECIDER, caller.tenant_id, tool_id, fresh=False)).state
-        current = tool.current
-        if current is None or current.result is None or current.version != requested.tool_version:
-            return None
-        faults = self._schemas.faults_of(current.result, command.result)[0]
+        faults = await self._results.faults_of(caller.tenant_id, requested, command.result)
         return invalid_result(requested.tool, faults) if faults else None
 
     async def fail(self, caller: Caller, command: FailInvocation) -> CommandOutcome:

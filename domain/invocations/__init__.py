@@ -4,13 +4,16 @@ Others import from here, never from the modules:
 
 - `events`: the facts of the stream.
 - `commands`: what sagas, timers, workers and people may ask for.
+- `caching`: under which name a result is found again.
 - `state`: the invocation, and how each event changes it (`evolve`).
 - `compensating`: taking the effect back by another call.
 - `reconciling`: asking the tool's `reconcile` function whether an effect happened.
 - `rules`: what each command brings about (`decide`), retries, resolutions, timers, and the `DECIDER`.
 """
 
+from domain.invocations.caching import cache_key
 from domain.invocations.commands import (
+    CachedResult,
     CancelInvocation,
     ClaimInvocation,
     CompensateInvocation,
@@ -78,6 +81,7 @@ __all__ = [
     "TERMINAL",
     "AskedBy",
     "AttemptStarted",
+    "CachedResult",
     "CallCompensation",
     "CancelInvocation",
     "ClaimInvocation",
@@ -119,6 +123,7 @@ __all__ = [
     "RequeueInvocation",
     "ResolveInvocation",
     "Status",
+    "cache_key",
     "decide",
     "evolve",
     "scheduled_by",

@@ -7,10 +7,17 @@ from pydantic import Field, StringConstraints
 
 from domain.failures import Failure, LapseReason, Retry
 from domain.invocations.events import AskedBy, CallCompensation, FallbackTool, Found
-from domain.kernel import Command, Json, Name, Priority, ShortText
+from domain.kernel import Command, Json, Name, Priority, ShortText, Value
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"^[^\x00]+$")]
 """Why a person did something, in the person's own words."""
+
+
+class CachedResult(Value):
+    """The result of another call of the same tool with the same arguments."""
+
+    invocation_id: UUID
+    result: Json = None
 
 
 class RequestInvocation(Command):
@@ -32,6 +39,9 @@ class RequestInvocation(Command):
     fallbacks: tuple[FallbackTool, ...] = ()
     fallbacks_skipped: dict[str, str] = {}
     compensation: CallCompensation | None = None
+    cacheable: bool = False
+    cached: CachedResult | None = None
+    """The answer, if another call of the same has given it before. No worker is asked then."""
 
 
 class ClaimInvocation(Command):
@@ -134,6 +144,8 @@ class CompensateInvocation(Command):
 class CancelInvocation(Command):
     invocation_id: UUID
     reason: ShortText | None = None
+    asked_by: AskedBy | None = None
+    """Only a call that this one asked for is cancelled: who waits for another one's call would wait for ever. None: any call."""
 
 
 InvocationCommand = (

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from domain.failures import Failure, Retry
+from domain.invocations.caching import cache_key
 from domain.kernel import Event, Json, Priority
 
 AskedBy = Literal["agent_run", "client", "chain", "compensation"]
@@ -94,6 +95,10 @@ class InvocationRequested(Event):
     """Tool → why it is not among them, although the tool names it."""
     compensation: CallCompensation | None = None
     """How the effect is taken back. None: it cannot be."""
+    cacheable: bool = False
+    """The result may answer later calls (`ToolPolicy.cache_s`)."""
+    cached_from: UUID | None = None
+    """The call whose result answers this one, so that no worker is asked. None: the tool is called."""
 
     @property
     def stored_version(self) -> int:
@@ -104,6 +109,13 @@ class InvocationRequested(Event):
     def is_awaited(self) -> bool:
         """Whether the compensation of the run waits for the outcome: the tool, or one that may be called instead, names one."""
         return self.compensation is not None or any(other.compensation is not None for other in self.fallbacks)
+
+    @property
+    def cache_key(self) -> UUID | None:
+        """Under which the result answers later calls. None: it answers none. A result from the cache does not hold on from then."""
+        if not self.cacheable or self.cached_from is not None:
+            return None
+        return cache_key(self.tool, self.tool_version, self.arguments, self.on_behalf_of)
 
     @property
     def needs_run(self) -> bool:
@@ -175,10 +187,13 @@ class InvocationSucceeded(Event):
     agent_run_id: UUID
     key: str
     attempt: int
+    """0: no worker was asked."""
     result: Json = None
     asked_by: AskedBy = "agent_run"
     compensable: Compensable | None = None
     """None: the tool declares no compensation."""
+    cached_from: UUID | None = None
+    """The call that gave this result. None: the tool was called."""
 
 
 class InvocationFailed(Event):

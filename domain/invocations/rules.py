@@ -37,6 +37,7 @@ from domain.invocations.events import (
     InvocationRequested,
     InvocationResolved,
     InvocationRetryScheduled,
+    InvocationSucceeded,
 )
 from domain.invocations.reconciling import (
     asked,
@@ -51,6 +52,10 @@ from domain.invocations.reconciling import (
 )
 from domain.invocations.state import HELD, IN_DOUBT, RECONCILING, TERMINAL, Invocation, evolve
 from domain.kernel import NO_FUNCTIONS, Decider, Event, Functions, Scheduled, same_json
+
+_ASKERS = {
+    "agent_run": "an agent", "client": "a client", "chain": "a chain of tools", "compensation": "a compensation",
+}  # fmt: skip
 
 
 def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
@@ -81,11 +86,7 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
         case CompensateInvocation():
             return compensating.compensate(invocation, command, NO_FUNCTIONS)
         case CancelInvocation():
-            if invocation.status in ("requested", "waiting"):
-                return [cancelled(requested, command.reason)]
-            if invocation.status in TERMINAL or invocation.cancel_request is not None:
-                return []
-            return [InvocationCancelRequested(attempt=invocation.attempt, reason=command.reason)]
+            return _cancel(invocation, requested, command)
         case _:
             assert_never(command)
 
@@ -97,15 +98,20 @@ def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
         if command.tool != tool or not same_json(command.arguments, first.arguments):
             raise RepeatedDifferently(f"key '{first.key}' called '{tool}' before, with other arguments", pointer="/key")
         return []
-    return [
-        InvocationRequested(
-            **command.model_dump(exclude={"invocation_id", "arguments", "retry", "fallbacks", "compensation"}),
-            arguments=command.arguments,
-            retry=command.retry,
-            fallbacks=command.fallbacks,
-            compensation=command.compensation,
-        )
-    ]
+    requested = InvocationRequested(
+        **command.model_dump(exclude={"invocation_id", "arguments", "retry", "fallbacks", "compensation", "cached"}),
+        arguments=command.arguments,
+        retry=command.retry,
+        fallbacks=command.fallbacks,
+        compensation=command.compensation,
+        cached_from=None if command.cached is None else command.cached.invocation_id,
+    )
+    if command.cached is None:
+        return [requested]
+    answer = InvocationSucceeded(
+        **asked(requested), attempt=0, result=command.cached.result, cached_from=command.cached.invocation_id
+    )
+    return [requested, answer]
 
 
 def _end(invocation: Invocation, requested: InvocationRequested, command: EndInvocation) -> list[Event]:
@@ -122,6 +128,16 @@ def decide_with(invocation: Invocation, command: InvocationCommand, functions: F
     if isinstance(command, CompensateInvocation):
         return compensating.compensate(invocation, command, functions)
     return decide(invocation, command)
+
+
+def _cancel(invocation: Invocation, requested: InvocationRequested, command: CancelInvocation) -> list[Event]:
+    if command.asked_by not in (None, requested.asked_by):
+        raise InvalidState(f"{_ASKERS[requested.asked_by]} waits for this call: cancel its run instead")
+    if invocation.status in ("requested", "waiting"):
+        return [cancelled(requested, command.reason)]
+    if invocation.status in TERMINAL or invocation.cancel_request is not None:
+        return []
+    return [InvocationCancelRequested(attempt=invocation.attempt, reason=command.reason)]
 
 
 def _claim(invocation: Invocation, requested: InvocationRequested, command: ClaimInvocation) -> Event:

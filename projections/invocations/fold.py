@@ -30,6 +30,9 @@ from projections.kernel import decoded
 TOPICS = frozenset(event.TOPIC for event in SLICES["invocations"])
 
 
+REQUESTED = {"run_id", "agent_run_id", "key", "tool", "arguments", "idempotent", "asked_by", "cached_from"}
+
+
 def changes(recorded: RecordedEvent) -> dict[str, Any]:
     """The fields of a call that an event after the first one changes."""
     match decoded(recorded):
@@ -97,7 +100,7 @@ def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:
             view = InvocationView(
                 invocation_id=recorded.stream_id, status="requested", since=recorded.recorded_at, version=recorded.version,
                 requested_at=recorded.recorded_at,
-                **event.model_dump(include={"run_id", "agent_run_id", "key", "tool", "arguments", "idempotent"}),
+                **event.model_dump(include=REQUESTED),
             )  # fmt: skip
         elif view is not None:
             changed = changes(recorded) | _of_doubt(view.reconcile, recorded)

@@ -83,7 +83,7 @@ def _statement(where: str, by: str, also: str = "true") -> str:
 
 
 LIST_AS_OF = {filters: _statement(*walk) for filters, walk in WALKS.items()}
-NARROWED_AS_OF = {of_status: _statement(*walk, IN_PROJECTS) for of_status, walk in NARROWED.items()}
+NARROWED_AS_OF = {filters: _statement(*walk, IN_PROJECTS) for filters, walk in NARROWED.items()}
 
 # Without the values of calls, which may be large and which lists do not show.
 EVENTS = """
@@ -109,7 +109,7 @@ async def list_invocations_as_of(
 
     Raises PayloadTooLarge.
     """
-    limit, _, status, run_id, within = wanted
+    limit, _, status, run_id, within, asked_by = wanted
     moment = await moment_of(connection, position)
     if moment is None or (within is not None and not within):
         return Page([], None)
@@ -118,10 +118,10 @@ async def list_invocations_as_of(
         "position": position, "time": moment.time, "ended": ended, "topics": list(LAST_EVENTS[status]),
         "looked_at": moments.LOOKED_AT,
     }  # fmt: skip
-    sql, floor, looked_at = LIST_AS_OF[ended, run_id is not None], None, moments.LOOKED_AT
+    sql, floor, looked_at = LIST_AS_OF[ended, run_id is not None, asked_by is not None], None, moments.LOOKED_AT
     if within is not None and run_id is None:  # the floor bounds what is looked at, and the last row is one that the key sees
-        sql, looked_at = NARROWED_AS_OF[ended], MAX_POSITION
-        floor = await floor_of(connection, parameters, of_status=ended)
+        sql, looked_at = NARROWED_AS_OF[ended, asked_by is not None], MAX_POSITION
+        floor = await floor_of(connection, parameters, ended, asked_by is not None)
         parameters["looked_at"] = looked_at
     rows = await (await connection.execute(sql, parameters, prepare=False)).fetchall()
     now = [summary_of(row[:-2]) for row in rows if row[-2]]

@@ -10,10 +10,15 @@ from projections.invocations.fold import changes
 from projections.kernel import Connection, decoded, in_turns
 
 INSERT = """
-INSERT INTO invocation (tenant_id, invocation_id, run_id, agent_run_id, key, tool, status, since, attempt, cancel_requested)
-SELECT tenant, id, run, agent_run, key, tool, 'requested', at, 0, false
-FROM unnest(%b::uuid[], %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::timestamptz[])
-    AS u (tenant, id, run, agent_run, key, tool, at)
+INSERT INTO invocation (
+    tenant_id, invocation_id, run_id, agent_run_id, key, tool, status, since, attempt, cancel_requested, asked_by,
+    cached_from, cache_key
+)
+SELECT tenant, id, run, agent_run, key, tool, 'requested', at, 0, false, asked_by, cached_from, cache_key
+FROM unnest(
+    %b::uuid[], %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::timestamptz[], %b::text[], %b::uuid[],
+    %b::uuid[]
+) AS u (tenant, id, run, agent_run, key, tool, at, asked_by, cached_from, cache_key)
 """
 UPDATE = """
 UPDATE invocation SET status = coalesce(u.status, invocation.status), since = coalesce(u.since, invocation.since),
@@ -41,7 +46,8 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
             (
                 [r.tenant_id for r, _ in new], [r.stream_id for r, _ in new], [e.run_id for _, e in new],
                 [e.agent_run_id for _, e in new], [e.key for _, e in new], [e.tool for _, e in new],
-                [r.recorded_at for r, _ in new],
+                [r.recorded_at for r, _ in new], [e.asked_by for _, e in new], [e.cached_from for _, e in new],
+                [e.cache_key for _, e in new],
             ),
         )  # fmt: skip
     if changed:

@@ -146,7 +146,7 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
-        tool_version="2", asked_by="client", chain_id=CHAIN, fallbacks=(FALLBACK,),
+        tool_version="2", asked_by="client", chain_id=CHAIN, cacheable=True, cached_from=OTHER_AGENT_RUN, fallbacks=(FALLBACK,),
         fallbacks_skipped={"git.cache": "there is no such tool"}, compensation=UNDO,
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION),
@@ -154,6 +154,7 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
     invocations.InvocationSucceeded(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain", compensable=COMPENSABLE
+    , cached_from=OTHER_AGENT_RUN
     ),
     invocations.InvocationFailed(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE, effect="unknown", asked_by="chain",

@@ -36,7 +36,8 @@ async def test_the_calls_that_wait_for_a_person(system: System, worker: PlayedWo
     since = waiting.pop("since")
     assert waiting == {
         "invocation_id": invocation_id, "run_id": run_id, "agent_run_id": alpha.work_id, "key": "k", "tool": "mail",
-        "status": "ambiguous", "attempt": 1, "cancel_requested": False, "fallback": None,
+        "status": "ambiguous", "attempt": 1, "cancel_requested": False, "fallback": None, "asked_by": "agent_run",
+        "cached_from": None,
         "arguments_preview": '{"to":"ann@example.com"}',
     }  # fmt: skip
     [became] = [event for event in await system.events(run_id) if event.topic == "invocation.became_ambiguous"]

@@ -159,6 +159,7 @@ async def use_tools(shared: System, http: httpx2.AsyncClient) -> None:
     at = {"Tidelog-Position": held.headers["tidelog-position"]}
     assert (await http.get("/v1/tools/data/breaker")).json()["state"] == "open"
     assert [one["tool"] for one in (await http.get("/v1/breakers", headers=at)).json()["data"]] == ["data"]
+    await use_calls(http)
     assert (await http.delete("/v1/tools/data")).status_code == 200
 
 
@@ -187,6 +188,18 @@ async def use_blobs(shared: System, http: httpx2.AsyncClient) -> None:
         await worker.done(work, "complete", result=1)
     assert (await http.post("/v1/blobs", content=b"three")).status_code == 201
     assert (await http.delete(f"/v1/blobs/{hashlib.sha256(b'three').hexdigest()}")).status_code == 204
+
+
+async def use_calls(http: httpx2.AsyncClient) -> None:
+    """Calls without a run, of a tool that is deprecated, and that no worker has."""
+    called = (await http.post("/v1/tools/data/calls", json={"arguments": {}})).json()
+    assert called["warning"] == "the tool 'data' is deprecated (n)"
+    batch = {"calls": [{"arguments": {}, "key": "one"}, {"arguments": {}, "timeout_s": 80_000}]}
+    answers = (await http.post("/v1/tools/data/calls:batch", json=batch, headers={"Prefer": "wait=1"})).json()["calls"]
+    assert [each["status"] for each in answers] == [202, 422]
+    path = f"/v1/invocations/{called['invocation_id']}"
+    assert (await http.post(f"{path}/cancel", json={"reason": "over"})).status_code == 202
+    assert (await http.get(path, headers={"Prefer": "wait=1"})).json()["status"] == "cancelled"
 
 
 async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
@@ -384,9 +397,11 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
 
     of_keys = {("POST", path) for path in ("/v1/keys", "/v1/keys/{key_id}/rotate", "/v1/keys/{key_id}/revoke")}
     of_tools = {("POST", "/v1/tools"), ("POST", "/v1/tools/{name}/versions"), ("PATCH", "/v1/tools/{name}")}
+    of_calls = {("POST", f"/v1/tools/{{name}}/{path}") for path in ("calls", "calls:batch")}
+    cancelled = ("POST", "/v1/invocations/{invocation_id}/cancel")
     of_keys |= of_tools
     of_compensation = {("POST", f"/v1/runs/{{run_id}}/compensation{what}") for what in ("", "/resume")}
-    assert readers("Idempotency-Key") == of_keys | of_compensation | {
+    assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | {cancelled} | {
         ("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects"),
         ("POST", "/v1/tools/{name}/breaker"),
     }  # fmt: skip
@@ -394,7 +409,9 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
         ("DELETE", "/v1/tools/{name}"), ("DELETE", "/v1/blobs/{sha256}"),
     }  # fmt: skip
-    assert readers("Prefer") == {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}")}
+    of_calls_and_runs = {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}"), ("GET", "/v1/invocations/{invocation_id}")}
+    assert readers("Prefer") == of_calls | of_calls_and_runs
+    assert readers("Cache-Control") == of_calls
     changes = of_tools - {("POST", "/v1/tools")} | {("DELETE", "/v1/tools/{name}")}
     assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")} | changes
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
@@ -415,6 +432,9 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         "/v1/tools",
         "/v1/tools/{name}",
         "/v1/tools/{name}/versions",
+        "/v1/tools/{name}/calls",
+        "/v1/tools/{name}/calls:batch",
+        "/v1/invocations/{invocation_id}/cancel",
     }
 
 

@@ -39,6 +39,7 @@ from projections import work as work_table
 from tests.kit.memory import (
     Delivery,
     ManualClock,
+    MemoryCachedCalls,
     MemoryCheckpoints,
     MemoryDataTools,
     MemoryEventFeed,
@@ -112,6 +113,7 @@ class Engine:
             self.sessions,
             LeaseTokens(MemoryInstallationSecrets()),
             EXPRESSIONS,
+            MemoryCachedCalls(self.log),
         )
         self.data_tools = MemoryDataTools(self.log)
         self.outcomes = shared.outcomes if shared else MemoryOutcomeCounts(self.log)

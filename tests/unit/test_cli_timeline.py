@@ -211,3 +211,16 @@ def test_taking_effects_back(log: Log) -> None:
         "run           effect 1 of pay could not be taken back: Down: the bank is closed",
         "run           1 of 2 effects were taken back",
     ]
+
+
+def test_a_call_without_a_run_has_lines_of_its_own() -> None:
+    log = Log()
+    asked = {"agent_run_id": CALL, "key": CALL, "tool": "mail.send", "asked_by": "client"}
+    assert log("invocation.requested", CALL, asked) is None
+    assert log("invocation.attempt_started", CALL, {"attempt": 1}, 2) == " 0:02.00  client        calls mail.send"
+    assert log("invocation.succeeded", CALL, {}, 2.25) == " 0:02.25  client        mail.send answered in 250 ms"
+    assert log("invocation.requested", "other", {**asked, "key": "welcome"}) is None
+    answered = {"cached_from": CALL}
+    assert log("invocation.succeeded", "other", answered) == " 0:00.00  client        mail.send (welcome) answered from the cache"
+    assert log("invocation.requested", "of an agent", {**asked, "asked_by": "agent_run"}) is None
+    assert log("invocation.attempt_started", "of an agent", {"attempt": 1}) is None

@@ -267,7 +267,7 @@ async def test_the_first_person_counts(engine: Engine, worker: PlayedWorker) -> 
 
     def said(**changed: Any) -> Any:
         values = {"invocation_id": invocation_id, "result": {"sent": True}, "by": "key:1", "reason": "I looked"} | changed
-        return resolve_invocation(engine.commands, worker.caller, ResolveInvocation(**values))
+        return resolve_invocation(engine.commands, engine.workers.results, worker.caller, ResolveInvocation(**values))
 
     with pytest.raises(InvalidState):
         await said()

@@ -159,7 +159,7 @@ async def test_what_a_person_does_later_is_for_whom_that_person_asks(engine: Eng
     assert await lose(engine, worker, "mail", "tool") == called
     for person in ("user:bob", "user:carol"):  # the same again, for another: the first one counts
         resolve = invocations.ResolveInvocation(invocation_id=called, result=1, by="key:ops", reason="seen", on_behalf_of=person)
-        await resolve_invocation(engine.commands, Caller(TENANT, "key:ops", None, person), resolve)
+        await resolve_invocation(engine.commands, engine.workers.results, Caller(TENANT, "key:ops", None, person), resolve)
     await engine.settled()
     await alpha.step("after", 1)
     await engine.commands.execute(asks(None), CancelRun(run_id=run_id, reason="enough"))

@@ -190,6 +190,7 @@ async def workers(parts: Parts) -> Workers:
         await storage.worker_sessions(parts),
         await lease_tokens(parts),
         await tables.expressions(parts),
+        (await reads(parts)).invocations,
     )
 
 

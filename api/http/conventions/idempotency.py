@@ -45,13 +45,23 @@ def key_of(request: Request, body: Body) -> Key | None:
     """
     if b"idempotency-key" not in request.scope["state"]["headers"]:
         return None
+    return key_named(request, given_key(request), body, request.scope["path"])
+
+
+def given_key(request: Request) -> str:
+    """The text of the header, which the request has. Raises InvalidCommand."""
     key = header(request, b"idempotency-key").strip().strip('"')
     if not key:
         raise InvalidCommand("Idempotency-Key is empty")
     if len(key) > MAX_KEY:
         raise InvalidCommand(f"Idempotency-Key is longer than {MAX_KEY} characters")
+    return key
+
+
+def key_named(request: Request, key: str, body: Body, path: str) -> Key:
+    """A key of the request's caller for what a body asks of a path."""
     principal, scope = principal_of(request), request.scope
-    name = f"idempotency:{principal.key_id}:{scope['method']}:{scope['path']}:{key}"
+    name = f"idempotency:{principal.key_id}:{scope['method']}:{path}:{key}"
     return Key(derive_id(principal.tenant_id, name), content_of(body, scope["state"].get("on_behalf_of")))
 
 

@@ -1,6 +1,11 @@
 """What processes of the release before can read, while an upgrade goes on."""
 
+import time
+
+from fastapi import Request
+
 from api.container import Container
+from api.http.conventions.request import container_of
 from domain.breakers import BreakerForced
 from domain.chains import ChainStarted
 from domain.errors import Unavailable
@@ -23,6 +28,9 @@ OF_CHAINS = _shapes(ChainStarted, InvocationRequested)
 BLOBS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 """A release that knows this event also notes to which blobs events refer."""
 BREAKERS = _shapes(BreakerForced)
+CALLS = _shapes(InvocationRequested)
+SURE_S = 5.0
+"""Seconds for which the answer counts that all processes know calls without runs: each call would ask."""
 
 
 async def _all_know(container: Container, shapes: frozenset[str]) -> bool:
@@ -76,3 +84,13 @@ async def must_all_know_roles(container: Container) -> None:
         raise Unavailable(
             "a process of an earlier release still runs, which does not know roles of keys: try again after the upgrade"
         )
+
+
+async def must_all_know_calls(request: Request) -> None:
+    """Raises Unavailable during an upgrade: an engine of before would take the call for one of an agent."""
+    state, now = request.app.state, time.monotonic()
+    if now - getattr(state, "all_knew_calls_at", -SURE_S) < SURE_S:
+        return
+    if not await _all_know(container_of(request), CALLS):
+        raise Unavailable("a process of an earlier release still runs, which does not know calls without a run: try again later")
+    state.all_knew_calls_at = now

@@ -24,6 +24,7 @@ OF_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
         {"type": "string", "minLength": 1, "maxLength": 500},
         "Why, in one line of UTF-8: the audit trail keeps it. The body's `reason` goes before it.",
     ),
+    "Cache-Control": (_TEXT, "`no-cache`: no result of before answers the call."),
     "Last-Event-ID": (_TEXT, "The id of the last event that the reader of a stream has. It goes before `after`."),
     "Tidelog-Lease": (
         _TEXT,

@@ -1,8 +1,7 @@
 """Runs over HTTP: start, list, read at any position, cancel, their messages."""
 
-import re
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -22,13 +21,14 @@ from api.http.conventions.narrowing import project_for, projects_of, seen_by
 from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
-from api.http.conventions.request import container_of, header, principal_of
+from api.http.conventions.preferences import wait_seconds
+from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from api.http.routes.run_bodies import StartRunBody
 from api.http.routes.run_contents import ListAsOf
 from application.engine.commands.request import CommandOutcome
-from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, parse_position, position_cursor, uuid_cursor
+from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, position_cursor, uuid_cursor
 from application.engine.ports.work_logs import Level
 from application.engine.reading.as_of import time_of
 from application.reads import Positioned, RunsWanted
@@ -46,7 +46,6 @@ from domain.kernel import ShortText
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
-LONGEST_WAIT_S = 60
 MAX_NAME = 500
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the run as replayed from the log up to there")]
 NamedValues = Annotated[
@@ -99,7 +98,7 @@ class LogPage(BaseModel):
 async def post_run(request: Request) -> Response:
     """The run is durable when the request is answered. `Prefer: wait=30` waits up to 30 seconds (60 at most) for the outcome."""
     body = await body_of(request, StartRunBody)
-    key, wait_s = key_of(request, body), _wait_seconds(request)
+    key, wait_s = key_of(request, body), wait_seconds(request)
     run_id = body.run_id or uuid7()
     if not wait_s:
         outcome = await _start(request, body, run_id, key)
@@ -166,27 +165,6 @@ def _started(
 async def _shown_at_end(end: RunEnd, wait_s: int, *, may_be_over: bool) -> orjson.Fragment | None:
     view = await end.view(wait_s, may_be_over=may_be_over)
     return None if view is None else orjson.Fragment(view.__pydantic_serializer__.to_json(view))
-
-
-_WAIT = re.compile(r'wait\s*=\s*(?:"([0-9]+)"|([0-9]+))\s*(?:;.*)?', re.IGNORECASE)
-
-
-def _wait_seconds(request: Request) -> int:
-    """Seconds of the first valid `wait` in `Prefer` (RFC 7240), at most LONGEST_WAIT_S. 0 without a valid `wait`."""
-    preferences = header(request, b"prefer")
-    if not preferences:
-        return 0
-    if len(request.scope["headers"]) != len(request.scope["state"]["headers"]):  # one name may stand there twice
-        preferences = ",".join(request.headers.getlist("prefer"))
-    return _wait_of(preferences)
-
-
-@lru_cache(maxsize=32)
-def _wait_of(preferences: str) -> int:
-    for preference in preferences.split(","):
-        if (match := _WAIT.fullmatch(preference.strip())) is not None:
-            return min(parse_position(match[1] or match[2]) or 0, LONGEST_WAIT_S)
-    return 0
 
 
 @router.get(
@@ -256,7 +234,7 @@ async def get_run(request: Request, run_id: UUID, as_of: AsOf = None) -> Respons
     applied: dict[str, str] = {}
     if as_of is not None:
         found = await run_as_of(container.reads.runs, container.feed, container.histories, tenant_id, run_id, as_of)
-    elif wait_s := _wait_seconds(request):
+    elif wait_s := wait_seconds(request):
         view = await ended_run(container.live, container.replays, tenant_id, run_id, wait_s)
         found, applied = Positioned(view, view.position), {"Preference-Applied": f"wait={wait_s}"}
     else:

@@ -153,7 +153,15 @@ class CommandLoop:
 
         Raises Unavailable: none of the commands was executed.
         """
-        entries = [self._entry(request, (command,)) for request, command in commands]
+        return await self.execute_all([(request, (command,)) for request, command in commands])
+
+    async def execute_all(self, requests: Sequence[tuple[CommandRequest, Sequence[Command]]]) -> list[CommandOutcome | Exception]:
+        """As `execute_each`, of several commands for each request. The requests are for streams of one root, or each begins
+        streams of its own.
+
+        Raises Unavailable: none of the requests was executed.
+        """
+        entries = [self._entry(request, commands) for request, commands in requests]
         if waiting := [entry for entry in entries if entry.verdict is None]:
             await self._take_turns(waiting)
         answers: list[CommandOutcome | Exception] = []

@@ -177,6 +177,8 @@ async def author_of(commands: CommandLoop, tokens: LeaseTokens, source: LogSourc
         call: Invocation = (await commands.load(invocations.DECIDER, tenant_id, work_id, fresh=False)).state
         assert call.requested is not None
         agent_run_id, tool, call_id = call.requested.agent_run_id, call.requested.tool, work_id
+        if call.requested.asked_by != "agent_run":  # of no step
+            return Author(tenant_id, call.requested.run_id, "", "", attempt, tool, call_id)
     run: AgentRun = (await commands.load(agent_runs.DECIDER, tenant_id, agent_run_id, fresh=False)).state
     if run.requested is None:  # the log lost it, as after a restore from a backup
         return None

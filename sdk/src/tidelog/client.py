@@ -40,6 +40,7 @@ from tidelog.models import (
     WorkerInfo,
 )
 from tidelog.requests import parse
+from tidelog.tool_calls import ToolCalls
 from tidelog.transport import json_of
 from tidelog.values import to_json
 
@@ -57,7 +58,7 @@ def _rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-class Client(CompensationClient, Administration, Catalog):
+class Client(CompensationClient, Administration, Catalog, ToolCalls):
     """A client of one Tidelog server. Use as an async context manager.
 
     `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: seconds for which requests are repeated when the server
@@ -245,13 +246,19 @@ class Client(CompensationClient, Administration, Catalog):
     # --- tool calls ---
 
     async def invocations(
-        self, *, status: str | None = None, run_id: UUID | None = None, as_of: int | datetime | None = None
+        self,
+        *,
+        status: str | None = None,
+        run_id: UUID | None = None,
+        asked_by: str | None = None,
+        as_of: int | datetime | None = None,
     ) -> list[InvocationSummary]:
         """Tool calls, those of the newest runs first. `status="ambiguous"`: calls that wait for a person to say what happened.
+        `asked_by="client"`: calls without a run.
 
         `as_of`: the list as it was at a position or a time.
         """
-        given = {"status": status, "run_id": None if run_id is None else str(run_id)}
+        given = {"status": status, "run_id": None if run_id is None else str(run_id), "asked_by": asked_by}
         params = {name: value for name, value in given.items() if value is not None} | _as_of(as_of)
         return [call async for call in self._all(InvocationSummary, "/v1/invocations", params)]
 

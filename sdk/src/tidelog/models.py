@@ -182,7 +182,8 @@ class StartedRun(Model):
 class InvocationSummary(Model):
     """A tool call in a list. `status` and `cancel_requested` as of `Call`; `since`: when it got this status.
 
-    `arguments_preview`: the beginning of the arguments, as JSON, of a call in a list that waits for a person.
+    `arguments_preview`: the beginning of the arguments, as JSON, of a call in a list that waits for a person. `asked_by`:
+    `agent_run`, or `client` for a call without a run. `cached_from`: the call whose result answered this one.
     """
 
     invocation_id: UUID
@@ -195,6 +196,8 @@ class InvocationSummary(Model):
     attempt: int = 0
     cancel_requested: bool = False
     arguments_preview: str | None = None
+    asked_by: str = "agent_run"
+    cached_from: UUID | None = None
 
 
 class Invocation(InvocationSummary, HoldsLarge):
@@ -213,9 +216,25 @@ class Invocation(InvocationSummary, HoldsLarge):
     not_happened: dict[str, Any] | None = None
     version: int = 0
 
+    @property
+    def over(self) -> bool:
+        """Whether the call goes on no further by itself. An `ambiguous` one waits for a person."""
+        return self.status in ("succeeded", "failed", "cancelled", "ambiguous")
+
+
+class StartedCall(Model):
+    """The answer to a call of a tool without a run. `position`: place of its last event in the log. `warning`: the tool is
+    deprecated. `invocation`: filled by `call_tool(wait_s=...)`."""
+
+    invocation_id: UUID
+    position: int
+    version: int
+    warning: str | None = None
+    invocation: Invocation | None = None
+
 
 class ResolvedInvocation(Model):
-    """The answer to `resolve`. `position`: place of its last event in the log."""
+    """The answer to `resolve` and to `cancel_call`. `position`: place of its last event in the log."""
 
     invocation_id: UUID
     position: int

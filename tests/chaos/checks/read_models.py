@@ -238,6 +238,7 @@ def _invocations(snapshot: Snapshot) -> dict[UUID, Row]:
                 row = rows[recorded.stream_id] = {
                     "tenant_id": recorded.tenant_id, "run_id": asked.run_id, "agent_run_id": asked.agent_run_id,
                     "key": asked.key, "tool": asked.tool, "attempt": 0, "cancel_requested": False,
+                    "asked_by": asked.asked_by, "cached_from": asked.cached_from, "cache_key": asked.cache_key,
                 }  # fmt: skip
                 status = "requested"
             case invocations.AttemptStarted(attempt=attempt):

@@ -213,8 +213,10 @@ class _Invocation(_Stream):
         yield from self.ends_once(ENDS_OF_INVOCATIONS)
         yield from self._attempts(requested[0])
         yield from self._over_when_cancelled()
-        caller = agents.get(requested[0].agent_run_id)
-        if caller is None or not any(event.invocation_id == self.id for event in caller.of(agent_runs.CallStarted)):
+        caller, is_agent = agents.get(requested[0].agent_run_id), requested[0].asked_by == "agent_run"
+        if requested[0].asked_by == "client" and {requested[0].run_id, requested[0].agent_run_id} != {self.id}:
+            yield self.violation("call-without-run-is-its-own-root", f"{requested[0].run_id}, {requested[0].agent_run_id}")
+        if is_agent and (caller is None or self.id not in [event.invocation_id for event in caller.of(agent_runs.CallStarted)]):
             yield self.violation("invocation-has-its-call", f"{requested[0].agent_run_id} {requested[0].key}")
         if settled and not self.of(*ENDS_OF_INVOCATIONS, invocations.InvocationBecameAmbiguous):
             yield self.violation("invocation-has-ended", f"the last event is {type(self.events[-1]).__name__}")

@@ -12,7 +12,7 @@ from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.outcomes import MemoryOutcomeCounts
 from tests.kit.memory.position_calls import MemoryPositionCalls
 from tests.kit.memory.problems import MemoryWorkerProblems
-from tests.kit.memory.reads import MemoryDataTools, MemoryNames, MemoryOpenRuns, MemoryRunReads
+from tests.kit.memory.reads import MemoryCachedCalls, MemoryDataTools, MemoryNames, MemoryOpenRuns, MemoryRunReads
 from tests.kit.memory.sessions import MemoryInstallationSecrets, MemoryWorkerSessions, SessionBoard
 from tests.kit.memory.snapshots import MemorySnapshots
 from tests.kit.memory.timers import MemoryTimers
@@ -26,6 +26,7 @@ __all__ = [
     "LeaseBoard",
     "ManualClock",
     "MemoryBlobs",
+    "MemoryCachedCalls",
     "MemoryCheckpoints",
     "MemoryDataTools",
     "MemoryEventFeed",

@@ -1,7 +1,7 @@
 """Queries of runs in memory: folds of the log, without tables."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from application.views.large import Field, Held
 from application.views.runs import DEGRADED, NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
 from domain.agents import AgentRegistered
 from domain.errors import InvalidCommand
+from domain.invocations import InvocationRequested, InvocationSucceeded
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
 from domain.runs import ENDS, RunStarted
@@ -155,3 +156,26 @@ class MemoryDataTools:
                         found.pop(name, None)
         names = sorted(name for name in found if after is None or name > after)
         return Positioned([found[name] for name in names[:limit]], position)
+
+
+class MemoryCachedCalls:
+    """Implements `application.cached_results.CachedCalls` over the log."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self.asked = 0
+
+    async def newest(self, tenant_id: UUID, keys: Sequence[UUID], max_age_s: float) -> Mapping[UUID, UUID]:
+        self._log.reach()
+        self.asked += 1
+        found, of_calls = dict[UUID, UUID](), dict[UUID, UUID]()
+        for event in self._log.events:
+            if event.tenant_id == tenant_id and event.topic == InvocationRequested.TOPIC:
+                first: InvocationRequested = REGISTRY.decoded(event)
+                if first.cache_key is not None:
+                    of_calls[event.stream_id] = first.cache_key
+            is_recent = (self._log.clock.now() - event.recorded_at).total_seconds() < max_age_s
+            ends = event.topic == InvocationSucceeded.TOPIC
+            if event.stream_id in of_calls and ends and is_recent and of_calls[event.stream_id] in keys:
+                found[of_calls[event.stream_id]] = event.stream_id
+        return found
