@@ -103,7 +103,7 @@ async def not_closed(server: "ServerClient") -> dict[str, str]:
         found = await server.client.breakers()
     except NotFoundError:
         return {}
-    return {one.tool: one.state for one in found if one.state != "closed"}
+    return {one.tool: one.state for one in found if one.state in ("open", "half_open")}
 
 
 def marked(state: str | None) -> str:
