@@ -14,6 +14,7 @@ from application.engine.ports.ids import LogIndex
 from application.engine.ports.key_uses import KeyUses
 from application.engine.ports.log import EventFeed, Gaps
 from application.engine.ports.outcomes import OutcomeCounts
+from application.engine.ports.permits import PermitBook
 from application.engine.ports.positions import ConsumerPositions
 from application.engine.ports.problems import WorkerProblems
 from application.engine.ports.projections import ProjectionOperations
@@ -79,6 +80,8 @@ class Container:
     """The sessions of workers. Uses the connections for the process's own work."""
     listed_sessions: WorkerSessions
     """The same, to be listed for people. Uses the reads' share of the connections."""
+    listed_permits: PermitBook
+    """The permits of tools, to be looked at by people. Uses the reads' share of the connections."""
     health_sessions: WorkerSessions
     """The same, over the connection for health."""
     hosting: "SessionHost"

@@ -22,6 +22,9 @@ SESSIONS = Gauge("tidelog_worker_sessions", "Open connections of workers' sessio
 SESSION_SLOTS = Gauge("tidelog_worker_free_slots", "Free slots of the workers that are connected to this process", ["kind"])
 BREAKERS = Gauge("tidelog_breakers", "Breakers of the tools that workers offer at this process, by state", ["state"])
 BREAKERS_TOLD = Counter("tidelog_breaker_actions_total", "Breakers that this process opened, and calls that it put off", ["action"])
+TOOL_PERMITS = Gauge("tidelog_tool_permits_in_use", "Calls of tools with a limit of calls at once that this process has begun")
+TOOL_WAITING = Gauge("tidelog_tool_calls_waiting", "Calls at hand that wait for a permit or a token")
+TOOL_TOKENS = Gauge("tidelog_tool_tokens", "Tokens of tools with a rate that this process has drawn and not spent")
 SESSION_MESSAGES = Counter("tidelog_worker_messages_total", "Messages of workers' sessions", ["direction"])
 
 WRITE_SECONDS = Histogram("tidelog_append_write_seconds", "Time to write a batch of appends durably, tries included", buckets=FAST)

@@ -53,12 +53,15 @@ def opened(recorded: RecordedEvent) -> WorkItem | None:
 class Claim:
     session_id: UUID
     attempt: int
+    permit_holder: UUID | None = None
 
 
 def claimed(recorded: RecordedEvent) -> Claim | None:
     """The claim of a session. None: a worker without a session has claimed the work, and the queue keeps its lease."""
     event: agent_runs.AgentRunClaimed | invocations.AttemptStarted | invocations.InvocationReconcileStarted = decoded(recorded)
-    return None if event.session_id is None else Claim(event.session_id, event.attempt)
+    if event.session_id is None:
+        return None
+    return Claim(event.session_id, event.attempt, event.permit_holder if isinstance(event, invocations.AttemptStarted) else None)
 
 
 @dataclass(slots=True)
@@ -89,17 +92,20 @@ class Changes:
 
 
 OPEN = """
-INSERT INTO open_work (work_id, tenant_id, root_id, kind, pool, dispatch, dispatched_at, session_id, attempt, priority)
+INSERT INTO open_work
+    (work_id, tenant_id, root_id, kind, pool, dispatch, dispatched_at, session_id, attempt, priority, permit_holder)
 SELECT * FROM unnest(
-    %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::int[], %b::timestamptz[], %b::uuid[], %b::int[], %b::text[]
+    %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::int[], %b::timestamptz[], %b::uuid[], %b::int[], %b::text[],
+    %b::uuid[]
 )
 ON CONFLICT (work_id) DO UPDATE SET kind = EXCLUDED.kind, pool = EXCLUDED.pool, dispatch = EXCLUDED.dispatch,
     dispatched_at = EXCLUDED.dispatched_at, session_id = EXCLUDED.session_id, attempt = EXCLUDED.attempt,
-    priority = EXCLUDED.priority
+    priority = EXCLUDED.priority, permit_holder = EXCLUDED.permit_holder
 """
 CLAIM = """
-UPDATE open_work AS w SET session_id = c.session_id, attempt = c.attempt
-FROM unnest(%b::uuid[], %b::uuid[], %b::int[]) AS c (work_id, session_id, attempt) WHERE w.work_id = c.work_id
+UPDATE open_work AS w SET session_id = c.session_id, attempt = c.attempt, permit_holder = c.permit_holder
+FROM unnest(%b::uuid[], %b::uuid[], %b::int[], %b::uuid[]) AS c (work_id, session_id, attempt, permit_holder)
+WHERE w.work_id = c.work_id
 """
 
 
@@ -111,8 +117,8 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
         await connection.execute("DELETE FROM open_work WHERE work_id = ANY (%s)", [list(changes.closed)])
     if changes.claims:
         claims = changes.claims.values()
-        values = [list(changes.claims), [claim.session_id for claim in claims], [claim.attempt for claim in claims]]
-        await connection.execute(CLAIM, values)
+        values = ([claim.session_id for claim in claims], [claim.attempt for claim in claims], [c.permit_holder for c in claims])
+        await connection.execute(CLAIM, (list(changes.claims), *values))
     if rows := list(changes.opened.values()):
         items = [item for item, _, _ in rows]
         await connection.execute(
@@ -121,7 +127,7 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
                 [i.work_id for i in items], [i.tenant_id for i in items], [i.root_id for i in items], [i.kind for i in items],
                 [i.pool for i in items], [i.dispatch for i in items], [at for _, at, _ in rows],
                 [claim and claim.session_id for _, _, claim in rows], [claim and claim.attempt for _, _, claim in rows],
-                [i.priority for i in items],
+                [i.priority for i in items], [claim and claim.permit_holder for _, _, claim in rows],
             ),
         )  # fmt: skip
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from application.engine.ports.log import EventFeed, EventStore, Gaps, Subscription
     from application.engine.ports.outcomes import OutcomeCounts
     from application.engine.ports.parked import ParkedEvents
+    from application.engine.ports.permits import PermitBook, PermitNews
     from application.engine.ports.positions import ConsumerPositions, PositionCalls
     from application.engine.ports.problems import WorkerProblems
     from application.engine.ports.projections import ProjectionOperations
@@ -108,6 +109,8 @@ class Overrides(TypedDict, total=False):
     worker_sessions: "WorkerSessions"
     outcomes: "OutcomeCounts"
     """How calls of tools with a breaker ended, counted over all processes."""
+    permits: "PermitBook"
+    permit_news: "PermitNews"
     work_logs: "WorkLogs"
     """The lines of agents and tools, over the connections for the process's own work."""
     blob_store: "BlobStore"

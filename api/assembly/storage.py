@@ -18,6 +18,7 @@ from application.engine.ports.blobs import BlobStore
 from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.log import EventFeed, EventStore
 from application.engine.ports.outcomes import OutcomeCounts
+from application.engine.ports.permits import PermitBook, PermitNews
 from application.engine.ports.sessions import WorkerSessions
 from application.engine.ports.snapshots import Snapshots
 from application.engine.ports.upkeep import RecordedCommands, UpkeepRuns
@@ -187,6 +188,23 @@ async def worker_sessions(parts: Parts) -> WorkerSessions:
     from adapters.postgres.worker_sessions import PostgresWorkerSessions
 
     return PostgresWorkerSessions(await database(parts), member_id=parts.settings.member_id)
+
+
+@part
+async def permits(parts: Parts) -> PermitBook:
+    from adapters.postgres.permits import PostgresPermits
+
+    return PostgresPermits(await database(parts))
+
+
+@part
+async def permit_news(parts: Parts) -> PermitNews:
+    from adapters.postgres.permits import PostgresPermitNews
+
+    own = PostgresPermitNews(await notifications(parts))
+    await own.start()
+    parts.stack.push_async_callback(own.close)
+    return own
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from api.cli import breakers, definitions, options, output
 from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
-    from tidelog.models import Validation
+    from tidelog.models import LimitsInUse, Validation
 
 app = typer.Typer(help="Tools: what they declare, and what changes them.", no_args_is_help=True)
 
@@ -110,11 +110,12 @@ def show(name: Name, where: options.Where = options.HERE) -> None:
 
 async def _show(name: str, where: options.Where) -> None:
     tool = definitions.one_of("tool", name, await definitions.read("tools", *where))
-    if where.as_json:
-        output.document(tool)
-        return
     async with server_of(*where) as server:
         state = (await breakers.not_closed(server)).get(tool["name"])
+        limits = (await server.client.tool(name)).limits
+    if where.as_json:
+        output.document({**tool, "limits": None if limits is None else limits.model_dump(mode="json")})
+        return
     definitions.show_head(
         "Tool",
         tool,
@@ -130,6 +131,7 @@ async def _show(name: str, where: options.Where) -> None:
             "needs": ", ".join([*tool.get("needs_tools", ()), *tool.get("needs_services", ())]),
             "output": "untrusted: it has text of strangers" if tool.get("untrusted_output") else "",
             "built in": tool.get("builtin") or "",
+            "calls now": "" if limits is None else _limits(limits),
         },
     )
     definitions.show_schema("Arguments", tool["parameters"])
@@ -138,6 +140,18 @@ async def _show(name: str, where: options.Where) -> None:
     definitions.show_value("Request", tool.get("request"))
     definitions.show_value("Chain", tool.get("chain"))
     definitions.show_value("Examples", tool.get("examples") or None)
+
+
+def _limits(limits: "LimitsInUse") -> str:
+    """How far the limits are used."""
+    told = [f"{limits.in_use} go on"]
+    if limits.waiting:
+        told.append(f"{limits.waiting} or more wait for a permit")
+    if limits.tokens is not None:
+        told.append(f"{max(0, int(limits.tokens))} may begin at once")
+    if limits.held_until is not None:
+        told.append(f"none begins before {limits.held_until:%Y-%m-%d %H:%M:%S %Z}: the service asked for silence")
+    return ", ".join(told)
 
 
 def _deprecation(hint: Mapping[str, Any] | None) -> str:

@@ -11,6 +11,7 @@ import structlog
 from application.engine.ports.blobs import BlobStore
 from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.outcomes import KEPT_S, OutcomeCounts
+from application.engine.ports.permits import PermitBook
 from application.engine.ports.timers import PARKED_AS as DUE_TIMERS
 from application.engine.ports.upkeep import RecordedCommands, UpkeepRun, UpkeepRuns
 from application.engine.ports.work_logs import WorkLogs
@@ -26,6 +27,7 @@ KEYS_EVERY_S = 3_600.0
 COMMANDS_EVERY_S = 6 * 3_600.0
 WORK_LOGS_EVERY_S = 6 * 3_600.0
 OUTCOMES_EVERY_S = 24 * 3_600.0
+TOOL_LIMITS_EVERY_S = 6 * 3_600.0
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +47,7 @@ def chores(
     logs: WorkLogs,
     blobs: BlobStore,
     outcomes: OutcomeCounts,
+    permits: PermitBook,
     *,
     command_horizon_s: float,
 ) -> tuple[Chore, ...]:
@@ -56,6 +59,7 @@ def chores(
         Chore("idempotency-keys", KEYS_EVERY_S, keys.expire),
         Chore("work-logs", WORK_LOGS_EVERY_S, logs.keep),
         Chore("uploads", BLOBS_EVERY_S, partial(blobs.sweep, older_than_s=UPLOAD_S)),
+        Chore("tool-limits", TOOL_LIMITS_EVERY_S, permits.tidy),
     )
 
 

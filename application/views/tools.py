@@ -51,8 +51,26 @@ class Deprecation(BaseModel):
     note: str | None = None
 
 
+class LimitsInUse(BaseModel):
+    """How far the limits of a tool's calls are used, over all processes."""
+
+    in_use: int
+    """Calls that go on."""
+    held: int
+    """Permits that processes hold, for these and for calls to come."""
+    waiting: int
+    """Calls that processes have at hand and that wait for a permit. More may wait in the queue."""
+    waiting_since: Timestamp | None
+    tokens: float | None
+    """Calls that may begin at this moment. Below zero: so many are promised to calls that wait. Null: there is no rate."""
+    held_until: Timestamp | None
+    """Until when no call begins, because the service behind the tool asked for silence."""
+
+
 class ToolView(Declared):
     deprecated: Deprecation | None = None
+    limits: LimitsInUse | None = None
+    """Of a single tool. Null: nothing limits its calls, or no call has met a limit yet."""
     stream_version: int
     """Version of the tool's stream, which `If-Match` takes."""
     workers: int | None = None

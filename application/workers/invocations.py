@@ -34,6 +34,8 @@ class WorkerInvocations:
         self._results = results
         self.ended: Callable[[UUID, str, UUID, Failure | None], None] | None = None
         """Is told of each reported call how it ended: tenant, tool, invocation, and the failure, or None for a success."""
+        self.told_to_wait: Callable[[UUID, str, float], None] = lambda _tenant, _tool, _seconds: None
+        """Called with a tool's tenant and name when the service behind the tool asks for silence, and for how many seconds."""
 
     async def claim(self, caller: Caller, command: ClaimInvocation, claim: str) -> tuple[Invocation, CommandOutcome]:
         """Records the attempt before the tool is called. `claim`: see `claim_name`.
@@ -105,7 +107,13 @@ class WorkerInvocations:
 
     async def fail(self, caller: Caller, command: FailInvocation) -> CommandOutcome:
         """Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
-        return await self._report(caller, command, f"fail:{command.attempt}")
+        seconds = command.error.retry_after_s if command.error.kind == "rate_limited" else None
+        # Before the report: the call may go on with a fallback.
+        requested = (await self._state(caller, command.invocation_id, fresh=False)).requested if seconds else None
+        outcome = await self._report(caller, command, f"fail:{command.attempt}")
+        if requested is not None and seconds and not outcome.duplicate:
+            self.told_to_wait(caller.tenant_id, requested.tool, seconds)
+        return outcome
 
     async def reconcile(self, caller: Caller, command: ReconcileInvocation) -> CommandOutcome:
         """The answer of the tool's `reconcile` function. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""

@@ -1,12 +1,14 @@
 """Lists for people: the workers that have a session, and how many of them offer an agent or tool."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor, malformed_cursor
+from application.engine.ports.permits import PermitBook
 from application.engine.ports.sessions import ListedSession, WorkerSessions
 from application.views.agents import AgentView
-from application.views.tools import ToolView
+from application.views.tools import LimitsInUse, ToolView
 from application.views.workers import OfferedDefinition, WorkerView
 
 
@@ -25,6 +27,15 @@ async def count_workers(
     counts = await sessions.offering(tenant_id, kind, [each.name for each in definitions]) if definitions else {}
     for each in definitions:
         each.workers = counts.get(each.name, 0)
+
+
+async def limits_in_use(permits: PermitBook, tenant_id: UUID, tool: ToolView) -> LimitsInUse | None:
+    """How far the limits of a tool's calls are used. None: it declares none, or no call has met them. Raises Unavailable."""
+    policy = tool.policy if isinstance(tool.policy, dict) else {}
+    if not (policy.get("max_parallel") or policy.get("rate")):
+        return None
+    state = await permits.state(tenant_id, tool.name)
+    return None if state is None else LimitsInUse(**asdict(state))
 
 
 def _text(one: ListedSession) -> str:

@@ -61,14 +61,18 @@ class SessionWork:
         self._sessions = sessions
         self.tokens = tokens
 
-    async def claim(self, caller: Caller, session: WorkerSession, item: WorkItem, claim_id: UUID) -> Claimed | None:
+    async def claim(
+        self, caller: Caller, session: WorkerSession, item: WorkItem, claim_id: UUID, permit_holder: UUID | None = None
+    ) -> Claimed | None:
         """Claims a dispatch for a session. None: the work is over, or was dispatched anew, or another claim has it.
+
+        `permit_holder`: whose permit a call of a tool has, where the tool has a limit of calls at once.
 
         `claim_id`: an id that the caller makes for each claim. The same claim again gets its first answer, as long as the session
         has the work. Raises Unavailable and VersionConflict: whether the claim was recorded is then not known.
         """
         try:
-            command = claim_of(session, item)
+            command = claim_of(session, item, permit_holder)
             if isinstance(command, ClaimAgentRun):
                 return (await self._claims.claim(caller, command, str(claim_id)))[0]
             return _call((await self._calls.claim(caller, command, str(claim_id)))[0])
@@ -174,12 +178,14 @@ class SessionWork:
         return state
 
 
-def claim_of(session: WorkerSession, item: WorkItem) -> ClaimAgentRun | ClaimInvocation:
+def claim_of(session: WorkerSession, item: WorkItem, permit_holder: UUID | None = None) -> ClaimAgentRun | ClaimInvocation:
     """The command by which a session claims a dispatch."""
     worker_id, session_id = session.worker_id, session.session_id
     if item.kind == "agent":
         return ClaimAgentRun(agent_run_id=item.work_id, worker_id=worker_id, dispatch=item.dispatch, session_id=session_id)
-    return ClaimInvocation(invocation_id=item.work_id, worker_id=worker_id, dispatch=item.dispatch, session_id=session_id)
+    return ClaimInvocation(
+        invocation_id=item.work_id, worker_id=worker_id, dispatch=item.dispatch, session_id=session_id, permit_holder=permit_holder
+    )
 
 
 def _is_held(state: AgentRun | Invocation, session_id: UUID) -> bool:

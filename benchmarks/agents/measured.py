@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from tidelog import Agent, Breaker, Context, Policy, ToolError, TransientError, tool
+from tidelog import Agent, Breaker, Context, Policy, Rate, ToolError, TransientError, tool
 
 TEXT = "x" * 200
 DONE = "benchmark-done"
@@ -34,6 +34,12 @@ async def guarded(given: str) -> str:
 async def down(given: str) -> str:
     """Fails."""
     raise TransientError("the service is down")
+
+
+@tool("benchmark.limited", idempotent=True, policy=Policy(max_parallel=500, rate=Rate(calls=100_000, per_s=1.0)))
+async def limited(given: str) -> str:
+    """The given text. The limits are in force, and not reached."""
+    return given
 
 
 class ThreeSteps(Agent):

@@ -49,6 +49,7 @@ class ClaimInvocation(Command):
     worker_id: ShortText
     dispatch: int = Field(ge=1)
     session_id: UUID | None = None
+    permit_holder: UUID | None = None
 
 
 class LapseAttempt(Command):

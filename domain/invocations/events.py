@@ -139,6 +139,8 @@ class AttemptStarted(Event):
     dispatch: int
     session_id: UUID | None = None
     """The session that holds the lease. None: the queue of the work keeps the lease."""
+    permit_holder: UUID | None = None
+    """Whose permit the attempt has. None: the tool has no limit of calls at once."""
 
 
 class InvocationRetryScheduled(Event):

@@ -153,9 +153,13 @@ def _claim(invocation: Invocation, requested: InvocationRequested, command: Clai
         # The queue delivered the work again, so the worker of the open attempt has vanished.
         if invocation.status == "started" and (end := _end_of_lost(invocation, requested, "lost")) is not None:
             return end
-    begins = InvocationReconcileStarted if invocation.status in RECONCILING else AttemptStarted
-    attempt = invocation.attempt + 1
-    return begins(attempt=attempt, worker_id=command.worker_id, dispatch=command.dispatch, session_id=command.session_id)
+    started = {
+        "attempt": invocation.attempt + 1, "worker_id": command.worker_id, "dispatch": command.dispatch,
+        "session_id": command.session_id,
+    }  # fmt: skip
+    if invocation.status in RECONCILING:
+        return InvocationReconcileStarted(**started)
+    return AttemptStarted(**started, permit_holder=command.permit_holder)
 
 
 def _end_of_lost(invocation: Invocation, requested: InvocationRequested, reason: str, lapsed: int | None = None) -> Event | None:

@@ -25,6 +25,7 @@ NOT_READ_MODELS = {
     "snapshot",  # states of long streams
     "member", "lease",  # the members that do the work of the engine
     "worker_problem",  # reports of workers
+    "tool_limit", "tool_permit", "permit_holder",  # limits of tools
     "worker_session", "worker_offer", "session_host",  # sessions of workers
     "api_key_use",  # when keys were last used
     "installation_secret",  # what lease tokens are made with

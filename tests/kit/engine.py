@@ -51,6 +51,7 @@ from tests.kit.memory import (
     MemoryOpenRuns,
     MemoryOpenWork,
     MemoryOutcomeCounts,
+    MemoryPermits,
     MemorySnapshots,
     MemorySubscription,
     MemoryTimers,
@@ -105,6 +106,7 @@ class Engine:
         self.commands = CommandLoop(told, catalog, snapshots=self.snapshotter, hooks=hooks, reactions=reactions)
         self.session_board = shared.session_board if shared else SessionBoard(self.open_work)
         self.sessions = MemoryWorkerSessions(self.session_board)
+        self.permits = shared.permits if shared else MemoryPermits(self.open_work)
         self.workers = Workers(
             self.commands,
             self.work_queue,
@@ -146,7 +148,7 @@ class Engine:
             if recorded.topic in work_table.OPENED and (item := work_table.opened(recorded)) is not None:
                 self.open_work.open(item, recorded.recorded_at)
             if recorded.topic in work_table.CLAIMED and (claim := work_table.claimed(recorded)) is not None:
-                self.open_work.claim(recorded.stream_id, claim.session_id, claim.attempt)
+                self.open_work.claim(recorded.stream_id, claim.session_id, claim.attempt, claim.permit_holder)
 
     def stop_tables(self) -> None:
         """The read models stand still from now on, as while nobody copies the log."""

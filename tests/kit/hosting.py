@@ -167,6 +167,8 @@ class Hosting:
             engine.feed,
             engine.data_tools,
             engine.outcomes,
+            engine.permits,
+            engine.permits,
             clock=self.clock,
             now=engine.clock.now,
         )

@@ -17,7 +17,9 @@ from adapters.postgres import pool as postgres
 from adapters.postgres import rights
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.migrate import load_migrations, migrate
+from adapters.postgres.permits import PostgresPermits
 from adapters.postgres.rights import TABLES
+from application.engine.ports.permits import ToolLimits, Wanted
 from domain.breakers import ForceBreaker
 from domain.errors import InvalidCommand
 from domain.projects import CreateProject
@@ -139,6 +141,9 @@ async def used(shared: System) -> System:
         held = ForceBreaker(breaker_id=breaker_id, tool="t", state="closed", at=datetime.now(UTC), by="test")
         await shared.command(held, tenant_id=tenant_id)
         await shared.sql("INSERT INTO breaker_count VALUES (%s, %s, 1, 1, 1, 1, 1, now())", tenant_id, breaker_id)
+    permits = PostgresPermits(shared.container.database)
+    for tenant_id in (DEFAULT_TENANT_ID, other):
+        await permits.settle(tenant_id, "crm.update", new_id(), ToolLimits(1, max_parallel=1), Wanted(want=1))
     await shared.settled()
     return shared
 

@@ -22,6 +22,7 @@ from domain.errors import (
 )
 from domain.failures import MAX_LOST_CLAIMS, Failure, Retry
 from domain.invocations import (
+    AttemptStarted,
     CancelInvocation,
     ClaimInvocation,
     CompleteInvocation,
@@ -54,6 +55,13 @@ def claim(worker: str = "w1", dispatch: int = 1) -> ClaimInvocation:
 
 def test_an_attempt_is_on_record_before_the_tool_is_called() -> None:
     requested(idempotent=False).when(claim()).then_topics("invocation.attempt_started")
+
+
+def test_an_attempt_says_whose_permit_it_has() -> None:
+    limited = claim().model_copy(update={"permit_holder": RUN})
+    started = AttemptStarted(attempt=1, worker_id="w1", dispatch=1, permit_holder=RUN)
+    requested(idempotent=False).when(limited).then(started)
+    requested(idempotent=False).when(claim()).then(started.model_copy(update={"permit_holder": None}))
 
 
 def test_a_tool_that_must_not_run_twice_is_not_called_again_when_its_worker_vanished() -> None:

@@ -52,6 +52,9 @@ class JetStreamDelivery:
     async def ack(self) -> None:
         await self._say(b"+ACK")
 
+    async def in_progress(self) -> None:
+        await self._say(b"+WPI")
+
     async def give_back(self, delay_s: float = 0.0) -> None:
         await self._say(_nak(delay_s))
         if self.item.priority != "normal" and not delay_s:

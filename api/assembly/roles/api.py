@@ -11,6 +11,7 @@ from adapters.postgres.key_uses import PostgresKeyUses
 from adapters.postgres.log.gaps import gaps_of
 from adapters.postgres.log.ids import PostgresLogIndex
 from adapters.postgres.outcomes import PostgresOutcomeCounts
+from adapters.postgres.permits import PostgresPermits
 from adapters.postgres.room import Room
 from adapters.postgres.work_logs import PostgresWorkLogs
 from adapters.postgres.worker_problems import PostgresWorkerProblems
@@ -208,6 +209,8 @@ async def hosting(parts: Parts) -> SessionHost:
         await storage.feed_of(parts, "commands"),
         (await reads(parts)).tools,
         await storage.outcomes(parts),
+        await storage.permits(parts),
+        await storage.permit_news(parts),
         told=lambda what: metrics.BREAKERS_TOLD.labels(what).inc(),
     )
     metrics.BREAKERS.clear()
@@ -253,6 +256,7 @@ async def container(parts: Parts) -> Container:
         workers=await workers(parts),
         sessions=await storage.worker_sessions(parts),
         listed_sessions=PostgresWorkerSessions(await storage.database_of(parts, "reads")),
+        listed_permits=PostgresPermits(await storage.database_of(parts, "reads")),
         health_sessions=PostgresWorkerSessions(await storage.database_of(parts, "health")),
         hosting=await hosting(parts),
         tools_told=await tools_told(parts),

@@ -8,6 +8,7 @@ from api.assembly.parts import Parts, part
 from application.engine.background import side_by_side
 from application.engine.lapses import SessionSweeper
 from application.engine.leases import Group
+from application.engine.permits import PermitSweeper
 from application.engine.ports.checkpoints import Checkpoints
 from application.engine.ports.queue import OpenWork
 from application.engine.reconciler import WorkReconciler
@@ -39,8 +40,10 @@ async def groups(parts: Parts) -> list[Group]:
         await storage.work_logs(parts),
         await storage.blob_store(parts),
         await storage.outcomes(parts),
+        await storage.permits(parts),
         command_horizon_s=parts.settings.command_horizon_s,
     )
+    of_permits = PermitSweeper(await storage.permits(parts), await sharing.presence(parts))
     of_sessions = SessionSweeper(await storage.worker_sessions(parts), loop, lapsing, await sharing.presence(parts))
     upkeep = Upkeep(own, await storage.upkeep_runs(parts))
 
@@ -57,7 +60,7 @@ async def groups(parts: Parts) -> list[Group]:
             await side_by_side(set_timers.failed(), service.run())
 
     async def sweep(_: frozenset[str]) -> None:
-        await side_by_side(WorkReconciler(work, queue).run(), of_sessions.run())
+        await side_by_side(WorkReconciler(work, queue).run(), of_sessions.run(), of_permits.run())
 
     return [
         Group("sagas", PARTITIONS, react),

@@ -4,6 +4,7 @@ Numbers are in the readiness report, of all tenants together. Names and reasons 
 """
 
 from typing import Any
+from urllib.parse import quote
 
 from api.cli.diagnosis.asking import Asking
 from api.cli.diagnosis.findings import Diagnosis
@@ -12,6 +13,7 @@ from api.cli.output import duration, shortened
 SHOWN = 5
 OTHERS = "(other)"
 START_BUILTIN = "start a worker for it: tidelog worker --builtin (`tidelog up` does, unless TIDELOG_BUILTIN_WORKER is off)"
+RAISE = "wait, or raise the limit in the policy that the tool declares; what it is: tidelog tools show"
 RETRY_PARKED = "mend the reason, then: tidelog projections retry"
 
 
@@ -23,6 +25,7 @@ async def examine_work(found: Diagnosis, server: Asking) -> None:
         if "work" in health:  # else the database is away, or the server is of an earlier release
             await _ambiguous_calls(found, server, health["work"])
             await _queues(found, server, health["work"])
+            await _limited_tools(found, server, health["work"])
             _open_runs(found, health["degraded"])
             await _idle_agents(found, server)
             await _files(found, server, health["import_problems"])
@@ -46,6 +49,25 @@ async def _ambiguous_calls(found: Diagnosis, server: Asking, work: dict[str, Any
         f"find out whether each took effect, then: tidelog invocations resolve {example} --reason TEXT with --result JSON, "
         "--error MESSAGE or --not-happened; all of them: tidelog invocations list --ambiguous",
     )  # fmt: skip
+
+
+async def _limited_tools(found: Diagnosis, server: Asking, work: dict[str, Any]) -> None:
+    """Tools whose calls wait because of the limits that the tools declare."""
+    for queue in work["waits_long"]:
+        if queue["kind"] != "tool" or queue["name"] == OTHERS:
+            continue
+        tool = await server.get(f"/v1/tools/{quote(queue['name'], safe='')}", {})
+        limits = None if tool is None else tool.get("limits")  # missing in answers of an earlier release
+        if tool is None or not limits:
+            continue
+        policy, name = tool["policy"], queue["name"]
+        if limits["waiting"] and policy.get("max_parallel"):
+            at_once = f"{limits['in_use']} of at most {policy['max_parallel']} calls at once go on"
+            found.add("permits", "warning", f"calls of {name} wait for permits: {at_once}", RAISE)
+        elif policy.get("rate") and (limits["held_until"] or (limits["tokens"] or 0) < 1):
+            text = f"at most {policy['rate']['calls']} calls begin within {policy['rate'].get('per_s', 1.0):g} s"
+            held = f"; the service behind it asked for silence until {limits['held_until']}" if limits["held_until"] else ""
+            found.add("rate", "warning", f"calls of {name} wait for their turns: {text}{held}", RAISE)
 
 
 async def _queues(found: Diagnosis, server: Asking, work: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor, position_cursor
 from application.tools import faults_of_given, load_tool, no_tool, remove_tool
 from application.views.tools import ToolVersionView, ToolView
-from application.workers.listing import count_workers
+from application.workers.listing import count_workers, limits_in_use
 from domain.access import Action
 from domain.errors import InvalidCommand, NotFound
 from domain.kernel import Json, Name, ShortText, Text
@@ -156,6 +156,7 @@ async def get_tool(request: Request, name: Name) -> Response:
     if found.value is None:
         raise no_tool(name)
     await count_workers(container.listed_sessions, tenant_id, "tool", [found.value])
+    found.value.limits = await limits_in_use(container.listed_permits, tenant_id, found.value)
     return answer(found.value, position=found.position, headers={"ETag": f'"v{found.value.stream_version}"'})
 
 

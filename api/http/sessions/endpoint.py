@@ -23,7 +23,7 @@ from api.http.sessions.frames import Unreadable, read
 from api.http.sessions.limits import OPENING, PATH, PROTOCOL
 from api.http.sessions.offers import read_offers
 from api.http.sessions.outbox import Outbox
-from api.metrics import REQUESTS, SESSION_MESSAGES, SESSION_SLOTS, SESSIONS
+from api.metrics import REQUESTS, SESSION_MESSAGES, SESSION_SLOTS, SESSIONS, TOOL_PERMITS, TOOL_TOKENS, TOOL_WAITING
 from application.engine.background import end
 from application.engine.commands.request import Caller, request_of_entrance
 from application.engine.ports import log_context
@@ -45,6 +45,10 @@ class Sessions:
         self._keys = keys
         for kind in KINDS:
             SESSION_SLOTS.labels(kind).set_function(partial(container.hosting.free, kind))
+        gates = container.hosting.gates
+        TOOL_PERMITS.set_function(lambda: gates.counts.permits)
+        TOOL_WAITING.set_function(lambda: gates.counts.waiting)
+        TOOL_TOKENS.set_function(lambda: gates.counts.tokens)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: dict[str, Any] = scope["state"]

@@ -59,6 +59,10 @@ class Delivery(Protocol):
         """The item leaves the queue. Raises Unavailable."""
         ...
 
+    async def in_progress(self) -> None:
+        """The item is this process's for another `ack_wait_s`. Raises Unavailable."""
+        ...
+
     async def give_back(self, delay_s: float = 0.0) -> None:
         """The queue delivers the item again after the delay (seconds). Raises Unavailable."""
         ...

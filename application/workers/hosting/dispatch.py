@@ -6,6 +6,7 @@ slots at that moment: such items wait for a short time, and then go back to the 
 """
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterator
@@ -22,6 +23,8 @@ from application.workers import Workers
 from application.workers.hosting.breakers import Breakers, ToolGate
 from application.workers.hosting.claiming import Claiming
 from application.workers.hosting.credit import KINDS, SLOTS
+from application.workers.hosting.gate import LimitGate
+from application.workers.hosting.gates import LimitGates
 from application.workers.hosting.hand import DECIDERS, Hand
 from application.workers.hosting.looking import version_of
 from application.workers.hosting.taker import Taker
@@ -60,6 +63,10 @@ class Pool(Generic[T]):
         self.changed = asyncio.Event()
         self.asked = 0
         """Items of the request under way."""
+        self.limit: LimitGate | None = None
+        """The limits of the tool. None: the work has none, or they are not known yet, and nothing is asked for."""
+        self.kept_at = 0.0
+        """When the queue was told last that the items which wait are kept."""
         self.moved_at = 0.0
         """When the request under way was made, or the last item came (seconds of the loop's clock)."""
 
@@ -82,21 +89,27 @@ class Pool(Generic[T]):
         for session in self.offers:
             if free := session.free(kind):
                 share += max(1, free // max(1, len(session.offered(kind))))
-        return min(share, MOST_ASKED)
+        return min(share, MOST_ASKED if self.limit is None else self.limit.room(), MOST_ASKED)
+
+    def slots(self) -> int:
+        """Free slots of all sessions that offer it."""
+        return sum(session.free(self.queue.kind) for session in self.offers)
 
 
 class Dispatcher(Generic[T]):
     """Owns the pools of a process and the claims under way."""
 
     def __init__(
-        self, workers: Workers, commands: CommandLoop, queue: WorkQueue, breakers: Breakers, heir: Callable[[T], T | None]
-    ) -> None:
+        self, workers: Workers, commands: CommandLoop, queue: WorkQueue, breakers: Breakers, heir: Callable[[T], T | None],
+        gates: LimitGates,
+    ) -> None:  # fmt: skip
         """`heir`: the session that a worker has now, if the worker has come back meanwhile."""
         self._workers = workers
         self._commands = commands
         self._queue = queue
         self._breakers = breakers
         self._heir = heir
+        self._gates = gates
         self._pools: dict[tuple[UUID, str, str], Pool[T]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._claims: set[asyncio.Task[None]] = set()
@@ -162,6 +175,7 @@ class Dispatcher(Generic[T]):
     async def _serve(self, pool: Pool[T]) -> None:
         while pool.offers:
             try:
+                await self._open_gate(pool)
                 await self._pull(pool)
             except Unavailable as error:
                 tell, pool.is_lost = log.debug if pool.is_lost else log.info, True
@@ -171,6 +185,13 @@ class Dispatcher(Generic[T]):
         del self._pools[pool.tenant_id, pool.queue.kind, pool.queue.pool]
         if pool.gate is not None:
             self._breakers.unfollow(pool.gate)
+
+    async def _open_gate(self, pool: Pool[T]) -> None:
+        """Learns what the tool declares about its calls. Raises Unavailable."""
+        if pool.queue.kind == "tool":
+            gate = await self._gates.open(pool.tenant_id, pool.queue.pool)
+            gate.changed, gate.free = pool.changed.set, pool.slots
+            pool.limit = gate
 
     async def _pull(self, pool: Pool[T]) -> None:
         """Until no session offers the pool. Raises Unavailable."""
@@ -192,11 +213,26 @@ class Dispatcher(Generic[T]):
                 elif pool.starved:
                     await self._starve(pool, puller)
                 pool.asked = puller.asked
-                await pool.changed.wait()
+                await self._until_changed(pool)
         finally:
             pool.asked = 0
             await self._starve(pool, puller)
             await puller.close()
+
+    async def _until_changed(self, pool: Pool[T]) -> None:
+        """Waits until something has happened to the pool. What waits for a permit meanwhile is kept from other processes."""
+        clock, every_s = asyncio.get_running_loop().time, self._queue.ack_wait_s / 3
+        if not pool.waiting:
+            pool.kept_at = clock() + every_s  # an item that comes is kept from then on by itself
+        while pool.waiting and not pool.changed.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, pool.kept_at + every_s - clock())):
+                    await pool.changed.wait()
+            if clock() >= pool.kept_at + every_s:
+                pool.kept_at = clock()
+                for delivery in pool.waiting:
+                    await delivery.in_progress()
+        await pool.changed.wait()
 
     async def _starve(self, pool: Pool[T], puller: WorkPuller) -> None:
         """Takes the request back, and gives back what waits."""
@@ -211,11 +247,24 @@ class Dispatcher(Generic[T]):
             await self._give_back(pool.waiting.popleft(), 0.0)
 
     def _place(self, pool: Pool[T]) -> None:
-        """Begins a claim for each item that waits and finds a free slot."""
+        """Begins a claim for each item that waits and finds a free slot, and a permit where the tool has limits."""
+        gate = pool.limit
         while pool.waiting and (session := pool.best()) is not None:
+            if gate is not None and not gate.take(pool.waiting[0].item, len(pool.waiting)):
+                return
             delivery = pool.waiting.popleft()
             session.slots.reserve(pool.queue.kind)
-            self.start(self._claim(pool, session, delivery), delivery.item)
+            self.start(self._claim_or_release(pool, session, delivery), delivery.item)
+        if gate is not None:
+            gate.waits(0)
+
+    async def _claim_or_release(self, pool: Pool[T], session: T, delivery: Delivery) -> None:
+        """As `_claim`. The permit of a call whose claim came to nothing is free again."""
+        try:
+            await self._claim(pool, session, delivery)
+        finally:
+            if pool.limit is not None:
+                pool.limit.release(delivery.item)
 
     def start(self, work: Coroutine[Any, Any, None], item: WorkItem) -> None:
         """Starts a task for one item. The task ends with this object, at the latest."""
@@ -241,7 +290,7 @@ class Dispatcher(Generic[T]):
             if pool.gate is not None and not pool.gate.is_closed and await self._put_off(pool.gate, delivery):
                 session.slots.release(item.kind)
                 return None
-            if await self._handed_over(session, item):
+            if await self._handed_over(pool, session, item):
                 return await self._ack(delivery)
             if pool.gate is not None:
                 pool.gate.not_called(item.work_id)
@@ -289,21 +338,23 @@ class Dispatcher(Generic[T]):
         session.slots.release(item.kind)
         return other
 
-    async def _handed_over(self, session: T, item: WorkItem) -> bool:
+    async def _handed_over(self, pool: Pool[T], session: T, item: WorkItem) -> bool:
         """Claims an item and hands the work over. False: the claim came to nothing. Raises TidelogError, but not Unavailable."""
         assert session.session is not None
         claim_id = uuid4()
         hand = session.hands.new(item.kind, item.work_id)
         try:
             # Without an end: whether a claim was recorded must be known, or the work would stay with a session that has not got it.
-            opened = session.session
-            claimed = await persistently(lambda: self._workers.sessions.claim(session.caller, opened, item, claim_id))
+            opened, permit = session.session, None if pool.limit is None else pool.limit.holder_of(item)
+            claimed = await persistently(lambda: self._workers.sessions.claim(session.caller, opened, item, claim_id, permit))
         except BaseException:
             hand.drop()
             raise
         if claimed is None:
             hand.drop()
             return False
+        if pool.limit is not None:
+            pool.limit.claimed(item)
         self.deliver(session, hand, claimed, reserved=True)
         return True
 

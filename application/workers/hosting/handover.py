@@ -1,8 +1,8 @@
 """Handing over without the queue: a session of this process claims work in the append that requests it.
 
-A slot is set aside before the append, and only where the queue of the agent or tool is known to be empty: work that waits there
-goes first. The claim is the same command as that of an item from the queue. So whoever sends the work to the queue as well does no
-harm.
+A slot is set aside before the append, and a permit where the tool has limits, and only where the queue of the agent or tool is
+known to be empty: work that waits there goes first. The claim is the same command as that of an item from the queue. So whoever
+sends the work to the queue as well does no harm.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from application.engine.sagas.reactions import ReactionCause
 from application.workers import Workers
 from application.workers.claims import claim_name
 from application.workers.hosting.dispatch import Dispatcher, Pool
+from application.workers.hosting.gate import LimitGate
 from application.workers.hosting.taker import Taker
 from application.workers.sessions import Claimed, claim_of
 from domain import runs
@@ -48,13 +49,10 @@ class Handover(Generic[T]):
         ):
             return None
         session = _fitting(pool, item, state)
-        return (
-            None
-            if session is None
-            else ClaimedAhead(
-                self._workers, self._dispatcher, session, item, cause, needs_run=item.kind == "agent" or state.requested.needs_run
-            )
-        )
+        if session is None or (pool.limit is not None and not pool.limit.take(item, 0)):
+            return None
+        needs_run = item.kind == "agent" or state.requested.needs_run
+        return ClaimedAhead(self._workers, self._dispatcher, session, item, cause, needs_run=needs_run, gate=pool.limit)
 
 
 def _fitting(pool: Pool[T], item: WorkItem, state: Any) -> T | None:
@@ -72,16 +70,18 @@ class ClaimedAhead(Generic[T]):
     """Implements the port `TakenWork`."""
 
     def __init__(
-        self, workers: Workers, dispatcher: Dispatcher[T], session: T, item: WorkItem, cause: ReactionCause, *, needs_run: bool
-    ) -> None:
-        """`needs_run`: the work is for nothing once its run is over."""
+        self, workers: Workers, dispatcher: Dispatcher[T], session: T, item: WorkItem, cause: ReactionCause, *, needs_run: bool,
+        gate: LimitGate | None,
+    ) -> None:  # fmt: skip
+        """`needs_run`: the work is for nothing once its run is over. `gate`: has let the call begin. None: there are no limits."""
         assert session.session is not None
         self._workers = workers
         self._dispatcher = dispatcher
         self._session = session
         self._opened = opened = session.session
         self._item = item
-        claim = claim_of(opened, item)
+        self._gate = gate
+        claim = claim_of(opened, item, None if gate is None else gate.holder_of(item))
         self.commands: Sequence[Command] = (claim, runs.CheckRun(run_id=item.root_id)) if needs_run else (claim,)
         name = claim_name(opened.worker_id, item.dispatch, str(uuid4()))
         self.request = CommandRequest(
@@ -94,6 +94,8 @@ class ClaimedAhead(Generic[T]):
 
     def appended(self) -> None:
         """Hands the work over, at once where nothing has to be loaded: the worker has it before anything else goes on."""
+        if self._gate is not None:
+            self._gate.claimed(self._item)
         claimed = self._workers.sessions.content_at_once(self._opened, self._item)
         if claimed is None:
             self._dispatcher.start(self._deliver(), self._item)
@@ -105,6 +107,8 @@ class ClaimedAhead(Generic[T]):
 
     def dropped(self) -> None:
         self._hand.drop()
+        if self._gate is not None:
+            self._gate.release(self._item)
         self._session.slots.release(self._item.kind)
         self._dispatcher.claiming.discard(self._item.work_id)
 
@@ -136,6 +140,8 @@ class ClaimedAhead(Generic[T]):
                 await asyncio.sleep(pause_s)
                 claimed = await self._content(fresh=True)
                 if claimed is not None:
+                    if self._gate is not None:
+                        self._gate.claimed(self._item)
                     log.info("claim_found", kind=self._item.kind, work_id=str(work_id))
                     self._dispatcher.deliver(self._session, self._hand, claimed, reserved=False)
                     return
@@ -145,6 +151,8 @@ class ClaimedAhead(Generic[T]):
             raise
         finally:
             self._dispatcher.claiming.discard(work_id)
+            if self._gate is not None:
+                self._gate.release(self._item)
 
     async def _content(self, *, fresh: bool) -> Claimed | None:
         return await persistently(partial(self._workers.sessions.claimed_content, self._opened, self._item, fresh=fresh))

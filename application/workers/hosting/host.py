@@ -14,6 +14,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.leases import SessionPresence
 from application.engine.ports.log import EventFeed
 from application.engine.ports.outcomes import OutcomeCounts
+from application.engine.ports.permits import PermitBook, PermitNews
 from application.engine.ports.queue import WorkQueue
 from application.engine.ports.sessions import SEEN_EVERY_S, WorkerSessions
 from application.engine.reading.live import LiveFeed
@@ -23,6 +24,7 @@ from application.workers import Workers
 from application.workers.claimed import ClaimedWork
 from application.workers.hosting.breakers import Breakers
 from application.workers.hosting.dispatch import Dispatcher
+from application.workers.hosting.gates import LimitGates
 from application.workers.hosting.handover import Handover
 from application.workers.hosting.logs import LogIntake
 from application.workers.hosting.peer import Peer
@@ -60,6 +62,8 @@ class SessionHost:
         feed: EventFeed,
         tools: DataToolReads,
         outcomes: OutcomeCounts,
+        permits: PermitBook,
+        permit_news: PermitNews,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -74,7 +78,9 @@ class SessionHost:
         self._clock = clock
         self.breakers = Breakers(commands, live, outcomes, clock=now, changed=told)
         workers.invocations.ended = self.breakers.heard
-        self.dispatcher: Dispatcher[HostedSession] = Dispatcher(workers, commands, queue, self.breakers, self._heir)
+        self.gates = LimitGates(permits, permit_news, commands, live, clock)
+        workers.invocations.told_to_wait = self.gates.hold
+        self.dispatcher: Dispatcher[HostedSession] = Dispatcher(workers, commands, queue, self.breakers, self._heir, self.gates)
         commands.hand_over_to(Handover(workers, self.dispatcher))
         turns = asyncio.Semaphore(GREETED_AT_ONCE)
         self._claimed = ClaimedWork(sessions, feed, live, commands.registry)
@@ -197,11 +203,19 @@ class SessionHost:
         except (Unavailable, TimeoutError) as error:
             log.warning("sessions_not_renewed", sessions=len(mine), error=str(error) or "no answer in time")
             return
+        await self._renew_permits()
         self._any_session = seen.any_session
         for id, session in mine.items():
             if id not in seen.kept and self._by_id.get(id) is session:
                 log.info("session_gone", session_id=str(id))  # it is at another process now, or was lost
                 session.replace()
+
+    async def _renew_permits(self) -> None:
+        try:
+            async with asyncio.timeout(SEEN_TIMEOUT_S):
+                await self.gates.renew()
+        except (Unavailable, TimeoutError) as error:
+            log.warning("permits_not_renewed", error=str(error) or "no answer in time")
 
     async def report_problems(self) -> None:
         """Repeats what workers report about files that they cannot use."""
@@ -255,6 +269,7 @@ class SessionHost:
         self._keys_watched = {}
         try:
             async with asyncio.timeout(SEEN_TIMEOUT_S):
+                await self.gates.close()
                 await self.sessions.withdraw()
         except (Unavailable, TimeoutError) as error:
             log.info("not_withdrawn", error=str(error) or "no answer in time")

@@ -350,12 +350,29 @@ class Deprecation(Model):
     note: str | None = None
 
 
+class LimitsInUse(Model):
+    """How far the limits of a tool's calls are used, over all workers."""
+
+    in_use: int = 0
+    held: int = 0
+    """Permits that processes of the server hold, for calls that go on and for calls to come."""
+    waiting: int = 0
+    """Calls at hand that wait for a permit. More may wait in the queue."""
+    waiting_since: datetime | None = None
+    tokens: float | None = None
+    """Calls that may begin at this moment. None: there is no rate."""
+    held_until: datetime | None = None
+    """Until when no call begins, because the service behind the tool asked for silence."""
+
+
 class ToolInfo(ToolVersion):
     """A tool that the server knows, as its current version declares it."""
 
     deprecated: Deprecation | None = None
     workers: int | None = None
     """Number of workers that have it. None: the server does not say."""
+    limits: LimitsInUse | None = None
+    """Of a single tool. None: nothing limits its calls, or no call has met a limit yet."""
 
 
 class BreakerInfo(Model):

@@ -10,6 +10,7 @@ from tests.kit.memory.ids import MemoryLogIndex
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
 from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.outcomes import MemoryOutcomeCounts
+from tests.kit.memory.permits import MemoryPermits
 from tests.kit.memory.position_calls import MemoryPositionCalls
 from tests.kit.memory.problems import MemoryWorkerProblems
 from tests.kit.memory.reads import MemoryCachedCalls, MemoryDataTools, MemoryNames, MemoryOpenRuns, MemoryRunReads
@@ -41,6 +42,7 @@ __all__ = [
     "MemoryOpenRuns",
     "MemoryOpenWork",
     "MemoryOutcomeCounts",
+    "MemoryPermits",
     "MemoryPositionCalls",
     "MemoryRecordedCommands",
     "MemoryRunReads",

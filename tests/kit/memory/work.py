@@ -227,19 +227,26 @@ class MemoryOpenWork:
         """Work → the time of its last dispatch, and the dispatched item."""
         self.claims: dict[UUID, tuple[UUID, int]] = {}
         """Work → the session that claimed it, and the attempt."""
+        self.permit_holders: dict[UUID, UUID] = {}
+        """Claimed work → the holder whose permit its attempt has."""
         self.stands_at: int | None = None
         """The position where the table stands still. None: it follows the log."""
 
     def open(self, item: WorkItem, dispatched_at: datetime) -> None:
         self.rows[item.work_id] = (dispatched_at, item)
         self.claims.pop(item.work_id, None)
+        self.permit_holders.pop(item.work_id, None)
 
-    def claim(self, work_id: UUID, session_id: UUID, attempt: int) -> None:
+    def claim(self, work_id: UUID, session_id: UUID, attempt: int, permit_holder: UUID | None = None) -> None:
         self.claims[work_id] = (session_id, attempt)
+        self.permit_holders.pop(work_id, None)
+        if permit_holder is not None:
+            self.permit_holders[work_id] = permit_holder
 
     def close(self, work_id: UUID) -> None:
         self.rows.pop(work_id, None)
         self.claims.pop(work_id, None)
+        self.permit_holders.pop(work_id, None)
 
     async def older_than(self, seconds: float, *, after: UUID | None, limit: int) -> list[WorkItem]:
         self.log.reach()
