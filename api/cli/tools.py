@@ -49,6 +49,9 @@ async def _list(where: options.Where) -> None:
         _show_list(found, await breakers.not_closed(server))
 
 
+KINDS = ("python", "http", "builtin", "chain")
+
+
 def _show_list(found: list[dict[str, Any]], broken: Mapping[str, str]) -> None:
     table = output.table("Tool", "Version", "Kind", "Workers", "Arguments", "Idempotent", "What it does")
     for tool in found:
@@ -56,7 +59,7 @@ def _show_list(found: list[dict[str, Any]], broken: Mapping[str, str]) -> None:
         state = broken.get(tool["name"])
         table.add_row(
             f"[bold]{output.escape(tool['name'])}[/bold]", output.escape(tool["version"]),
-            output.escape(tool.get("kind", "")), definitions.workers_of(tool),
+            tool["kind"] if tool.get("kind") in KINDS else "another", definitions.workers_of(tool),
             output.escape(definitions.arguments_of(tool["parameters"])), _idempotent(tool),
             breakers.marked(state) + (f"[yellow]deprecated[/yellow] {what}" if tool.get("deprecated") else what),
         )  # fmt: skip
