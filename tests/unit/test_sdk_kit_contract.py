@@ -265,7 +265,7 @@ async def test_a_compensation_that_takes_nothing_back_or_is_another_tool() -> No
     assert "the call {} had no effect that is counted, so none can be taken back" in text
 
 
-async def test_a_compensation_beside_the_tool_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_compensation_beside_the_tool_is_found() -> None:
     keys: list[str] = []
 
     @tool("does.undo", idempotent=True)
@@ -273,12 +273,11 @@ async def test_a_compensation_beside_the_tool_is_found(monkeypatch: pytest.Monke
         keys.append(invocation_id)
         EFFECTS.taken_back(invocation_id)
 
-    @tool("does")
+    @tool("does", compensate=undo)
     def does(ctx: ToolContext) -> str:
         EFFECTS.happened(ctx)
         return "done"
 
-    monkeypatch.setattr(does, "undo", undo, raising=False)
     only = [name for name in CHECKS if name != "the_compensation_takes_the_effect_back"]
     checked = await check_tool(does, examples=[{}], effects=EFFECTS, leave_out=only)
     assert checked.done == ("the_compensation_takes_the_effect_back",)
