@@ -107,12 +107,14 @@ async def test_a_person_sees_why_it_stands_still_and_lets_it_go_on(server: Serve
         assert [number for _, number in DONE] == [4, 3, 2, 1]
         with pytest.raises(ConflictError, match="nothing of it can be tried again"):
             await client.resume_compensation(started.run_id, "once more")
-    trail = await client._get("/v1/audit", {"action": "runs.compensate"})
-    told = [
-        (entry["operation"], entry["reason"], entry["result"])
-        for entry in trail["data"]
-        if entry["target_id"] == str(started.run_id)
-    ]
+
+    async def trail() -> list[Any] | None:
+        """The entries of the run, once the audit trail has them all: a refusal tells no position to wait for."""
+        found = await client._get("/v1/audit", {"action": "runs.compensate"})
+        of_run = [entry for entry in found["data"] if entry["target_id"] == str(started.run_id)]
+        return of_run if len(of_run) == 2 else None
+
+    told = [(entry["operation"], entry["reason"], entry["result"]) for entry in await eventually(trail, "the audit trail")]
     assert told == [("resume", "once more", "refused"), ("resume", "it is open", "done")]
 
 
