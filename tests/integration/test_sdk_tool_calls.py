@@ -103,8 +103,13 @@ async def test_a_client_hears_of_what_is_wrong(server: Server, client: Client, t
         assert refused.value.errors[0]["pointer"] == "/arguments/to"
         with pytest.raises(ValueError, match="as many keys as calls"):
             await client.call_tool_each("mail.send", [{}], keys=[])
-        worker.kill()
+        worker.terminate()
         await worker.wait()
+
+    async def gone() -> bool | None:
+        return not await client.workers() or None
+
+    await eventually(gone, "the end of the worker's session")
     waits = await client.call_tool("mail.send", {"to": "nobody"}, wait_s=0.5)
     assert waits.invocation is None or not waits.invocation.over
     with pytest.raises(TimeoutError):
