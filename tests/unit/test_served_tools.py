@@ -327,3 +327,44 @@ async def test_a_call_of_a_release_that_noted_no_version_is_of_the_current_one(e
     await define(engine, "weather", "2", how="version")
     found = await VersionDefinitions(engine.commands).load(TENANT, "weather", "")
     assert isinstance(found, dict) and found["version"] == "2"
+
+
+async def test_what_changes_while_pages_are_read_is_not_missed(
+    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "PAGE", 1)
+    for name in ("a", "b"):
+        await define(engine, name)
+    data, pages = engine.data_tools.data, 0
+
+    async def then_removed(*given: Any, **more: Any) -> Any:
+        nonlocal pages
+        found, pages = await data(*given, **more), pages + 1
+        if pages == 1:
+            await remove(engine, "a")
+        return found
+
+    monkeypatch.setattr(engine.data_tools, "data", then_removed)
+    worker = await serving(process)
+    await until(lambda: offered(worker) == {"b"}, "what is left")
+
+
+async def test_what_is_heard_while_the_log_is_read_is_not_missed(
+    engine: Engine, process: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watches = engine.live.watches
+    read, heard = engine.feed.read_tenant, process.host.served._tenants
+
+    async def then_defined(*given: Any, **more: Any) -> Any:
+        found = await read(*given, **more)
+        if not found and "topics" in more:
+            monkeypatch.setattr(engine.feed, "read_tenant", read)
+            await define(engine, "meanwhile")
+            await until(lambda: heard[TENANT].heard, "the news")
+        return found
+
+    monkeypatch.setattr(engine.feed, "read_tenant", then_defined)
+    worker = await serving(process)
+    await until(lambda: offered(worker) == {"meanwhile"}, "the tool")
+    await process.lose(worker)
+    assert engine.live.watches == watches and not heard

@@ -65,8 +65,7 @@ def _http_tool(name: str, definition: Mapping[str, Any], idempotent: bool, timeo
     schema = {"type": "object", "properties": {}, **(parameters if isinstance(parameters, Mapping) else {})}
     if isinstance(request.get("max_bytes"), int):
         request["max_bytes"] = min(request["max_bytes"], MAX_ANSWER_BYTES)
-    fields = {key: value for key, value in request.items() if value is not None}
     return HttpTool.model_validate({
-        **fields, "name": name, "version": str(definition.get("version")), "parameters": schema,
+        **request, "name": name, "version": str(definition.get("version")), "parameters": schema,
         "timeout_s": min(timeout_s or LONGEST_S, LONGEST_S), "idempotent": True if idempotent else None,
     })  # fmt: skip
