@@ -142,29 +142,40 @@ class Load:
         answer = await self._ask("POST", "/v1/runs", 201, body=run.body, key=run.key)
         assert UUID(answer["run_id"]) == run.id, f"key {run.key}: run {run.id}, and now {answer}"
 
-    async def _ask(
-        self, method: str, path: str, status: int, *, body: Mapping[str, Any] | None = None, key: str | None = None
-    ) -> dict[str, Any]:
-        """Returns the JSON answer.
+    async def _ask(self, method: str, path: str, status: int, **more: Any) -> dict[str, Any]:
+        return await ask(self._http, self._random, method, path, status, **more)
 
-        The request is repeated as long as nobody answers, or the answer says that a repetition may help.
-        """
-        deadline = Deadline(RETRY_FOR_S)
-        while True:
-            headers = {"Idempotency-Key": key} if key else {}
-            try:
-                response = await self._http.request(method, path, json=body, headers=headers, timeout=REQUEST_TIMEOUT_S)
-            except httpx2.TransportError as error:
-                seen = f"{type(error).__name__}: {error}"
-            else:
-                if response.status_code == status:
-                    answer: dict[str, Any] = response.json()
-                    return answer
-                seen = f"{response.status_code} {response.text}"
-                if not response.json().get("retryable") and not _not_there_yet(method, response):
-                    raise AssertionError(f"{method} {path}: {seen}")
-            assert not await deadline.over(), f"{method} {path}: no answer for {RETRY_FOR_S:g} s; last: {seen}"
-            await asyncio.sleep(self._random.uniform(0.05, 0.3))
+
+async def ask(
+    http: httpx2.AsyncClient,
+    chance: random.Random,
+    method: str,
+    path: str,
+    status: int | tuple[int, ...],
+    *,
+    body: Mapping[str, Any] | None = None,
+    key: str | None = None,
+) -> dict[str, Any]:
+    """Returns the JSON answer.
+
+    The request is repeated as long as nobody answers, or the answer says that a repetition may help.
+    """
+    deadline = Deadline(RETRY_FOR_S)
+    while True:
+        headers = {"Idempotency-Key": key} if key else {}
+        try:
+            response = await http.request(method, path, json=body, headers=headers, timeout=REQUEST_TIMEOUT_S)
+        except httpx2.TransportError as error:
+            seen = f"{type(error).__name__}: {error}"
+        else:
+            if response.status_code in (status if isinstance(status, tuple) else (status,)):
+                answer: dict[str, Any] = response.json()
+                return answer
+            seen = f"{response.status_code} {response.text}"
+            if not response.json().get("retryable") and not _not_there_yet(method, response):
+                raise AssertionError(f"{method} {path}: {seen}")
+        assert not await deadline.over(), f"{method} {path}: no answer for {RETRY_FOR_S:g} s; last: {seen}"
+        await asyncio.sleep(chance.uniform(0.05, 0.3))
 
 
 def _not_there_yet(method: str, response: httpx2.Response) -> bool:
