@@ -110,6 +110,9 @@ async def use(system: System) -> None:
     assert (waited.status_code, read.status_code) == (201, 200)
     tool = {"name": "clock", "version": "1", "kind": "builtin", "builtin": "time.now", "parameters": {"type": "object"}}
     assert (await system.http.post("/v1/tools", json=tool)).status_code == 201
+    steps = {"steps": [{"tool": "clock", "arguments": {}}], "result": "1 + 1"}
+    chain = {"name": "twice", "version": "1", "kind": "chain", "chain": steps, "parameters": {"type": "object"}}
+    assert (await system.http.post("/v1/tools", json=chain)).status_code == 201
     await system.container.workers.sessions.tokens.ready()
     assert (await system.container.sessions.held_by([UUID(run_id)])).work == []
 

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from api.cli import agents, contents, invocations, output, replay, runs, tools
+from api.cli.options import Where
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.sdk_kit import running
 from tests.integration.system_kit import System, eventually, served
@@ -239,7 +240,7 @@ async def test_a_call_that_did_not_happen_is_called_again(shared: System, player
     call = await claim.call("mail#1", "mail", to="ann@example.com")
     await (await player.next("mail", "tool")).lose()
     await shared.settled()
-    assert "ann@example" in await cli.out(invocations._list(True, run_id, 20, None, None, cli.url, False))
+    assert "ann@example" in await cli.out(invocations._list(True, run_id, None, 20, None, None, cli.url, False))
     said = invocations._resolve(call, "no trace of it", None, {"not_happened": True}, "log 7", None, None, cli.url, False)
     assert await cli.out(said) == f"Resolved call {call}: the tool is called again, unless the call was cancelled\n"
     again = await player.next("mail", "tool")
@@ -257,7 +258,7 @@ async def test_a_call_that_did_not_happen_is_called_again(shared: System, player
 
 
 async def test_tools_and_agents_are_listed_and_shown_with_their_schemas(player: PlayedWorker, cli: Cli) -> None:
-    listed = await cli.out(tools._list(None, cli.url, False))
+    listed = await cli.out(tools._list(Where(None, cli.url, False)))
     assert "math.add" in listed and "a, [b], [note]" in listed and "yes, 3 attempts" in listed and "Adds." in listed
     shown = await cli.out(tools._show("math.add", None, cli.url, False))
     assert '"additionalProperties": false' in shown and "Slowly." in shown and "revision 1" in shown

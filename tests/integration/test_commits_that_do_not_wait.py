@@ -1,29 +1,35 @@
 """All commits that do not wait for the disk, besides those of `test_commits_of_readers`: PostgreSQL is killed, and they are lost.
 
 What each may bring after the crash is told here: leases and members, sessions of workers and their offers, lines of agents, uses of
-keys.
+keys, uploads of blobs, counts of breakers.
 """
 
 import ast
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
+from adapters.postgres.blobs import PostgresBlobs
 from adapters.postgres.key_uses import PostgresKeyUses
 from adapters.postgres.leases import PostgresLeases, formats_of_all, members
 from adapters.postgres.log.histories import PostgresHistories
+from adapters.postgres.outcomes import PostgresOutcomeCounts
 from adapters.postgres.pool import Pool, open_pool
 from adapters.postgres.work_logs import PostgresWorkLogs
 from adapters.postgres.worker_sessions import PostgresWorkerSessions
+from application.engine.ports.blobs import Blob, UploadOver
 from application.engine.ports.checkpoints import SteppedBack
 from application.engine.ports.key_uses import KeyUse
 from application.engine.ports.leases import Readable
+from application.engine.ports.outcomes import CountedOutcomes, NewOutcomes
 from application.engine.ports.sessions import Offered, WorkerSession
 from application.engine.ports.work_logs import Author, NewLines, WorkLine
 from application.engine.reading import shared
@@ -39,7 +45,9 @@ from tests.integration.test_projections import SEEN, working
 
 ROOT = Path(__file__).parents[2]
 TRIED = {
+    "adapters/postgres/blobs.py": "test_an_upload_that_a_crash_took_leaves_nothing_and_what_was_acknowledged_is_whole",
     "adapters/postgres/key_uses.py": "test_a_use_of_a_key_that_a_crash_took_is_noted_with_the_next_use",
+    "adapters/postgres/outcomes.py": "test_outcomes_that_a_crash_took_are_not_counted_and_the_others_are",
     "adapters/postgres/work_logs.py": "test_lines_that_a_crash_took_leave_no_gap_and_no_number_twice",
     "adapters/postgres/worker_sessions.py": "test_a_session_that_a_crash_took_is_opened_again_by_its_worker",
     "migrations/0012_sharing.sql": "test_leases_that_a_crash_took_are_taken_anew_by_the_next_beats",
@@ -227,3 +235,38 @@ async def test_a_use_of_a_key_that_a_crash_took_is_noted_with_the_next_use(durab
     assert await log.rows(seconds_ago) == [(9,)]
     await uses.write([KeyUse(key, tenant, 2_000.0)])
     assert await log.rows(seconds_ago) == [(2,)]
+
+
+async def test_outcomes_that_a_crash_took_are_not_counted_and_the_others_are(durable: EmbeddedServices, log: Log) -> None:
+    counts, tenant, breaker = PostgresOutcomeCounts(log.database), new_id(), new_id()
+    failed = NewOutcomes(tenant, breaker, 1, 3_600.0, 2, 2, False, 2)
+    await counts.add([failed])
+    await log.create("whatever waits takes it to the disk")
+    [together] = await counts.add([failed])
+    assert together.in_a_row == 4 and await log.rows(FLUSHED) == [(False,)]
+    await crashed(durable, log)
+    assert await counts.of(tenant, breaker, 3_600.0) == CountedOutcomes(breaker, 1, 2, 2, 2)
+    [again] = await counts.add([failed])
+    assert again.in_a_row == 4
+
+
+async def test_an_upload_that_a_crash_took_leaves_nothing_and_what_was_acknowledged_is_whole(
+    durable: EmbeddedServices, log: Log
+) -> None:
+    blobs, tenant, whole, half = PostgresBlobs(log.database), new_id(), new_id(), new_id()
+    await blobs.begin(tenant, whole, reserved=2, most=100)
+    await blobs.write(tenant, whole, 0, b"a")
+    await blobs.write(tenant, whole, 1, b"b")
+    blob = Blob(sha256(b"ab").hexdigest(), 2, "text/plain", datetime.now(UTC), "test", whole, 1)
+    assert await blobs.finish(tenant, blob)
+    await blobs.begin(tenant, half, reserved=2, most=100)
+    await blobs.write(tenant, half, 0, b"c")
+    assert await blobs.refer(tenant, [blob.sha256], [half]) == {blob.sha256}
+    assert await log.rows(FLUSHED) == [(False,)]
+    await crashed(durable, log)
+    found = await blobs.find(tenant, blob.sha256)
+    assert found is not None and [await blobs.read(tenant, whole, number) for number in (0, 1)] == [b"a", b"b"]
+    assert await blobs.read(tenant, half, 0) is None
+    assert await blobs.roots(tenant, blob.sha256) == [], "nor did an event that refers to it"
+    with pytest.raises(UploadOver):
+        await blobs.finish(tenant, replace(blob, content_id=half, sha256=sha256(b"cd").hexdigest(), chunk_bytes=2))

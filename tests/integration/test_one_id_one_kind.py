@@ -14,12 +14,17 @@ import pytest_asyncio
 from adapters.embedded import EmbeddedServices
 from application.catalog import CATALOG
 from application.engine.ports.log import NewEvent
-from domain import agents, audit, context, projects, runs, tools
+from domain import agents, audit, breakers, chains, compensations, context, projects, runs, tools
 from domain.errors import AlreadyExists, NotFound
 from domain.kernel import Command
 from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey
 from tests.integration.system_kit import System, append, empty_work_queue, fresh_database, issue_key, new_id, running
 
+CLOCK = {"name": "clock", "version": "1", "kind": "builtin", "builtin": "time.now", "parameters": {"type": "object"}}
+TWICE = {
+    "name": "twice", "version": "1", "kind": "chain", "parameters": {"type": "object"},
+    "chain": {"steps": [{"tool": "clock", "arguments": {}}]},
+}  # fmt: skip
 FAILURE = {"type": "T", "message": "m", "kind": "permanent"}
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/runs/{run_id}/cancel": {},
@@ -28,6 +33,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/invocations/{invocation_id}/complete": {"attempt": 1, "result": 1},
     "/v1/invocations/{invocation_id}/fail": {"attempt": 1, "error": FAILURE},
     "/v1/invocations/{invocation_id}/resolve": {"result": 1, "reason": "seen"},
+    "/v1/invocations/{invocation_id}/cancel": {},
+    "/v1/runs/{run_id}/compensation": {"reason": "why"},
+    "/v1/runs/{run_id}/compensation/resume": {"reason": "why"},
     "/v1/keys/{key_id}/rotate": {},
     "/v1/keys/{key_id}/revoke": {},
 }
@@ -70,6 +78,12 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
         sent = await alpha.ok("send", key="m", to="alpha", body=1)
         await alpha.ok("set", key="s", name="n", value=1)
         call = await alpha.call("c", "add")
+        await system.command(compensations.ExpectCall(run_id=run_id, invocation_id=UUID(call)))
+        for tool in (CLOCK, TWICE):
+            assert (await system.http.post("/v1/tools", json=tool)).status_code == 201
+        chained = await alpha.call("d", "twice")
+        forced = await system.http.post("/v1/tools/add/breaker", json={"state": "closed", "reason": "why"})
+        assert forced.status_code in (200, 202), forced.text
         project = (await system.http.post("/v1/projects", json={"name": "p"})).json()["project_id"]
         foreign, entry = new_id(), new_id()
         await system.command(
@@ -82,7 +96,9 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
             "tenants": DEFAULT_TENANT_ID, "projects": UUID(project), "agents": agents.agent_id_of(DEFAULT_TENANT_ID, "alpha"),
             "tools": tools.tool_id_of(DEFAULT_TENANT_ID, "add"), "runs": run_id, "agent_runs": UUID(alpha.work_id),
             "invocations": UUID(call), "messages": UUID(sent["message_id"]), "context": context.context_id_of(run_id),
-            "audit": entry, "foreign": foreign,
+            "audit": entry, "foreign": foreign, "chains": chains.chain_id_of(UUID(chained)),
+            "breakers": breakers.breaker_id_of(tools.tool_id_of(DEFAULT_TENANT_ID, "add")),
+            "compensations": compensations.compensation_id_of(run_id),
         }  # fmt: skip
         assert ids.keys() == set(KINDS)
         await system.settled()

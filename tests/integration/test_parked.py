@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 
-from application.catalog import CATALOG
 from application.engine.sagas.manager import partition_of
 from application.engine.sagas.reactions import Reaction, ReactionCause
 from application.views.runs import RunView
@@ -134,8 +133,9 @@ async def test_reactions_of_sagas_are_executed_again(system: System, monkeypatch
         raise ArithmeticError("cannot react")
 
     with monkeypatch.context() as patched:
-        handlers = tuple(reaction._replace(handler=broken) for reaction in CATALOG.handlers[runs.StepScheduled])
-        patched.setitem(CATALOG.handlers, runs.StepScheduled, handlers)
+        assert system.container.commands._follow_ups is not None
+        known = system.container.commands._follow_ups._handlers
+        patched.setitem(known, runs.StepScheduled, tuple(one._replace(handler=broken) for one in known[runs.StepScheduled]))
         run_id = await system.start("alpha")
         other = await system.start("alpha")
         await system.settled()

@@ -112,7 +112,8 @@ async def shown(caller: httpx2.AsyncClient) -> list[dict[str, Any]]:
 async def test_the_upkeep_of_a_running_server_is_seen(system: System) -> None:
     async def done() -> bool:
         chores = {chore["name"]: chore["error"] for chore in await shown(system.http)}
-        return chores == {"commands": None, "idempotency-keys": None, "uploads": None, "work-logs": None}
+        names = ("breaker-counts", "commands", "idempotency-keys", "tool-limits", "uploads", "work-logs")
+        return chores == dict.fromkeys(names)
 
     await eventually(done, "all chores")
     metrics = (await system.http.get("/metrics")).text

@@ -114,7 +114,7 @@ async def test_a_client_defines_reads_and_validates(shared: System, url: str) ->
 
 async def tidelog(url: str, key: str, command: str, folder: Path) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
-        Path(sys.executable).with_name("tidelog"), *shlex.split(command)[1:], cwd=folder,
+        Path(sys.executable).with_name("tidelog"), *shlex.split(command, comments=True)[1:], cwd=folder,
         env={"TIDELOG_URL": url, "TIDELOG_API_KEY": key, "PATH": "/usr/bin:/bin", "COLUMNS": "200"},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip

@@ -168,7 +168,8 @@ async def test_what_is_of_the_whole_tenant_is_refused(auditor: Auditor) -> None:
 
 
 async def test_a_thing_of_another_project_is_as_one_that_nobody_has(auditor: Auditor) -> None:
-    bodies = {"cancel": {"reason": "x"}, "resolve": {"result": 1, "reason": "x"}}
+    why = {"reason": "x"}
+    bodies = {"cancel": why, "resolve": {"result": 1, **why}, "compensation": why, "resume": why}
     others, tried = sorted(await auditor.of_others()), 0
     for route in of_reach(*BY_PATH):
         if route.permission.reach is Reach.EVENT:
@@ -209,7 +210,7 @@ async def test_whatever_a_list_is_asked_for_it_has_nothing_of_another_project(au
     values = [*others[:: max(1, len(others) // 10)], *cursors, "completed", "degraded", "walker", "mover", "number=1", "key:x", "1"]
     paths = {route.path for route in of_reach(Reach.LIMITED, Reach.CATALOG) if "GET" in route.methods and "{" not in route.path}
     assert paths == {"/v1/runs", "/v1/invocations", "/v1/events", "/v1/projects", "/v1/agents", "/v1/tools",
-                     "/v1/keys/self"}  # fmt: skip
+                     "/v1/breakers", "/v1/keys/self"}  # fmt: skip
     for (method, path), operation in operations_of(await document(auditor.system)).items():
         if method == "GET" and path in paths:
             for parameter in operation.get("parameters", ()):
