@@ -45,9 +45,12 @@ INSERT INTO blob_chunk (tenant_id, content_id, number, data)
 SELECT tenant_id, content_id, %(number)s, %(data)b FROM upload
 RETURNING set_config('synchronous_commit', 'off', true)
 """
+# A crash may have taken chunks whose commits did not wait for the disk: whoever finishes must find all of them.
 FINISH = """
 WITH upload AS (
-    DELETE FROM blob_upload WHERE tenant_id = %(tenant)s AND content_id = %(content)s RETURNING reserved
+    DELETE FROM blob_upload WHERE tenant_id = %(tenant)s AND content_id = %(content)s AND %(size)s = (
+        SELECT coalesce(sum(octet_length(data)), 0) FROM blob_chunk WHERE tenant_id = %(tenant)s AND content_id = %(content)s
+    ) RETURNING reserved
 ), new AS (
     INSERT INTO blob (tenant_id, sha256, content_id, size, chunk_bytes, type, made_at, made_by)
     SELECT %(tenant)s, %(sha256)s, %(content)s, %(size)s, %(chunk_bytes)s, %(type)s, now(), %(made_by)s FROM upload
@@ -192,7 +195,7 @@ class PostgresBlobs:
 
 
 def _over() -> UploadOver:
-    return UploadOver("the upload took too long, or was tidied up: begin it again")
+    return UploadOver("the upload took too long, or a part of it was lost: begin it again")
 
 
 def _blob(row: tuple[Any, ...]) -> Blob:

@@ -257,17 +257,18 @@ async def test_a_call_that_did_not_happen_is_called_again(shared: System, player
         await other
 
 
-async def test_tools_and_agents_are_listed_and_shown_with_their_schemas(player: PlayedWorker, cli: Cli) -> None:
+async def test_tools_and_agents_are_listed_and_shown_with_their_schemas(shared: System, player: PlayedWorker, cli: Cli) -> None:
+    await shared.settled()
     listed = await cli.out(tools._list(Where(None, cli.url, False)))
     assert "math.add" in listed and "a, [b], [note]" in listed and "yes, 3 attempts" in listed and "Adds." in listed
-    shown = await cli.out(tools._show("math.add", None, cli.url, False))
+    shown = await cli.out(tools._show("math.add", Where(None, cli.url, False)))
     assert '"additionalProperties": false' in shown and "Slowly." in shown and "revision 1" in shown
-    assert json.loads(await cli.out(tools._show("mail", None, cli.url, True)))["idempotent"] is False
-    assert "waits for a person" in await cli.out(tools._show("mail", None, cli.url, False))
+    assert json.loads(await cli.out(tools._show("mail", Where(None, cli.url, True))))["idempotent"] is False
+    assert "waits for a person" in await cli.out(tools._show("mail", Where(None, cli.url, False)))
     assert "alpha" in await cli.out(agents._list(None, cli.url, False))
     assert (await cli.out(agents._show("alpha", None, cli.url, False))).startswith("Agent alpha\n")
     for command, told in (
-        (tools._show("math.ad", None, cli.url, False), "no tool 'math.ad' is registered; did you mean 'math.add'?"),
+        (tools._show("math.ad", Where(None, cli.url, False)), "no tool 'math.ad' is registered; did you mean 'math.add'?"),
         (agents._show("zeta", None, cli.url, False), "no agent 'zeta' is registered; did you mean 'beta'?"),
     ):
         assert (await cli.failed(command))[2].startswith(told)

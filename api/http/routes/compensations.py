@@ -97,7 +97,7 @@ async def post_compensation(request: Request, run_id: UUID) -> Response:
     openapi_extra=openapi.body(
         ResumeBody,
         {"reason": "The payment service is up again."},
-        {"skip": ["01900000-0000-7000-8000-000000000001"], "reason": "The parcel was sent back by hand."},
+        {"skip": ["0198c0de-0000-7000-8000-000000000001"], "reason": "The parcel was sent back by hand."},
         {"go_on": True, "reason": "The mail cannot be taken back."},
         takes=TAKES,
     ),
