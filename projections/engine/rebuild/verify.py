@@ -4,8 +4,8 @@ The live side is read from one snapshot, so nothing waits for the comparison and
 cursors read both sides in the order of their keys, so memory does not grow with the tables.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -75,7 +75,11 @@ async def compare_with_live(database: Database, filler: Filler) -> Outcome:
                 earlier = projection.earlier if projection.earlier is not None and projection.earlier.table == name else None
                 table = ComparedTable(name, here[name], keys.get(name, ()), projection.taken_when_due.get(name), free, earlier)
                 pairs = Comparison(table, position, now, count)
-                found = await pairs.run(_rows(live, schema, table, "live"), _rows(made, build.schema, table, "made"))
+                async with (
+                    aclosing(_rows(live, schema, table, "live")) as of_live,
+                    aclosing(_rows(made, build.schema, table, "made")) as of_made,
+                ):
+                    found = await pairs.run(of_live, of_made)
                 if found is not None:
                     return Outcome(found, count.earlier)
             await count.write()
@@ -118,7 +122,7 @@ async def _keys(connection: Connection, schema: str, tables: tuple[str, ...]) ->
     return found
 
 
-async def _rows(connection: Connection, schema: str, table: ComparedTable, side: str) -> AsyncIterator[ComparedRow]:
+async def _rows(connection: Connection, schema: str, table: ComparedTable, side: str) -> AsyncGenerator[ComparedRow]:
     order = _order(table)
     columns = SQL(", ").join(SQL("t.{}").format(Identifier(column.name)) for column in table.columns)
     names = SQL(", ").join(order), columns, Identifier(schema, table.name), SQL(", ").join(order)
