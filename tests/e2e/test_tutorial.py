@@ -1,7 +1,8 @@
-"""The tutorial as a reader follows it: files are written, commands are run, and their output agrees with the page.
+"""The tutorials as a reader follows them: files are written, commands are run, and their output agrees with the page.
 
-Blocks of docs/tutorial.md:
+Blocks of docs/tutorial.md and docs/tutorial-tools.md:
     ```python file=NAME        is written to NAME
+    ```python append=NAME      is written to the end of NAME
     ```console                 lines with `$ ` are run in one shell; the other lines are the output
     ```console background      the same for a command that stays: Ctrl-C stops it when the next such command starts
 The output is compared loosely: `…` matches any text, blanks match any blanks, and there may be further lines in between.
@@ -19,7 +20,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from tests.e2e.cli_kit import exit_code
 from tests.pace import ANSWER_S, Deadline, finished
 from tests.ports import free_port
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
+DOCS = Path(__file__).parents[2] / "docs"
 PORT_OF_THE_PAGE = "8700"
 START_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 90
@@ -88,6 +90,10 @@ class Reader:
                 path = self.folder / argument.removeprefix("file=")
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(block.text)
+            case Block("python", argument) if argument.startswith("append="):
+                with (self.folder / argument.removeprefix("append=")).open("r+") as file:
+                    assert file.read(), "there is something to append to"
+                    file.write(f"\n\n{block.text}")
             case Block("console", "background"):
                 [(command, expected)] = commands(block.text)
                 assert self.stop() == 0
@@ -187,13 +193,9 @@ def reader() -> Iterator[Reader]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the tutorial uses curl")
-def test_tutorial(reader: Reader) -> None:
-    for block in blocks(TUTORIAL.read_text()):
-        reader.follow(block)
-    assert sum("tidelog up" in command for command in reader.done) == 2
+def counted_once(reader: Reader) -> None:
+    """The end of docs/tutorial.md."""
     assert sum(command.startswith("curl ") for command in reader.done) == 1
-
     counted = [int(line) for line in (reader.folder / "counted.txt").read_text().split()]
     assert len(counted) <= 13, "only the step that was under way may be done twice"
     claims = reader_events(reader, "agent_run.claimed")
@@ -201,6 +203,35 @@ def test_tutorial(reader: Reader) -> None:
     steps = reader_events(reader, "agent_run.step_recorded")
     recorded = [event["data"]["key"] for event in steps if event["data"]["key"].startswith("count-")]
     assert recorded == [f"count-{number}" for number in range(1, 13)]
+
+
+def acted_once(reader: Reader) -> None:
+    """The end of docs/tutorial-tools.md."""
+    orders = [line.rpartition(" ")[0] for line in (reader.folder / "orders.txt").read_text().splitlines()]
+    assert sorted(orders[:3]) == ["hotel", "taxi", "train"]
+    assert orders[3:] == ["reserve 12A", "reserve 12B", "release 12B", "release 12A"]
+    assert (reader.folder / "asked.txt").read_text().split() == ["Bergen", "Oslo", "Paris", "Rome"]
+    asked = [event["subject"] for event in reader_events(reader, "invocation.requested")]
+    ended = [event["subject"] for topic in ("succeeded", "resolved") for event in reader_events(reader, f"invocation.{topic}")]
+    assert Counter(ended) == Counter(asked), "each call has one outcome"
+
+
+@pytest.mark.parametrize(
+    ("page", "happened"),
+    [
+        pytest.param(
+            "tutorial.md",
+            counted_once,
+            marks=pytest.mark.skipif(shutil.which("curl") is None, reason="the page uses curl"),
+        ),
+        ("tutorial-tools.md", acted_once),
+    ],
+)
+def test_tutorial(reader: Reader, page: str, happened: Callable[[Reader], None]) -> None:
+    for block in blocks((DOCS / page).read_text()):
+        reader.follow(block)
+    assert sum("tidelog up" in command for command in reader.done) == 2
+    happened(reader)
 
 
 def reader_events(reader: Reader, topic: str) -> list[dict[str, Any]]:
