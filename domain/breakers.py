@@ -254,7 +254,7 @@ def decide(breaker: ToolBreaker, command: BreakerCommand) -> list[Event]:
 
 def _force(breaker: ToolBreaker, command: ForceBreaker) -> list[Event]:
     before = breaker.forced
-    if (before is None and command.state == "auto") or (
+    if (before is None and command.state == "auto" and breaker.status == "closed") or (
         before is not None and (before.state, before.reason) == (command.state, command.reason)
     ):
         return []

@@ -101,6 +101,8 @@ def forced(state: str, reason: str | None = "r") -> BreakerForced:
         (NEW.after(forces("open")), forces("open", "another"), [forced("open", "another")]),
         (NEW.after(forces("open")), forces("closed"), [forced("closed")]),
         (NEW.after(forces("open")), forces("auto"), [forced("auto")]),
+        (OPEN, forces("auto"), [forced("auto")]),
+        (HALF_OPEN, forces("auto"), [forced("auto")]),
         (NEW.after(forces("open")), trip(changes=1), []),
         (OPEN.after(forces("closed")), tries(changes=2), []),
         (HALF_OPEN.after(forces("closed")), closes(changes=3), []),
@@ -122,6 +124,7 @@ def test_the_state_after_each_event() -> None:
     assert held == ToolBreaker("t", "half_open", 3, OPENED, HALF_OPENED, forced("closed")) and held.in_force == "closed"
     assert HALF_OPEN.after(forces("open")).state.in_force == "open"
     assert HALF_OPEN.after(forces("open"), forces("auto")).state == ToolBreaker("t", "closed", 4)
+    assert OPEN.after(forces("auto")).state == ToolBreaker("t", "closed", 2)
     assert [one.in_force for one in (ToolBreaker(), OPEN.state, half)] == ["closed", "open", "half_open"]
 
 
@@ -211,7 +214,7 @@ class Model:
         changed = True
         match command:
             case ForceBreaker(state="auto"):
-                changed = self.held is not None
+                changed = self.held is not None or self.is_open
                 if changed:
                     self.held, self.held_for, self.is_open, self.trying = None, None, False, None
             case ForceBreaker():
