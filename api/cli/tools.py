@@ -68,7 +68,7 @@ def _show_list(found: list[dict[str, Any]], broken: Mapping[str, str]) -> None:
 
 def _idempotent(tool: Mapping[str, Any]) -> str:
     if tool["idempotent"]:
-        return f"yes, {tool['max_attempts']} attempts"
+        return "yes, 1 attempt" if tool["max_attempts"] == 1 else f"yes, {tool['max_attempts']} attempts"
     return "no, but can be asked" if tool.get("reconcile_timeout_s") else "no"
 
 
@@ -134,7 +134,7 @@ async def _show(name: str, where: options.Where) -> None:
             "needs": ", ".join([*tool.get("needs_tools", ()), *tool.get("needs_services", ())]),
             "output": "untrusted: it has text of strangers" if tool.get("untrusted_output") else "",
             "built in": tool.get("builtin") or "",
-            "calls now": "" if limits is None else _limits(limits),
+            "calls now": "" if limits is None else _limits(limits, tool.get("policy") or {}),
         },
     )
     definitions.show_schema("Arguments", tool["parameters"])
@@ -145,13 +145,15 @@ async def _show(name: str, where: options.Where) -> None:
     definitions.show_value("Examples", tool.get("examples") or None)
 
 
-def _limits(limits: "LimitsInUse") -> str:
+def _limits(limits: "LimitsInUse", policy: Mapping[str, Any]) -> str:
     """How far the limits are used."""
-    told = [f"{limits.in_use} go on"]
+    most, rate = policy.get("max_parallel"), policy.get("rate") or {}
+    told = [f"{limits.in_use} of {most} go on" if most else f"{limits.in_use} go on"]
     if limits.waiting:
         told.append(f"{limits.waiting} or more wait for a permit")
     if limits.tokens is not None:
-        told.append(f"{max(0, int(limits.tokens))} may begin at once")
+        left = max(0, int(limits.tokens))
+        told.append(f"{left} of {rate['calls']} calls of the rate are left" if "calls" in rate else f"{left} may begin")
     if limits.held_until is not None:
         told.append(f"none begins before {limits.held_until:%Y-%m-%d %H:%M:%S %Z}: the service asked for silence")
     return ", ".join(told)
