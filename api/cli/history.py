@@ -70,6 +70,8 @@ class RunHistory:
         self.view: RunView | None = None
         self._facts: dict[str, str] = {}
         self._values: dict[str, str] = {}
+        self._others: dict[str, str] = {}
+        """Calls that no agent asked for, by id: what they are called here."""
         self._shown: Callable[[Any], str] = phrases.uncut if full else gist
         self._value: Callable[[Any], str] = phrases.uncut if full else shortened
 
@@ -96,11 +98,20 @@ class RunHistory:
             case "agent_run.step_recorded" if data["kind"] == "step":
                 return {f"{self._step(subject)}.{data['key']}.recorded": self._value(data["result"])}
             case "invocation.requested":
-                step = self._step(str(data["agent_run_id"]))
-                return {f"{step}.{data['key']}.arguments": self._value(data["arguments"])} if data["arguments"] else {}
+                call = self._call(subject, data)
+                return {f"{call}.arguments": self._value(data["arguments"])} if data["arguments"] else {}
             case "invocation.succeeded" | "invocation.resolved" if data.get("result") is not None:
-                return {f"{self._step(str(data['agent_run_id']))}.{data['key']}.result": self._value(data["result"])}
+                return {f"{self._call(subject, data)}.result": self._value(data["result"])}
         return {}
+
+    def _call(self, subject: str, data: Mapping[str, Any]) -> str:
+        """The key of a call with its step. A call of a compensation or of a chain has its tool and a number instead."""
+        asked_by = data.get("asked_by", "agent_run")
+        if asked_by == "agent_run":
+            return f"{self._step(str(data['agent_run_id']))}.{data['key']}"
+        if "tool" in data:
+            self._others[subject] = f"{asked_by}.{data['tool']}#{len(self._others) + 1}"
+        return self._others.get(subject, f"{asked_by}.{data['key']}")
 
     def _step(self, agent_run_id: str) -> str:
         steps = self.view.steps if self.view is not None else ()

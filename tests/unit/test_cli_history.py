@@ -162,3 +162,24 @@ def test_values_of_calls_steps_and_messages_are_shown_uncut_if_wanted() -> None:
         assert (LONG in told[1]["writer.search.result"]) is full
         assert told[3]["message"].startswith("writer → critic: ")
         assert told[4] == {"writer.unused_keys": "s0, s1"}
+
+
+def test_calls_that_no_agent_asked_for_are_named_by_their_tools() -> None:
+    """Two effects are taken back by the same tool. Their keys are the ids of the effects, which say little to a person."""
+    history, undo, again, asker = RunHistory(), uuid7(), uuid7(), uuid7()
+    effects = log(
+        (RUN, runs.RunStarted(project_id=PROJECT, plan=runs.sequential(("writer",)), input=None)),
+        *((call, InvocationRequested(
+            run_id=RUN, agent_run_id=asker, key=str(uuid7()), tool="room.release", arguments={"room": room}, idempotent=True,
+            timeout_s=9, retry=Retry(), asked_by="compensation",
+        )) for call, room in ((undo, 1), (again, 2))),
+        (undo, InvocationSucceeded(agent_run_id=asker, key="k", attempt=1, result="free", asked_by="compensation")),
+        (uuid7(), InvocationSucceeded(agent_run_id=asker, key="k", attempt=1, result="who?", asked_by="chain")),
+    )  # fmt: skip
+    told = [{c.path: c.after for c in history.feed(as_sent(event)).changes} for event in effects][1:]
+    assert told == [
+        {"compensation.room.release#1.arguments": '{"room": 1}'},
+        {"compensation.room.release#2.arguments": '{"room": 2}'},
+        {"compensation.room.release#1.result": "free"},
+        {"chain.k.result": "who?"},
+    ]
