@@ -113,10 +113,10 @@ def _events(
 def _show(event: dict[str, Any]) -> None:
     from rich.text import Text
 
-    console = output.console()
+    console, width = output.console(), output.EVENT_WIDTH
     text = Text.assemble(
         (f"{event['position']:>7}", "bold"), "  ", (event["time"][:23].replace("T", " "), "dim"), "  ",
-        (f"{event['type']:<26}", "cyan"), "  ", (short(event["subject"]), "magenta"), "  ", (f"{_by(event):<24}", "dim"), "  ",
+        (f"{event['type']:<{width}}", "cyan"), "  ", (short(event["subject"]), "magenta"), "  ", (f"{_by(event):<24}", "dim"), "  ",
         output.gist(event.get("data"), 160),
     )  # fmt: skip
     if console.is_terminal:

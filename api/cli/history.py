@@ -12,13 +12,17 @@ from uuid import UUID
 from api.cli import phrases
 from api.cli.failures import FAILED_ATTEMPTS, headline
 from api.cli.output import gist, shortened
-from api.cli.timeline import time_of
+from api.cli.quiet_events import QUIET
+from api.cli.timeline import Timeline, time_of
 from application.views.runs import RunView
 from domain.kernel import RecordedEvent
 from projections.runs import evolve_view
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
+
+BOTH = ("invocation.fell_back", "invocation.reconciled", "invocation.requeued", "invocation.not_happened")
+"""Types of events whose changes do not say why."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Moment:
-    """One event and its changes of the run's state. `state`: the run's document after the event, if requested."""
+    """One event and its changes of the run's state. `state`: the run's document after the event, if requested.
+
+    `told`: what happened, in words, where the changes do not say all of it.
+    """
 
     position: int
     time: str
@@ -40,6 +47,7 @@ class Moment:
     changes: tuple[Change, ...]
     event: Mapping[str, Any]
     state: dict[str, Any] | None = None
+    told: str = ""
 
     @property
     def tells_failure(self) -> bool:
@@ -48,7 +56,8 @@ class Moment:
 
     def document(self) -> dict[str, Any]:
         changes = [asdict(change) for change in self.changes]
-        return {"position": self.position, "time": self.time, "type": self.type, "changes": changes, "event": self.event}
+        what = {"changes": changes, "told": self.told, "event": self.event}
+        return {"position": self.position, "time": self.time, "type": self.type, **what}
 
 
 async def replay(server: "ServerClient", run_id: str, *, keep_states: bool = False, full: bool = False) -> AsyncIterator[Moment]:
@@ -68,6 +77,7 @@ class RunHistory:
     def __init__(self, *, full: bool = False) -> None:
         """`full`: values are not cut."""
         self.view: RunView | None = None
+        self._timeline = Timeline(more=QUIET)
         self._facts: dict[str, str] = {}
         self._values: dict[str, str] = {}
         self._others: dict[str, str] = {}
@@ -86,7 +96,9 @@ class RunHistory:
             data = event["data"]
             changes += (Change("message", "", f"{data['sender']} → {data['recipient']}: {self._shown(data['body'])}"),)
         state = self.document() if keep_state else None
-        return Moment(event["position"], event["time"], event["type"], changes, event, state)
+        line = self._timeline.feed(event)
+        told = line.sentence if line and (not changes or event["type"] in BOTH) else ""
+        return Moment(event["position"], event["time"], event["type"], changes, event, state, told)
 
     def _values_of(self, topic: str, subject: str, data: Mapping[str, Any]) -> dict[str, str]:
         """Names of values that an event gives, and the values as they are shown."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+EVENT_WIDTH = 35
+"""Characters of the longest name of an event."""
 
 STATUS_STYLES: Mapping[str, str] = {
     "running": "cyan", "completed": "green", "succeeded": "green", "ok": "green", "failed": "red", "cancelled": "yellow",

@@ -140,15 +140,16 @@ def _show(moment: "Moment", traceback: bool) -> None:
 
     from api.cli import failures, phrases
 
-    console = output.console()
+    console, width = output.console(), output.EVENT_WIDTH
     time = moment.time[:23].replace("T", " ")
-    text = Text.assemble((f"{moment.position:>7}", "bold"), "  ", (time, "dim"), "  ", (f"{moment.type:<26}", "cyan"), "  ")
-    if not moment.changes:
+    text = Text.assemble((f"{moment.position:>7}", "bold"), "  ", (time, "dim"), "  ", (f"{moment.type:<{width}}", "cyan"), "  ")
+    if not moment.changes and not moment.told:
         text.append(f"({output.gist(moment.event['data'], 100)})", "dim")
     for number, change in enumerate(moment.changes):
         text.append("; " if number else "")
         text.append(output.one_line(change.path), "magenta")
         text.append(output.one_line(f": {change.before} → {change.after}" if change.before else f": {change.after}"))
+    text.append(("; " if moment.changes else "") + moment.told if moment.told else "")
     if console.is_terminal:
         console.print(text)
     else:

@@ -20,7 +20,7 @@ ACTOR_WIDTH = 12
 MOST_KEYS = 10
 _COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 _MOODS: Mapping[Mood, str] = {"plain": "", "good": "green", "bad": "bold red", "warning": "yellow", "quiet": "dim"}
-_RUN = "run"
+RUN = "run"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Line:
     @property
     def told(self) -> str:
         return f"{self.text}\n{self.below}" if self.below else self.text
+
+    @property
+    def sentence(self) -> str:
+        """The line without its time and its columns."""
+        return f"{self.actor}: {self.text}"
 
     def plain(self) -> str:
         return f"{_clock(self.offset_s)}  {self.actor:<{ACTOR_WIDTH}}  {self.told}"
@@ -68,13 +73,17 @@ class Timeline:
     _colours: dict[str, str] = field(default_factory=dict)
     _effects: dict[int, str] = field(default_factory=dict)
     """Number of an effect → the tool of its call."""
+    _chains: dict[str, str] = field(default_factory=dict)
+    """Chain → its tool."""
+    more: "Mapping[str, Teller]" = field(default_factory=dict)
+    """Event type → function that gives the words of events that are quiet otherwise."""
 
     def feed(self, event: Event) -> Line | None:
         at = time_of(event)
         if self.started is None:
             self.started = at
-        tell = _TELL.get(event["type"])
-        told = tell(self, event, event.get("data") or {}, at) if tell else None
+        tellers = filter(None, (_TELL.get(event["type"]), self.more.get(event["type"])))
+        told = next(filter(None, (tell(self, event, event.get("data") or {}, at) for tell in tellers)), None)
         if told is None:
             return None
         actor, text, mood = told
@@ -84,7 +93,7 @@ class Timeline:
     def coloured(self, line: Line) -> "Text":
         from rich.text import Text
 
-        colour = "bold" if line.actor == _RUN else self._colour(line.actor)
+        colour = "bold" if line.actor == RUN else self._colour(line.actor)
         return Text.assemble(
             (_clock(line.offset_s), "dim"), "  ", (f"{line.actor:<{ACTOR_WIDTH}}", colour), "  ", (line.told, _MOODS[line.mood])
         )
@@ -96,25 +105,25 @@ class Timeline:
         return self._actors.get(str(agent_run_id), "?")
 
 
-_Told = tuple[str, str, Mood] | None
+Told = tuple[str, str, Mood] | None
 _LAPSED: Mapping[object, str] = {"lost": "its worker vanished", "left": "its worker stopped"}
 """Reason of a lapse → words. A lapse for another reason, or the end of a retry's delay, has no line."""
 _DOUBTS: Mapping[object, str] = {**_LAPSED, "reported": "it was stopped in the middle"}
 _FOUND = {"succeeded": "it took effect", "not_happened": "it did not take effect", "unknown": "it cannot be found out"}
-_Teller = Callable[[Timeline, Event, Mapping[str, Any], datetime], _Told]
+Teller = Callable[[Timeline, Event, Mapping[str, Any], datetime], Told]
 
 
-def _run_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _run_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     steps = data["plan"]["steps"]
     for step in steps:
         line._colour(step["key"])
     first = [step["key"] for step in steps if not step["after"]]
     rest = [step["key"] for step in steps if step["after"]]
     then = f", then {', '.join(rest)}" if rest else ""
-    return _RUN, f"started: {', '.join(first)}{then}", "plain"
+    return RUN, f"started: {', '.join(first)}{then}", "plain"
 
 
-def _step_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _step_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     line._actors[str(data["agent_run_id"])] = data["step"]
     line._since[data["step"]] = at
     if data.get("version_asked"):
@@ -122,28 +131,28 @@ def _step_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: d
     return None
 
 
-def _step_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _step_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     if data["agent_run_id"] is None:  # otherwise the agent run's event has a line
         return data["step"], f"cannot run: {headline(data['error'])}", "bad"
     return (data["step"], "the run goes on without it", "warning") if data["tolerated"] else None
 
 
-def _run_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _run_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     if data["degraded"]:
-        return _RUN, f"completed, degraded: without {', '.join(data['missing'])}", "warning"
-    return _RUN, "completed", "good"
+        return RUN, f"completed, degraded: without {', '.join(data['missing'])}", "warning"
+    return RUN, "completed", "good"
 
 
-def _run_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    return _RUN, f"failed at {data['step']}: {headline(data['error'])}", "bad"
+def _run_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return RUN, f"failed at {data['step']}: {headline(data['error'])}", "bad"
 
 
-def _run_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _run_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     why = data.get("reason")
-    return _RUN, f"cancelled: {why}" if why else "cancelled", "warning"
+    return RUN, f"cancelled: {why}" if why else "cancelled", "warning"
 
 
-def _claimed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _claimed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     actor = line._actor(event["subject"])
     worker = str(data["worker_id"])[-8:]
     if data["attempt"] == 1:
@@ -153,39 +162,40 @@ def _claimed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime
     return actor, f"goes on (worker …{worker}, attempt {data['attempt']}, {kept} results at hand)", "warning"
 
 
-def _resumed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _resumed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     why = _LAPSED.get(data.get("reason"))
     return (line._actor(event["subject"]), f"{why}, waits for another", "warning") if why else None
 
 
-def _recorded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _recorded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     actor = line._actor(event["subject"])
     line._recorded[actor] = line._recorded.get(actor, 0) + 1
     return (actor, f"recorded {data['key']}", "quiet") if data["kind"] == "step" else None
 
 
-def _call_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _call_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     actor = line._actor(event["subject"])
     name = data["key"] if data["key"].startswith(data["tool"]) else f"{data['tool']} ({data['key']})"
     line._calls[str(data["invocation_id"])] = _Call(name.removesuffix("#1"), actor)
     return None
 
 
-def _call_asked(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _call_asked(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     """A call that is not in the journal of an agent."""
     if data.get("asked_by", "agent_run") != "agent_run":
-        named = "" if data["key"] == data["agent_run_id"] else f" ({shortened(data['key'], 40)})"
+        of = line._calls.get(data["key"])  # the call whose effect a compensation takes back
+        named = "" if data["key"] == data["agent_run_id"] else f" ({of.name if of else shortened(data['key'], 40)})"
         line._calls[event["subject"]] = _Call(f"{data['tool']}{named}", data["asked_by"])
     return None
 
 
-def _call_finished(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _call_finished(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     actor = line._actor(event["subject"])
     line._recorded[actor] = line._recorded.get(actor, 0) + 1
     return None
 
 
-def _attempt_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _attempt_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
@@ -194,7 +204,7 @@ def _attempt_started(line: Timeline, event: Event, data: Mapping[str, Any], at: 
     return call.actor, f"calls {call.name}{again}", "warning" if again else "quiet"
 
 
-def _succeeded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _succeeded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
@@ -204,38 +214,38 @@ def _succeeded(line: Timeline, event: Event, data: Mapping[str, Any], at: dateti
     return call.actor, f"{call.name} answered{took}", "plain"
 
 
-def _invocation_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _invocation_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     return (call.actor, f"{call.name} failed: {headline(data['error'])}", "bad") if call else None
 
 
-def _invocation_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _invocation_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
     return call.actor, f"{call.name} failed, again in {duration(data['delay_s'])}: {headline(data['error'])}", "warning"
 
 
-def _fell_back(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _fell_back(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
     return call.actor, f"{call.name} goes on with {data['tool']}: {headline(data['error'])}", "warning"
 
 
-def _requeued(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _requeued(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call, why = line._calls.get(event["subject"]), _LAPSED.get(data.get("reason"))
     return (call.actor, f"{call.name}: {why}, waits for another", "warning") if call and why else None
 
 
-def _reconcile_requested(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _reconcile_requested(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call, why = line._calls.get(event["subject"]), _DOUBTS.get(data["reason"])
     if call is None or why is None or data.get("give_up_s") is None:
         return None
     return call.actor, f"{call.name}: {why}, so its reconcile function is asked whether it took effect", "warning"
 
 
-def _reconcile_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _reconcile_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
@@ -243,19 +253,19 @@ def _reconcile_failed(line: Timeline, event: Event, data: Mapping[str, Any], at:
     return call.actor, f"{call.name}: its reconcile function failed{again}: {headline(data['error'])}", "warning"
 
 
-def _reconciled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _reconciled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     return (call.actor, f"{call.name}: its reconcile function says: {_FOUND[data['outcome']]}", "plain") if call else None
 
 
-def _not_happened(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _not_happened(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
     return call.actor, f"{call.name} did not take effect, says {who(data)} because: {shortened(data['reason'])}", "warning"
 
 
-def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
@@ -263,7 +273,7 @@ def _ambiguous(line: Timeline, event: Event, data: Mapping[str, Any], at: dateti
     return call.actor, f"{call.name}: {why}; whether it took effect is unknown. A person must say it:", "bad"
 
 
-def _resolved(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _resolved(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
@@ -271,76 +281,76 @@ def _resolved(line: Timeline, event: Event, data: Mapping[str, Any], at: datetim
     return call.actor, f"{call.name} {outcome}, resolved by {who(data)} because: {shortened(data['reason'])}", "warning"
 
 
-def _cancel_requested(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _cancel_requested(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     return (call.actor, f"{call.name} is cancelled: it is not tried again", "warning") if call else None
 
 
-def _call_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _call_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None or data.get("effect") is None:
         return None
     return call.actor, f"{call.name} cancelled: its worker vanished, whether it took effect is unknown", "warning"
 
 
-def _message_sent(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _message_sent(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     return data["sender"], f"→ {data['recipient']}: {gist(data['body'])}", "plain"
 
 
-def _mail_received(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _mail_received(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     if data["message_id"] is not None:
         return None
     return line._actor(event["subject"]), "waited for a message in vain", "warning"
 
 
-def _value_set(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _value_set(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     return line._actor(data["agent_run_id"]), f"sets {data['name']} = {gist(data['value'])}", "quiet"
 
 
-def _agent_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _agent_retry(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     text = f"failed, again in {duration(data['delay_s'])}: {headline(data['error'])}"
     return line._actor(event["subject"]), text, "warning"
 
 
-def _agent_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _agent_completed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     since = line._since.get(data["step"])
     done = f"done{f' in {duration((at - since).total_seconds())}' if since else ''}"
     unused = data.get("unused_keys")
     return (data["step"], f"{done}; {unused_results(unused)}", "warning") if unused else (data["step"], done, "good")
 
 
-def _agent_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _agent_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     return data["step"], f"failed: {headline(data['error'])}", "bad"
 
 
-def _agent_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _agent_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     return line._actor(event["subject"]), "cancelled", "warning"
 
 
-def _compensation_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    return _RUN, "its effects are taken back, the last one first", "plain"
+def _compensation_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return RUN, "its effects are taken back, the last one first", "plain"
 
 
-def _effect_recorded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _effect_recorded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     line._effects[data["number"]] = data["tool"]
     return None
 
 
-def _effect_compensated(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
-    return _RUN, f"effect {data['number']} of {line._effects.get(data['number'], '?')} was taken back", "plain"
+def _effect_compensated(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return RUN, f"effect {data['number']} of {line._effects.get(data['number'], '?')} was taken back", "plain"
 
 
-def _effect_not_compensated(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _effect_not_compensated(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     what = f"effect {data['number']} of {line._effects.get(data['number'], '?')}"
-    return _RUN, f"{what} could not be taken back: {headline(data['error'])}", "bad"
+    return RUN, f"{what} could not be taken back: {headline(data['error'])}", "bad"
 
 
-def _compensation_ended(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> _Told:
+def _compensation_ended(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     mood: Mood = "good" if data["status"] == "compensated" else "warning"
-    return _RUN, f"{data['compensated']} of {data['effects']} effects were taken back", mood
+    return RUN, f"{data['compensated']} of {data['effects']} effects were taken back", mood
 
 
-_TELL: Mapping[str, _Teller] = {
+_TELL: Mapping[str, Teller] = {
     "run.started": _run_started,
     "run.step_scheduled": _step_scheduled,
     "run.step_failed": _step_failed,

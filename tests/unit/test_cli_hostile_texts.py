@@ -19,6 +19,7 @@ from application.engine.reading.cloudevents import CloudEventEncoder
 from domain import runs
 from domain.agent_runs import AgentRunClaimed, AgentRunCompleted, CallStarted, StepRecorded
 from domain.agents import AgentRegistered
+from domain.compensations import EffectRecorded, EffectSkipped
 from domain.context import ContextValueSet
 from domain.failures import Failure, Retry
 from domain.invocations import AttemptStarted, InvocationBecameAmbiguous, InvocationRequested
@@ -134,6 +135,11 @@ EVENTS = recorded(
         ),
     ),
     (CALL, AttemptStarted(attempt=1, worker_id=HOSTILE, dispatch=1)),
+    (
+        PROJECT,
+        EffectRecorded(number=1, invocation_id=CALL, key=HOSTILE, tool=HOSTILE, compensated_by=HOSTILE),
+    ),
+    (PROJECT, EffectSkipped(number=1, invocation_id=CALL, reason=HOSTILE, by=HOSTILE)),
     (CALL, InvocationBecameAmbiguous(attempt=1, worker_id=HOSTILE)),
     (AGENT_RUN, AgentRunCompleted(run_id=RUN, step="writer", attempt=1, result=HOSTILE)),
     (RUN, runs.StepFailed(step="writer", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=False)),

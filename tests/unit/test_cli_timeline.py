@@ -224,3 +224,10 @@ def test_a_call_without_a_run_has_lines_of_its_own() -> None:
     assert log("invocation.succeeded", "other", answered) == " 0:00.00  client        mail.send (welcome) answered from the cache"
     assert log("invocation.requested", "of an agent", {**asked, "asked_by": "agent_run"}) is None
     assert log("invocation.attempt_started", "of an agent", {"attempt": 1}) is None
+
+
+def test_a_compensating_call_is_named_by_the_call_whose_effect_it_takes_back(log: Log) -> None:
+    log("agent_run.call_started", WRITER, {"key": "seat.reserve#2", "tool": "seat.reserve", "invocation_id": CALL})
+    log("invocation.requested", "undo", {"agent_run_id": "c", "key": CALL, "tool": "seat.undo", "asked_by": "compensation"})
+    told = log("invocation.attempt_started", "undo", {"attempt": 1})
+    assert told == " 0:00.00  compensation  calls seat.undo (seat.reserve#2)"
