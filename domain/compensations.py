@@ -377,7 +377,7 @@ def _begin(state: RunCompensation, command: BeginCompensation) -> list[Event]:
     if state.begun is not None:
         if command.because != "requested" or _said_before(state.begun, command):
             return []
-        raise InvalidState("the compensation of the run has begun before")
+        raise InvalidState(f"the compensation of the run has begun before: it is {state.status}")
     if command.because == "requested" and not state.effects and not state.open:
         raise InvalidState("the run has no effect that can be taken back: no tool that it called declares a compensation")
     return _and_on(command.run_id, state, [CompensationStarted(**command.model_dump(exclude={"run_id"}))])

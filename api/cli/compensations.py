@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli import failures, options, output
+from api.cli import failures, options, output, phrases
 from api.cli.ids import CALL, GivenId
 from api.cli.reaching import server_of
+
+if TYPE_CHECKING:
+    from tidelog.errors import TidelogAPIError
 
 app = typer.Typer()
 
@@ -29,6 +32,11 @@ def compensation_of(run: Mapping[str, Any]) -> str:
     told = f"{found['compensated']} of {found['effects']} taken back"
     more = ", ".join(f"{found[what]} {what}" for what in ("failed", "skipped") if found[what])
     return f"{told} ({more})" if more else told
+
+
+def to_see(run: Mapping[str, Any]) -> str:
+    """The command that shows the effects of a run whose compensation has begun. Empty if it has not."""
+    return f"{output.program()} runs compensation {run['run_id']}" if run.get("compensation") else ""
 
 
 @app.command()
@@ -65,11 +73,13 @@ async def _show(run_id: str, full: bool, data_dir: Path | None, url: str | None,
 
 def _print(found: Mapping[str, Any]) -> None:
     console, run = output.console(), found["run_id"]
-    console.print(f"[bold]Compensation of run {run}[/bold]  {output.status(found['status'])}")
-    if found["status"] == "none":
+    begun = found["status"] != "none"
+    console.print(f"[bold]Compensation of run {run}[/bold]  {output.status(found['status']) if begun else 'nobody asked for it'}")
+    if not begun and not found["effects"]:
+        output.say("  No effect can be taken back: no tool whose call took effect names a compensation.")
+    elif not begun:
         command = f"{output.program()} runs compensate {run} --reason TEXT"
-        some = f"{found['effects']:,} effects can be taken back: {command}"
-        output.say("Nobody asked for it. " + (some if found["effects"] else "No effect of the run can be taken back."))
+        output.say(f"  {found['effects']:,} effect{'' if found['effects'] == 1 else 's'} can be taken back: {command}")
     else:
         console.print(f"  {found['compensated']} of {found['effects']} effects taken back", highlight=False)
         if found["failed"] or found["skipped"]:
@@ -87,16 +97,23 @@ def _print(found: Mapping[str, Any]) -> None:
 
 
 def _table(effects: list[dict[str, Any]]) -> Any:
-    table = output.table("No.", "Effect of", "Call", "Status", "By", "What")
-    for effect in effects:
-        skipped = f"skipped by {effect['by']}: {effect['reason']}" if effect["status"] == "skipped" else ""
-        what = failures.headline(effect["error"], WIDTH) if effect["error"] else skipped
+    with_what = any(told := [_what(effect) for effect in effects])
+    table = output.table("No.", "Effect of", "Call", "Status", "By", *(["What"] if with_what else []))
+    for effect, what in zip(effects, told, strict=True):
         table.add_row(
-            str(effect["number"]), output.escape(output.shortened(effect["tool"], 40)), str(effect["invocation_id"]),
+            str(effect["number"]), output.escape(output.shortened(phrases.named(effect), 40)), str(effect["invocation_id"]),
             output.status(effect["status"]) + (" (effect unknown)" if effect["unknown"] else ""),
-            output.escape(output.shortened(effect["compensated_by"], 40)), output.escape(output.shortened(what, WIDTH)),
+            output.escape(output.shortened(effect["compensated_by"], 40)),
+            *([output.escape(output.shortened(what, WIDTH))] if with_what else []),
         )  # fmt: skip
     return table
+
+
+def _what(effect: Mapping[str, Any]) -> str:
+    """Why an effect was not taken back. Empty if it was, or is still to be."""
+    if effect["error"]:
+        return failures.headline(effect["error"], WIDTH)
+    return f"skipped by {effect['by']}: {effect['reason']}" if effect["status"] == "skipped" else ""
 
 
 @app.command()
@@ -148,6 +165,7 @@ async def _say(
 ) -> None:  # fmt: skip
     from uuid_utils.compat import uuid7
 
+    from tidelog.errors import ConflictError
     from tidelog.values import to_json
 
     given, calls = GivenId.parse(run_id), [GivenId.parse(call, CALL) for call in skip]
@@ -158,9 +176,22 @@ async def _say(
             body["skip"] = [await call.complete(server) for call in calls]
         if go_on:
             body["go_on"] = True
-        accepted: dict[str, Any] = await server.post(f"/v1/runs/{run}/compensation{what}", body, key=str(uuid7()))
+        try:
+            accepted: dict[str, Any] = await server.post(f"/v1/runs/{run}/compensation{what}", body, key=str(uuid7()))
+        except ConflictError as refused:
+            found = {} if what else await server.get(f"/v1/runs/{run}/compensation", {"limit": 1})
+            if found.get("status", "none") == "none":
+                raise
+            raise output.CommandFailed(_before(refused, run, waits=found["needs_person"])) from refused
     if as_json:
         output.document(accepted)
     else:
         done = "goes on" if what else "has begun"
         output.say(f"Taking back the effects of run {run} {done}\n  {output.program()} runs compensation {run}")
+
+
+def _before(refused: "TidelogAPIError", run_id: str, *, waits: bool) -> str:
+    """A refusal to begin what has begun, with the command that goes on from there. `waits`: for a person."""
+    command = f"resume-compensation {run_id} --reason TEXT" if waits else f"compensation {run_id}"
+    told = output.one_line(f"{refused.code}: {refused.detail or refused.title}")
+    return f"{told}\n  {output.program()} runs {command}"

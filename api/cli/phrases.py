@@ -24,6 +24,12 @@ def tool_of(call: Mapping[str, Any]) -> str:
     return f"{tool} → {call['fallback']}" if call.get("fallback") else tool
 
 
+def named(call: Mapping[str, Any]) -> str:
+    """The key of a call, with its tool where the key does not begin with it."""
+    key: str = call["key"]
+    return key if key.startswith(call["tool"]) else f"{call['tool']} ({key})"
+
+
 def took(part: Mapping[str, Any]) -> str:
     """The time from the start to the end of a step or a call. Empty while it lasts."""
     if part["started_at"] is None or part["finished_at"] is None:

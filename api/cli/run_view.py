@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from api.cli import failures, output, phrases
-from api.cli.compensations import compensation_of
+from api.cli.compensations import compensation_of, to_see
 from api.cli.invocations import to_resolve
 from api.cli.large_values import command_of, left_out
 from api.cli.timeline import duration_of
@@ -37,6 +37,8 @@ def show(run: dict[str, Any], values: "RunValues | None" = None, *, full: bool =
     for warning in [*warnings(run), *_waiting(run)]:
         console.print(f"[yellow]warning:[/yellow] {output.escape(warning)}", soft_wrap=True)
     _show_tracebacks(run, traceback)
+    if command := to_see(run):
+        output.say(f"For the effects that are taken back: {command}")
     _say_what_waits_for_a_person(run)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from api.cli.failures import headline
 from api.cli.invocations import to_resolve
 from api.cli.output import duration, gist, one_line, shortened
-from api.cli.phrases import who
+from api.cli.phrases import named, who
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -175,8 +175,7 @@ def _recorded(line: Timeline, event: Event, data: Mapping[str, Any], at: datetim
 
 def _call_started(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     actor = line._actor(event["subject"])
-    name = data["key"] if data["key"].startswith(data["tool"]) else f"{data['tool']} ({data['key']})"
-    line._calls[str(data["invocation_id"])] = _Call(name.removesuffix("#1"), actor)
+    line._calls[str(data["invocation_id"])] = _Call(named(data).removesuffix("#1"), actor)
     return None
 
 
@@ -184,8 +183,8 @@ def _call_asked(line: Timeline, event: Event, data: Mapping[str, Any], at: datet
     """A call that is not in the journal of an agent."""
     if data.get("asked_by", "agent_run") != "agent_run":
         of = line._calls.get(data["key"])  # the call whose effect a compensation takes back
-        named = "" if data["key"] == data["agent_run_id"] else f" ({of.name if of else shortened(data['key'], 40)})"
-        line._calls[event["subject"]] = _Call(f"{data['tool']}{named}", data["asked_by"])
+        which = "" if data["key"] == data["agent_run_id"] else f" ({of.name if of else shortened(data['key'], 40)})"
+        line._calls[event["subject"]] = _Call(f"{data['tool']}{which}", data["asked_by"])
     return None
 
 
