@@ -121,6 +121,7 @@ def _show_one(call: dict[str, Any], traceback: bool, *, then: bool = False) -> N
     head = {
         "tool": call["tool"] + ("" if call["idempotent"] else " (must not be called twice)"),
         "answered by" if call["status"] == "succeeded" else "goes on with": call.get("fallback") or "",
+        "instead of": output.shortened(call.get("fallback_because") or "", 240),
         "run": _run_of(call),
         "key": call["key"],
         "since": call["since"],

@@ -77,6 +77,8 @@ class InvocationView(InvocationHead, HoldsLarge):
     worker_id: str | None = None
     result: Json = None
     error: Failure | None = None
+    fallback_because: str | None = None
+    """The tool before `fallback`, and the beginning of its last failure. None: there is no fallback."""
     effect: Literal["unknown"] | None = None
     resolution: ResolutionView | None = None
     not_happened: ResolutionView | None = None

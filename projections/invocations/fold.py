@@ -27,6 +27,8 @@ from domain.kernel import RecordedEvent
 from domain.registry import SLICES
 from projections.kernel import decoded
 
+MAX_BECAUSE = 500
+"""Characters of the failure that led to a fallback."""
 TOPICS = frozenset(event.TOPIC for event in SLICES["invocations"])
 
 
@@ -61,6 +63,14 @@ def changes(recorded: RecordedEvent) -> dict[str, Any]:
             return {"status": "cancelled", "effect": event.effect}
         case _:
             return {}
+
+
+def _of_fallback(recorded: RecordedEvent) -> dict[str, Any]:
+    """Why a call goes on with another tool. The list of calls does not show it, so it costs no column."""
+    if recorded.topic != InvocationFellBack.TOPIC:
+        return {}
+    event: InvocationFellBack = decoded(recorded)
+    return {"fallback_because": f"{event.from_tool}: {event.error.type}: {event.error.message}"[:MAX_BECAUSE]}
 
 
 def resolution_of(event: InvocationResolved | InvocationNotHappened, at: datetime) -> ResolutionView:
@@ -103,7 +113,7 @@ def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:
                 **event.model_dump(include=REQUESTED),
             )  # fmt: skip
         elif view is not None:
-            changed = changes(recorded) | _of_doubt(view.reconcile, recorded)
+            changed = changes(recorded) | _of_doubt(view.reconcile, recorded) | _of_fallback(recorded)
             since = {"since": recorded.recorded_at} if "status" in changed else {}
             view = view.model_copy(update={**changed, **since, "version": recorded.version})
     return view

@@ -202,7 +202,8 @@ class InvocationSummary(Model):
 
 class Invocation(InvocationSummary, HoldsLarge):
     """A tool call. `error`, `fallback`, `effect` and `resolution` as of `Call`. `reconcile`: what the tool's `reconcile` function
-    was asked and said. `not_happened`: `{by, reason, evidence, at}` of a person who said that an attempt had no effect."""
+    was asked and said. `fallback_because`: the tool before `fallback`, and its failure. `not_happened`: `{by, reason, evidence,
+    at}` of a person who said that an attempt had no effect."""
 
     arguments: dict[str, Any] = Field(default_factory=dict)
     idempotent: bool = False
@@ -210,6 +211,7 @@ class Invocation(InvocationSummary, HoldsLarge):
     result: Any = None
     error: dict[str, Any] | None = None
     fallback: str | None = None
+    fallback_because: str | None = None
     effect: str | None = None
     resolution: dict[str, Any] | None = None
     reconcile: dict[str, Any] | None = None
