@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli import options, output
+from api.cli import definitions, options, output
 from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
 
-STATES = {"open": "open", "close": "closed", "auto": "auto"}
-WORDS = {"closed": "closed: calls go on", "open": "open: nobody calls the tool", "half_open": "half-open: some calls are tried"}
+STATES = {"open": "open", "close": "closed", "closed": "closed", "auto": "auto"}
+"""Word of the command → the state that is asked for. HTTP says `closed`."""
+CALLS = {"closed": "go on", "open": "nobody calls the tool", "half_open": "some are tried"}
 WHY = {"failures": "failures in a row", "rate": "the share of failures", "probe": "a call that was tried failed"}
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tool's name.")]
 Change = Annotated[
-    str | None, typer.Argument(metavar="[open|close|auto]", help="Hold it open or closed, or let it follow the outcomes of calls.")
+    str | None,
+    typer.Argument(metavar="[open|close|auto]", help="Hold it open or closed, or let it follow the outcomes of calls."),
 ]
 Why = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why you do it. Needed to change something.")]
 
@@ -51,10 +53,16 @@ def breaker(
 async def _breaker(
     name: str, change: str | None, reason: str | None, data_dir: Path | None, url: str | None, as_json: bool
 ) -> None:
+    from tidelog.errors import NotFoundError
+
     async with server_of(data_dir, url, as_json) as server:
-        if change is not None:
-            await server.client.force_breaker(name, STATES[change], reason=reason or "")
-        found = (await server.client.breaker(name)).model_dump(mode="json")
+        try:
+            if change is not None:
+                await server.client.force_breaker(name, STATES[change], reason=reason or "")
+            found = (await server.client.breaker(name)).model_dump(mode="json")
+        except NotFoundError:
+            definitions.one_of("tool", name, [tool async for tool in server.pages("/v1/tools")])  # names tools of similar names
+            raise
     if as_json:
         output.document(found)
     else:
@@ -63,24 +71,35 @@ async def _breaker(
 
 def _show(found: Mapping[str, Any]) -> None:
     console = output.console()
-    state = found["state"]
+    state, counts = found["state"], found.get("counts")
     console.print(f"[bold]Breaker of {output.escape(found['tool'])}[/bold]  {_colour(state)}")
-    counts, policy = found.get("counts"), found.get("policy")
     head = {
-        "": WORDS.get(state, state),
+        "calls": CALLS.get(state, ""),
         "since": found.get("since") or "",
         "tried again at": found.get("tried_at") or "",
-        "because of": _because(found),
-        "last failure": found.get("error") or "",
+        **_opening(found),
         "held by": (found.get("by") or "") + (f", for {found['on_behalf_of']}" if found.get("on_behalf_of") else ""),
         "reason": found.get("reason") or "",
         "counted": f"{counts['failures']} of {counts['calls']} calls failed, {counts['in_a_row']} in a row" if counts else "",
-        "policy": ", ".join(f"{name} {value}" for name, value in policy.items() if value is not None) if policy else
-        "none: only a person opens it",
+        "policy": _policy(found["policy"]) if found.get("policy") else "none: only a person opens it",
     }  # fmt: skip
     for label, value in head.items():
         if value:
             console.print(f"  [dim]{label:<16}[/dim]{output.escape(output.shortened(value, 500))}")
+
+
+def _opening(found: Mapping[str, Any]) -> dict[str, str]:
+    """Why it opened. While a person holds it, that is not why it is as it is."""
+    because, failure = ("opened before", "failure then") if found.get("forced") else ("because of", "last failure")
+    return {because: _because(found), failure: found.get("error") or ""}
+
+
+def _policy(declared: Mapping[str, Any]) -> str:
+    """What the tool declares, without what takes no effect: the window counts only where a share of failures opens it."""
+    told = {name: value for name, value in declared.items() if value is not None}
+    if "rate" not in told:
+        told = {name: value for name, value in told.items() if name not in ("calls", "window_s")}
+    return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
 def _because(found: Mapping[str, Any]) -> str:
@@ -108,4 +127,4 @@ async def not_closed(server: "ServerClient") -> dict[str, str]:
 
 def marked(state: str | None) -> str:
     """What stands before the description of a tool whose breaker is not closed."""
-    return "" if state is None else f"{_colour(state)} "
+    return "" if state is None else f"\\[breaker {_colour(state)}] "
