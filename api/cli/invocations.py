@@ -67,14 +67,20 @@ def _show_list(found: list[dict[str, Any]], *, then: bool) -> None:
     for call in found:
         since = call["since"][:19].replace("T", " ")
         table.add_row(
-            call["invocation_id"], output.escape(phrases.tool_of(call)), output.call_status(call), since, str(call["attempt"]),
-            _run_of(call), output.escape(output.shortened(call["key"], 40)),
+            call["invocation_id"], output.escape(phrases.tool_of(call)), output.call_status(call), since,
+            "cached" if call.get("cached_from") else str(call["attempt"]), _run_of(call),
+            output.escape(output.shortened(_key_of(call) or "-", 40)),
             *([output.escape(output.one_line(call.get("arguments_preview") or ""))] if waits else []),
         )  # fmt: skip
     output.console().print(table)
     waiting = [call["invocation_id"] for call in found if call["status"] == "ambiguous"]
     if waiting and not then:
         output.say(f"Look what became of an ambiguous call, then say it:\n{to_resolve(waiting[0])}")
+
+
+def _key_of(call: dict[str, Any]) -> str:
+    """Empty for a call that nobody gave a key: then its key is its id."""
+    return "" if call["key"] == call["invocation_id"] else str(call["key"])
 
 
 def _run_of(call: dict[str, Any]) -> str:
@@ -123,7 +129,7 @@ def _show_one(call: dict[str, Any], traceback: bool, *, then: bool = False) -> N
         "answered by" if call["status"] == "succeeded" else "goes on with": call.get("fallback") or "",
         "instead of": output.shortened(call.get("fallback_because") or "", 240),
         "run": _run_of(call),
-        "key": call["key"],
+        "key": _key_of(call),
         "since": call["since"],
         "attempt": str(call["attempt"] or ""),
         "worker": call["worker_id"] or "",
@@ -169,7 +175,10 @@ def resolve(
     invocation_id: InvocationId,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="How you know the outcome; it is recorded.")],
     result: Annotated[
-        str | None, typer.Option("--result", metavar="JSON|@FILE", help="It took effect, and this is its result (null: none).")
+        str | None,
+        typer.Option(
+            "--result", metavar="JSON|@FILE", help="It took effect, with this result: JSON, so a text is '\"booked\"'; null: none."
+        ),
     ] = None,
     error: Annotated[str | None, typer.Option("--error", metavar="MESSAGE", help="It did not take effect, or failed.")] = None,
     not_happened: Annotated[
@@ -185,7 +194,7 @@ def resolve(
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Resolve an ambiguous tool call, whose worker vanished during the call. The agent continues with this outcome.
+    """Resolve an ambiguous tool call, whose worker vanished during the call. Whoever made the call goes on with this outcome.
 
     The first resolution counts. A different resolution later is refused.
 
@@ -197,8 +206,9 @@ def resolve(
 
       tidelog invocations resolve 0198c0de-… --not-happened --reason "The mail server was down all that time."
     """
-    if (result is not None) + (error is not None) + not_happened != 1:
-        output.fail("give either --result or --error or --not-happened", output.WRONG_USAGE)
+    if (said := (result is not None) + (error is not None) + not_happened) != 1:
+        told = "they contradict one another" if said else "none is given"
+        output.fail(f"give either --result or --error or --not-happened: {told}", output.WRONG_USAGE)
     if error_type is not None and error is None:
         output.fail("--error-type goes with --error", output.WRONG_USAGE)
     outcome = {"error": {"type": error_type or "ResolvedByHand", "message": error}} if error is not None else {"not_happened": True}

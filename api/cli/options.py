@@ -100,7 +100,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def json_of(option: str, given: str | None) -> Any:
+def _as_text(given: str) -> str:
+    """How a word that was meant as a text is written. Empty for what was meant as something else."""
+    if not given.replace("-", "").replace("_", "").replace(" ", "").isalnum() or len(given) > 40 or not given[0].isalpha():
+        return ""
+    return f"; a text has quotes: '\"{given}\"'"
+
+
+def json_of(option: str, given: str | None, *, may_be_text: bool = True) -> Any:
     """The value of an option with JSON, `@FILE` with JSON, or `@-` for stdin. None if the option was not given.
 
     Raises CommandFailed if the text is not JSON, or not a value that the server accepts.
@@ -110,6 +117,7 @@ def json_of(option: str, given: str | None) -> Any:
 
     if given is None:
         return None
+    as_given = given
     try:
         if given == "@-":
             given = sys.stdin.read()
@@ -119,7 +127,9 @@ def json_of(option: str, given: str | None) -> Any:
     except OSError as error:
         raise output.CommandFailed(f"{option}: {error.strerror}: {error.filename}", output.WRONG_USAGE) from None
     except ValueError as error:
-        raise output.CommandFailed(f"{option}: is not JSON: {error}", output.WRONG_USAGE) from None
+        raise output.CommandFailed(
+            f"{option}: is not JSON: {error}{_as_text(as_given) if may_be_text else ''}", output.WRONG_USAGE
+        ) from None
     except (PermanentError, RecursionError) as error:
         why = error if isinstance(error, PermanentError) else ValueTooDeepError(option, MAX_JSON_DEPTH)
         raise output.CommandFailed(str(why), output.WRONG_USAGE) from None
@@ -127,7 +137,7 @@ def json_of(option: str, given: str | None) -> Any:
 
 def object_of(option: str, given: str) -> dict[str, Any]:
     """The value of an option with a JSON object. Raises CommandFailed."""
-    value = json_of(option, given)
+    value = json_of(option, given, may_be_text=False)
     if not isinstance(value, dict):
         raise output.CommandFailed(f"{option}: must be a JSON object", output.WRONG_USAGE)
     return value
