@@ -61,6 +61,7 @@ def start(
         typer.Option("--compensate", help="When the effects of the run are taken back, the last one first; never if not given."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the run's id and nothing else, for scripts.")] = False,
     on_behalf_of: options.OnBehalfOf = None,
     folders: options.Agents = None,
     workspace: options.Workspace = None,
@@ -85,17 +86,21 @@ def start(
       tidelog runs start writer --on-behalf-of user:ada@example.org
 
       tidelog runs start shop --input @order.json --compensate on_failure
+
+      RUN=$(tidelog runs start writer --quiet)
     """
+    if quiet and (wait or as_json):
+        output.fail("--quiet goes without --wait and --json", output.WRONG_USAGE)
     given = StartOptions(
         tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure, priority,
         compensate,
     )  # fmt: skip
-    output.run(_start(given, idempotency_key, wait, on_behalf_of, folders, workspace, data_dir, url, as_json))
+    output.run(_start(given, idempotency_key, wait, quiet, on_behalf_of, folders, workspace, data_dir, url, as_json))
 
 
 async def _start(
-    given: StartOptions, key: str | None, wait: bool, on_behalf_of: str | None, folders: list[Path] | None, workspace: Path | None,
-    data_dir: Path | None, url: str | None, as_json: bool,
+    given: StartOptions, key: str | None, wait: bool, quiet: bool, on_behalf_of: str | None, folders: list[Path] | None,
+    workspace: Path | None, data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     from uuid_utils.compat import uuid7
 
@@ -112,7 +117,7 @@ async def _start(
         data_dir=data_dir, url=url, agents=tuple(folders) if folders else None, workspace=workspace, on_behalf_of=on_behalf_of
     )  # fmt: skip
     check_folders(settings)
-    async with connection.server(settings, worker=True, quiet=as_json, begins=True) as server:
+    async with connection.server(settings, worker=True, quiet=as_json or quiet, begins=True) as server:
         if server.temporary and wait and settings.agents:
             await connection.wait_for_agents(server, agents_of(body["plan"]))
         started: dict[str, Any] = await server.post("/v1/runs", body, key=key)
@@ -121,7 +126,8 @@ async def _start(
         elif as_json:
             output.document(started)
         else:
-            output.say(f"Started run {started['run_id']}\n  {output.program()} runs watch {started['run_id']}")
+            id = started["run_id"]
+            output.say(id if quiet else f"Started run {id}\n  {output.program()} runs watch {id}")
             if server.temporary:
                 output.note("No server runs any more, so the run waits: it goes on with the next `tidelog up --agents FOLDER`.")
 

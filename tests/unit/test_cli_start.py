@@ -1,11 +1,14 @@
 """`tidelog runs start`: its options become the body of the request, or one line that says what is wrong."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from api.cli import runs as commands
 from api.cli.main import app
 from api.cli.output import CommandFailed
 from api.cli.run_body import StartOptions, agents_of, body_of
@@ -122,3 +125,33 @@ def test_a_read_in_a_folder_without_data_starts_nothing(
     assert told.err.startswith(f"error: no server and no data here (looked in {tmp_path}/.tidelog; TIDELOG_URL is not set): ")
     assert told.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+class Server:
+    temporary = False
+
+    async def post(self, path: str, body: Any, *, key: str | None) -> Any:
+        return {"run_id": body["run_id"]}
+
+
+@contextlib.asynccontextmanager
+async def there(*_: object, **__: object) -> AsyncIterator[Server]:
+    yield Server()
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+async def test_a_script_gets_the_id_of_its_run_and_nothing_else(
+    quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("api.cli.connection.server", there)
+    await commands._start(StartOptions(("writer",)), None, False, quiet, None, None, None, None, None, False)
+    told = capsys.readouterr().out.splitlines()
+    assert (len(told), told[0].startswith("Started run")) == ((1, False) if quiet else (2, True))
+
+
+@pytest.mark.parametrize("other", ["--wait", "--json"])
+def test_quiet_goes_without_other_forms(other: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app(["runs", "start", "writer", "--quiet", other], standalone_mode=False)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: --quiet goes without --wait and --json\n"
