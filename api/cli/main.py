@@ -1,8 +1,9 @@
 """The command `tidelog`. One file per group of commands; each command imports its modules when it runs, so that --help is fast."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from api.cli import (
     agents,
@@ -36,8 +37,21 @@ from api.cli import (
     workers,
 )
 
+
+class PlainWords(TyperGroup):
+    """Refusals of options without what the library that checks them puts before them. All commands are below this group."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as refused:
+            refused.message = refused.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="tidelog",
+    cls=PlainWords,
     epilog="Try it: tidelog demo. Every command takes --help. Settings come from TIDELOG_… variables, options go over them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from api.cli import failures, options, output
+from api.cli import definitions, failures, options, output
 from api.cli.invocations import to_resolve
 from api.cli.large_values import fill
 from api.cli.reaching import server_of
@@ -80,7 +80,11 @@ async def _call(
     given: CallOptions, reason: str | None, on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool
 ) -> None:
     whole = None if given.arguments is None else options.object_of("--arguments", given.arguments)
-    pairs = _pairs(given.pairs or ())
+    try:
+        pairs = _pairs(given.pairs or ())
+    except output.CommandFailed as refused:
+        parameters = await _parameters(given.name, data_dir, url, as_json)
+        raise output.CommandFailed(f"{refused}{parameters}", output.WRONG_USAGE) from None
     async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         body: dict[str, Any] = {"arguments": whole if whole is not None else await _typed(server, given.name, pairs)}
         if given.priority is not None:
@@ -138,6 +142,21 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
             raise output.CommandFailed(f"'{output.one_line(name)}' stands there twice", output.WRONG_USAGE)
         found[name] = text
     return found
+
+
+async def _parameters(name: str, data_dir: Path | None, url: str | None, quiet: bool) -> str:
+    """The end of a sentence that names the parameters of a tool. Empty if they cannot be read: that is not what was wrong."""
+    from urllib.parse import quote
+
+    from tidelog.errors import TidelogError
+
+    try:
+        async with server_of(data_dir, url, quiet) as server:
+            tool = await server.get(f"/v1/tools/{quote(name, safe='')}")
+        told = definitions.arguments_of(tool["parameters"])
+    except (output.CommandFailed, TidelogError, KeyError, TypeError):
+        return ""
+    return f"; {output.one_line(name)} has {f'the parameters {told}' if told else 'no parameters'}"
 
 
 async def _typed(server: "ServerClient", name: str, pairs: Mapping[str, str]) -> dict[str, Any]:

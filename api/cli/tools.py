@@ -102,7 +102,7 @@ def _secret(tool: Mapping[str, Any]) -> str:
 @app.command()
 @options.with_fields
 def show(name: Name, where: options.Where = options.HERE) -> None:
-    """Show a tool: what it does, and the JSON Schemas of its arguments and its result.
+    """Show a tool: what it does, the JSON Schemas of its arguments and its result, its policy, and how far its limits are used.
 
     Example:
 

@@ -35,6 +35,7 @@ from application.engine.reading.histories import Cursor, History, HistoryEnded
 from application.narrowing import only_seen
 from application.runs.follow import RunOver, RunStreams
 from application.runs.lookup import must_be_a_run
+from application.suggestions import did_you_mean
 from domain.access import Action
 from domain.errors import HistoryReplaced, InvalidCommand, Unavailable
 from domain.kernel import RecordedEvent
@@ -182,7 +183,8 @@ def _topics(types: str | None) -> frozenset[str] | None:
         raise InvalidCommand("types names no event type", pointer="/types")
     unknown = sorted(topics - REGISTRY.events.keys())
     if unknown:
-        raise InvalidCommand(f"unknown event type: {', '.join(unknown)}", pointer="/types")
+        meant = did_you_mean(unknown[0], REGISTRY.events) if len(unknown) == 1 else ""
+        raise InvalidCommand(f"unknown event type: {', '.join(unknown)}{meant} (GET /schemas lists all)", pointer="/types")
     return topics
 
 
