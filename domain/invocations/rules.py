@@ -286,10 +286,15 @@ def _not_happened(invocation: Invocation, requested: InvocationRequested, comman
     return [said, requeued(requested, invocation.dispatch + 1, reason="not_happened")]
 
 
+_OVER = {"succeeded": "has succeeded", "failed": "has failed", "cancelled": "was cancelled"}
+"""Status of a call that is over → the end of a sentence."""
+
+
 def _must_be_in_doubt(invocation: Invocation, command: ResolveInvocation) -> None:
     """Raises InvalidState if no attempt is in doubt, or another one than the person speaks of."""
     if invocation.status not in IN_DOUBT:
-        raise InvalidState(f"the invocation is {invocation.status}; only an ambiguous one is resolved by hand")
+        how = _OVER.get(invocation.status, "is not ambiguous")
+        raise InvalidState(f"the call {how}; only an ambiguous one is resolved by hand")
     if command.attempt not in (None, invocation.called):
         raise InvalidState(f"attempt {invocation.called} is in doubt, not attempt {command.attempt}", pointer="/attempt")
 

@@ -253,7 +253,7 @@ async def test_a_call_that_did_not_happen_is_called_again(shared: System, player
     shown = await cli.out(invocations._show(call, None, False, None, cli.url, False))
     assert "no trace of it" in shown and f"idempotency key {call}" in shown and "resolved by" not in shown
     other = invocations._resolve(call, "it is", None, {"not_happened": True}, None, None, None, cli.url, False)
-    with pytest.raises(ConflictError, match="the invocation is succeeded"):
+    with pytest.raises(ConflictError, match="the call has succeeded"):
         await other
 
 

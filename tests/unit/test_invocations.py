@@ -1,6 +1,7 @@
 """Rules of invocations: intent before effect, no silent second effect, retries of repeatable calls only."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -144,11 +145,15 @@ def test_a_log_of_before_has_a_plain_outcome_after_ambiguous() -> None:
     before = requested(idempotent=False).after(claim(), claim("w2"))
     state = invocations.evolve(before.state, success)
     assert (state.status, state.result, state.resolved) == ("succeeded", "by hand", None)
-    Given(invocations.DECIDER, state).when(resolve(result="by hand")).refused(InvalidState, "succeeded")
+    Given(invocations.DECIDER, state).when(resolve(result="by hand")).refused(
+        InvalidState, "the call has succeeded; only an ambiguous one is resolved by hand"
+    )
+    for status, told in (("failed", "the call has failed;"), ("cancelled", "the call was cancelled;")):
+        Given(invocations.DECIDER, replace(state, status=status)).when(resolve(result=1)).refused(InvalidState, told)
 
 
 def test_only_an_ambiguous_call_is_resolved() -> None:
-    requested(idempotent=True).when(resolve(result=1)).refused(InvalidState, "ambiguous")
+    requested(idempotent=True).when(resolve(result=1)).refused(InvalidState, "the call is not ambiguous; only")
     given(invocations.DECIDER).when(resolve(result=1)).refused(NotFound)
 
 
