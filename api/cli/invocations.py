@@ -1,5 +1,6 @@
 """`tidelog invocations`: tool calls, and the resolution of ambiguous calls by a person."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,10 @@ from api.cli.reaching import server_of
 app = typer.Typer(help="Tool calls, of agents and of others.", no_args_is_help=True)
 
 InvocationId = Annotated[str, typer.Argument(metavar="ID", help="The call's id, or its beginning.")]
+
+
+RANDOM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+"""Keys that clients of Tidelog take where nobody gives one: UUIDs of version 7."""
 
 
 def to_resolve(invocation_id: str) -> str:
@@ -69,7 +74,7 @@ def _show_list(found: list[dict[str, Any]], *, then: bool) -> None:
         table.add_row(
             call["invocation_id"], output.escape(phrases.tool_of(call)), output.call_status(call), since,
             "cached" if call.get("cached_from") else str(call["attempt"]), _run_of(call),
-            output.escape(output.shortened(_key_of(call) or "-", 40)),
+            output.escape(output.shortened("-" if _is_random(call) else _key_of(call), 40)),
             *([output.escape(output.one_line(call.get("arguments_preview") or ""))] if waits else []),
         )  # fmt: skip
     output.console().print(table)
@@ -81,6 +86,11 @@ def _show_list(found: list[dict[str, Any]], *, then: bool) -> None:
 def _key_of(call: dict[str, Any]) -> str:
     """Empty for a call that nobody gave a key: then its key is its id."""
     return "" if call["key"] == call["invocation_id"] else str(call["key"])
+
+
+def _is_random(call: dict[str, Any]) -> bool:
+    """Whether nobody gave a key, and the client took a new UUID, so that it may repeat its request."""
+    return not _key_of(call) or (call.get("asked_by") == "client" and RANDOM.fullmatch(call["key"]) is not None)
 
 
 def _run_of(call: dict[str, Any]) -> str:

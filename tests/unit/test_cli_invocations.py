@@ -26,6 +26,11 @@ def test_a_call_that_a_result_of_before_answered_is_marked(capsys: pytest.Captur
 def test_a_key_that_nobody_gave_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert cells(CALL, capsys)[-1] == "sum"
     assert cells(CALL | {"key": "0198c0de"}, capsys)[-1] == "-"
+    random = "01a22a54-dde2-7325-90d1-5677498e442b"
+    assert cells(CALL | {"key": random, "asked_by": "client"}, capsys)[-1] == "-"
+    assert cells(CALL | {"key": random, "asked_by": "agent_run"}, capsys)[-1] == random, "the agent gave it"
+    assert cells(CALL | {"key": f"of {random}", "asked_by": "client"}, capsys)[-2:] == ["of", random], "a person gave it"
+    assert invocations._key_of(CALL | {"key": random, "asked_by": "client"}) == random, "one call is shown with it"
     assert invocations._key_of(CALL | {"key": "0198c0de"}) == ""
 
 
