@@ -20,13 +20,11 @@ from tidelog import Client
 AGENT = """
 import asyncio
 
-from tidelog import Agent, Context, PermanentError, ToolContext, tool
+from tidelog import Agent, Context, PermanentError, tool
 
 
-
-
-async def back(ctx: ToolContext, arguments: dict) -> None:
-    with (ctx.workspace / "ledger").open("a") as ledger:
+async def back(arguments: dict) -> None:
+    with open(LEDGER, "a") as ledger:
         ledger.write(f"{arguments['number']}\\n")
 
 
@@ -52,13 +50,14 @@ async def main() -> int:
         with tempfile.TemporaryDirectory(prefix="tidelog-benchmark-") as folder:
             agents = Path(folder) / "agents"
             agents.mkdir()
-            (agents / "undoer.py").write_text(AGENT)
+            ledger = Path(folder) / "ledger"
+            (agents / "undoer.py").write_text(f"LEDGER = {str(ledger)!r}\n{AGENT}")
             tidelog = Tidelog(services, Path(folder))
             with tidelog.up() as url, tidelog.worker(url, agents=agents, known="undoer", silent=True):
-                return await _measure(url, given.effects)
+                return await _measure(url, given.effects, ledger)
 
 
-async def _measure(url: str, effects: int) -> int:
+async def _measure(url: str, effects: int, ledger: Path) -> int:
     async with Client(url, KEY) as client:
         started = await client.start_run(agent="undoer", input=effects, compensate="on_failure")
         async for event in client.events(started.run_id):
@@ -71,12 +70,18 @@ async def _measure(url: str, effects: int) -> int:
     took = (times[-1] - times[0]).total_seconds()
     gaps = sorted((after - before).total_seconds() * 1_000 for before, after in pairwise(times))
     reverse = order == list(range(effects, 0, -1)) and found.compensated == effects
+    reverse = reverse and len(_lines(ledger)) == len({*_lines(ledger)}) == effects
     said = f"{took:.2f} s, p50 {statistics.median(gaps):.1f} ms, p99 {gaps[int(len(gaps) * 0.99)]:.1f} ms"
     said += "" if reverse else ", NOT once each and in reverse"
     table.row(
         f"{effects:,} effects of a run taken back", said, reach="≤ 8 s for 1,000", met=reverse and took <= 8 * effects / 1_000
     )
     return 0 if reverse else 1
+
+
+def _lines(ledger: Path) -> list[str]:
+    """The numbers of the effects that were taken back, as the tool wrote them."""
+    return ledger.read_text().split()
 
 
 if __name__ == "__main__":

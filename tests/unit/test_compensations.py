@@ -369,3 +369,14 @@ def _resume(model: Model, events: list[Event], skip: list[UUID], go_on: bool) ->
         model.over, model.stop = False, None
         for each in model.effects if not go_on else ():
             each[1] = "recorded" if each[1] == "failed" else each[1]
+
+
+def test_only_the_effect_at_which_it_stands_still_lets_it_go_on_when_it_is_skipped() -> None:
+    stands = given(
+        DECIDER, recorded(1, A), recorded(2, B), CompensationStarted(because="failed"), started(2, B),
+        EffectNotCompensated(number=2, invocation_id=B, compensation_id=undo(B), error=SHORT, stops=True),
+    )  # fmt: skip
+    assert stands.state.stopped_on == 2
+    skipped = {number: EffectSkipped(number=number, invocation_id=call, reason="why", by="me") for number, call in ((1, A), (2, B))}
+    assert DECIDER.evolve(stands.state, skipped[1]).stopped_on == 2
+    assert DECIDER.evolve(stands.state, skipped[2]).stopped_on is None

@@ -29,6 +29,13 @@ def test_a_declaration_carries_its_policy() -> None:
     assert registered.rules == WHOLE == policy_of(ToolRegistered.model_validate_json(registered.model_dump_json()).policy)
 
 
+def test_an_event_holds_a_policy_as_json_data() -> None:
+    assert WHOLE.said() == {
+        "breaker": {"failures": 3, "rate": 0.5}, "max_parallel": 4, "rate": {"calls": 10, "per_s": 60.0}, "fallbacks": ["b"],
+        "compensation": {"tool": "undo", "arguments": {"orderId": "result.id"}}, "cache_s": 5.0,
+    }  # fmt: skip
+
+
 def test_a_policy_that_says_nothing_is_none() -> None:
     [empty], [none] = register(ToolPolicy()), register(None)
     assert empty.policy is None and empty == none and digest_of(empty) == digest_of(none)
