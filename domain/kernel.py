@@ -63,6 +63,12 @@ class Event(BaseModel):
         return self
 
 
+def unsaid(value: object) -> bool:
+    """Whether a field says nothing, and is left out of stored JSON (`exclude_if`): events that do not need it stay as small as
+    they were, and older readers of a value know all of its fields."""
+    return value is None or value is False or value == () or value == {}
+
+
 class Command(Value):
     """What should happen to one stream."""
 

@@ -30,7 +30,8 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "tools": (tools.ToolRegistered, tools.ToolDeprecated, tools.ToolReinstated, tools.ToolRemoved),
     "breakers": (breakers.BreakerOpened, breakers.BreakerHalfOpened, breakers.BreakerClosed, breakers.BreakerForced),
     "runs": (
-        runs.RunStarted, runs.StepScheduled, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed,
+        runs.RunStarted, runs.StepScheduled, runs.StepSkipped, runs.StepStarted, runs.PartScheduled, runs.PartCompleted,
+        runs.PartFailed, runs.StepFellBack, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed,
         runs.RunCancelled,
     ),
     "agent_runs": (
@@ -65,6 +66,8 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
 UPCASTS: dict[tuple[str, int], Upcast] = {
     (runs.RunStarted.TOPIC, 1): Upcast(runs.RunStartedV1, unchanged),
     (runs.RunStarted.TOPIC, 2): Upcast(runs.RunStartedV2, unchanged),
+    (runs.RunStarted.TOPIC, 3): Upcast(runs.RunStartedV3, unchanged),
+    (runs.StepCompleted.TOPIC, 1): Upcast(runs.StepCompletedV1, unchanged),
     (invocations.InvocationRequested.TOPIC, 1): Upcast(invocations.InvocationRequestedV1, unchanged),
     (tenants.ApiKeyIssued.TOPIC, 1): Upcast(tenants.ApiKeyIssuedV1, unchanged),
     (tenants.ApiKeyIssued.TOPIC, 2): Upcast(tenants.ApiKeyIssuedV2, unchanged),

@@ -55,7 +55,7 @@ def _terms_at_start(recorded: RecordedEvent) -> set[int]:
     """`recorded`: the event that started a run."""
     event: runs.RunStarted = decoded(recorded)
     asked, tenant_id = load_json(recorded.metadata), recorded.tenant_id
-    found = {term(tenant_id, "agent", agent) for agent in {step.agent for step in event.plan.steps}}
+    found = {term(tenant_id, "agent", agent) for agent in {step.agent for step in event.plan.steps if step.agent is not None}}
     if isinstance(asked, dict):
         who: dict[Kind, Json] = {"actor": asked.get("actor"), "on_behalf_of": asked.get("on_behalf_of")}
         found |= {term(tenant_id, kind, value) for kind, value in who.items() if isinstance(value, str)}

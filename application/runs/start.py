@@ -47,12 +47,15 @@ async def start_run(
     metadata: dict[str, Json],
     priority: Priority = "normal",
     compensate: runs.Compensate = "never",
+    workflow: runs.WorkflowRef | None = None,
+    origin: runs.Origin | None = None,
     known: KnownNames,
     admission: RunAdmission,
 ) -> CommandOutcome:
     """Checks the project, gives each step the version that it asks for or else the registered one, and starts the run.
 
-    `known`: the names of the registered agents, for the refusal of a misspelt one.
+    `known`: the names of the registered agents, for the refusal of a misspelt one. `workflow`: what the plan is of. `origin`: what
+    starts the run, where no client does.
 
     Raises:
         TooManyOpenRuns, TooManyOpenRunsOfTenant: as many runs are open as may be. A repeat of a recorded start is refused, too.
@@ -75,6 +78,8 @@ async def start_run(
                 versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
                 priority=priority,
                 compensate=compensate,
+                workflow=workflow,
+                origin=origin,
             )
             try:
                 outcome = await commands.execute(request, command, *of_project, *of_agents)
@@ -150,14 +155,14 @@ async def _part_of_project(commands: CommandLoop, tenant_id: UUID, project_id: U
     return (projects.UseProject(project_id=project_id),)
 
 
-_PINNED: dict[tuple[int, tuple[str, ...]], tuple[runs.Plan, runs.Plan]] = {}
+_PINNED: dict[tuple[int, tuple[str | None, ...]], tuple[runs.Plan, runs.Plan]] = {}
 """(id() of a plan, versions) → (plan, pinned plan). The stored plan stays alive, so its id() is not used again."""
 _PINNED_SIZE = 256
 _PINNED_STEPS = 20
 """Larger plans, and plans whose steps have inputs, are graphs of one request. They come once, and would fill the memory."""
 
 
-def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
+def _pinned(plan: runs.Plan, versions: tuple[str | None, ...]) -> runs.Plan:
     """The plan with its agents' versions.
 
     Pinned plans are cached: most runs have one of a few plans, and a copy costs as much as a decision. The constructors
@@ -167,7 +172,10 @@ def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
     found = _PINNED.get(key)
     if found is None:
         steps = tuple(s.model_copy(update={"agent_version": v}) for s, v in zip(plan.steps, versions, strict=True))
-        found = (plan, runs.Plan.model_construct(steps=steps))  # a copy of the plan would keep its graph, with the other steps
+        found = (
+            plan,
+            runs.Plan.model_construct(steps=steps, result=plan.result),
+        )  # a copy of the plan would keep its graph, with the other steps
         if len(plan.steps) <= _PINNED_STEPS and all(step.input is None for step in plan.steps):
             if len(_PINNED) >= _PINNED_SIZE:
                 _PINNED.clear()
@@ -177,16 +185,19 @@ def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
 
 async def _versions(
     commands: CommandLoop, tenant_id: UUID, plan: runs.Plan, known: KnownNames, *, fresh: bool
-) -> tuple[tuple[str, ...], Iterable[agents.UseAgent]]:
+) -> tuple[tuple[str | None, ...], Iterable[agents.UseAgent]]:
     """The version of each step's agent: the one that the step asks for, or else the registered one; and what the start rests on.
 
     `fresh`: the log is asked for each agent. Raises UnknownAgent, which names the first `MOST_REFUSED` faults.
     """
-    versions: list[str] = []
+    versions: list[str | None] = []
     looked_at: dict[UUID, agents.UseAgent] = {}
     refused: list[tuple[int, str]] = []
     names: Sequence[str] | None = None
     for index, step in enumerate(plan.steps):
+        if step.agent is None:
+            versions.append(None)
+            continue
         agent_id = agents.agent_id_of(tenant_id, step.agent)
         for again in (fresh and agent_id not in looked_at, True):  # another process may have registered the agent since
             definition: agents.AgentDefinition = (await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=again)).state
@@ -198,7 +209,7 @@ async def _versions(
         else:
             if names is None:
                 names = await names_of(known, tenant_id)
-            refused.append((index, _why(definition, step, names)))
+            refused.append((index, _why(definition, step, step.agent, names)))
             if len(refused) == MOST_REFUSED:
                 break
     if refused:
@@ -215,8 +226,8 @@ def _version_of(definition: agents.AgentDefinition, step: runs.Step) -> str | No
     return step.agent_version if step.agent_version in definition.versions else None
 
 
-def _why(definition: agents.AgentDefinition, step: runs.Step, names: Sequence[str]) -> str:
+def _why(definition: agents.AgentDefinition, step: runs.Step, agent: str, names: Sequence[str]) -> str:
     if definition.current is None:
-        return f"no agent '{step.agent}' is registered{did_you_mean(step.agent, names)}"
+        return f"no agent '{agent}' is registered{did_you_mean(agent, names)}"
     registered = f"version{'s' if len(definition.versions) > 1 else ''} {' and '.join(definition.versions[-MAX_NAMED:])}"
-    return f"agent '{step.agent}' is registered in {registered}, not {step.agent_version}"
+    return f"agent '{agent}' is registered in {registered}, not {step.agent_version}"

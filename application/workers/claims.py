@@ -99,7 +99,7 @@ def _claimed(run: runs.Run, state: AgentRun, journal: JournalView) -> ClaimedAge
         run_id=state.requested.run_id,
         attempt=state.attempt,
         step_key=step.key,
-        agent=step.agent,
+        agent=state.requested.agent,
         agent_version=state.requested.agent_version,
         version_asked=state.requested.version_asked,
         input=run.input if step.input is None else step.input,

@@ -1,31 +1,14 @@
-"""Runs: a plan of steps, the result of each step, and the outcome.
+"""Runs: a plan (`domain.plans`) that is carried out, the result of each step, and the outcome.
 
 Others import from here, never from the modules:
 
-- `plan`: graphs of steps, and the constructors of the usual ones.
 - `events`: the facts of the stream.
 - `commands`: what people, sagas and timers may ask for.
 - `state`: the run, and how each event changes it (`evolve`).
 - `rules`: what each command brings about (`decide`), every decision about the next step, and the `DECIDER`.
 """
 
-from domain.runs.commands import CancelRun, CheckRun, CompleteStep, FailStep, RunCommand, StartRun
-from domain.runs.events import (
-    ENDS,
-    Compensate,
-    PlanV1,
-    RunCancelled,
-    RunCompleted,
-    RunEvent,
-    RunFailed,
-    RunStarted,
-    RunStartedV1,
-    RunStartedV2,
-    StepCompleted,
-    StepFailed,
-    StepScheduled,
-)
-from domain.runs.plan import (
+from domain.plans import (
     MAX_STEPS,
     MAX_STEPS_V1,
     REMEMBERED_STEPS,
@@ -38,6 +21,33 @@ from domain.runs.plan import (
     parallel,
     sequential,
     unique_keys,
+)
+from domain.runs.commands import CancelRun, CheckRun, CompleteStep, FailStep, RunCommand, StartRun
+from domain.runs.events import (
+    ENDS,
+    Compensate,
+    Origin,
+    Parent,
+    PartCompleted,
+    PartFailed,
+    PartScheduled,
+    PlanV1,
+    RunCancelled,
+    RunCompleted,
+    RunEvent,
+    RunFailed,
+    RunStarted,
+    RunStartedV1,
+    RunStartedV2,
+    RunStartedV3,
+    StepCompleted,
+    StepCompletedV1,
+    StepFailed,
+    StepFellBack,
+    StepScheduled,
+    StepSkipped,
+    StepStarted,
+    WorkflowRef,
 )
 from domain.runs.rules import DECIDER, MOST_NAMED, agent_run_id_of, decide
 from domain.runs.state import OVER, Run, RunStatus, evolve
@@ -56,6 +66,11 @@ __all__ = [
     "CompleteStep",
     "FailStep",
     "Graph",
+    "Origin",
+    "Parent",
+    "PartCompleted",
+    "PartFailed",
+    "PartScheduled",
     "Plan",
     "PlanV1",
     "Run",
@@ -67,14 +82,20 @@ __all__ = [
     "RunStarted",
     "RunStartedV1",
     "RunStartedV2",
+    "RunStartedV3",
     "RunStatus",
     "StartRun",
     "Step",
     "StepCompleted",
+    "StepCompletedV1",
     "StepFailed",
+    "StepFellBack",
     "StepScheduled",
+    "StepSkipped",
+    "StepStarted",
     "StepState",
     "StepStatus",
+    "WorkflowRef",
     "agent_run_id_of",
     "decide",
     "evolve",

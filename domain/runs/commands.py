@@ -4,8 +4,8 @@ from uuid import UUID
 
 from domain.failures import Failure
 from domain.kernel import Command, Json, Name, Priority, ShortText
-from domain.runs.events import Compensate
-from domain.runs.plan import Plan
+from domain.plans import Plan
+from domain.runs.events import Compensate, Origin, Parent, WorkflowRef
 
 
 class StartRun(Command):
@@ -17,6 +17,9 @@ class StartRun(Command):
     versions_asked: tuple[Name, ...] = ()
     priority: Priority = "normal"
     compensate: Compensate = "never"
+    parent: Parent | None = None
+    workflow: WorkflowRef | None = None
+    origin: Origin | None = None
 
 
 class CompleteStep(Command):

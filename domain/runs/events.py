@@ -1,21 +1,54 @@
 """The facts of a run."""
 
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from domain.failures import Failure, Retry
-from domain.kernel import Event, Json, Priority
-from domain.runs.plan import MAX_STEPS_V1, Plan, Step
+from domain.kernel import Event, Json, Name, Priority, ShortText, Value, unsaid
+from domain.plans import MAX_DEPTH, MAX_STEPS_V1, Plan, PlanV3, StepV3
 
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 """When the effects of a run are taken back, in reverse order, by the tools that their tools name."""
 
 
+class Parent(Value):
+    """The step of another run that started the run, and waits for it."""
+
+    run_id: UUID
+    step: Name
+    part: int | None = Field(default=None, ge=0)
+    """Which execution of the step the run is. None: the only one."""
+    depth: int = Field(default=1, ge=1, le=MAX_DEPTH)
+    """Runs above the run."""
+
+
+class WorkflowRef(Value):
+    """The workflow that a plan is of."""
+
+    name: Name
+    version: int = Field(ge=1)
+
+
+class Origin(Value):
+    """What started a run, where no client did by itself."""
+
+    kind: Literal["schedule", "trigger", "webhook", "command"]
+    name: ShortText
+    """Of the schedule, trigger, webhook or command."""
+    event: ShortText | None = None
+    """The event that a trigger fired on, as `<stream id>:<version>`; the delivery of a webhook."""
+    due_at: datetime | None = None
+    """When the run was due, by its schedule."""
+    depth: int = Field(default=0, ge=0)
+    """Triggers that led here: 1 for a trigger that fired on the event of a run that no trigger had started."""
+
+
 class RunStarted(Event):
     TOPIC = "run.started"
-    VERSION = 3
+    VERSION = 4
     project_id: UUID
     plan: Plan
     input: Json = None
@@ -25,26 +58,46 @@ class RunStarted(Event):
     priority: Priority = "normal"
     compensate: Compensate = "never"
     """When the run's effects are taken back."""
+    parent: Parent | None = Field(default=None, exclude_if=unsaid)
+    workflow: WorkflowRef | None = Field(default=None, exclude_if=unsaid)
+    origin: Origin | None = Field(default=None, exclude_if=unsaid)
 
     @property
     def stored_version(self) -> int:
+        if self.parent is not None or self.workflow is not None or self.origin is not None or not self.plan.is_plain:
+            return 4
         if self.compensate != "never":
             return 3
         return 1 if len(self.plan.steps) <= MAX_STEPS_V1 else 2
 
 
-class PlanV1(Plan):
-    steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS_V1)
+class PlanV1(PlanV3):
+    steps: tuple[StepV3, ...] = Field(min_length=1, max_length=MAX_STEPS_V1)
 
 
-class RunStartedV2(RunStarted):
+class RunStartedV3(Event):
+    """A run that a client started with a plan of agents, of which each runs once. Such a run is still stored as version 1, 2 or 3,
+    so that older readers know it."""
+
+    TOPIC = "run.started"
+    VERSION = 3
+    project_id: UUID
+    plan: PlanV3
+    input: Json = None
+    metadata: dict[str, Json] = {}
+    versions_asked: tuple[str, ...] = ()
+    priority: Priority = "normal"
+    compensate: Compensate = "never"
+
+
+class RunStartedV2(RunStartedV3):
     """A run whose effects stay, whatever becomes of it. Such a run is still stored as version 1 or 2, so that older readers know
     it."""
 
     VERSION = 2
 
 
-class RunStartedV1(RunStarted):
+class RunStartedV1(RunStartedV3):
     """A plan of up to 200 steps. Such a plan is still stored as this version, so that older readers know it."""
 
     VERSION = 1
@@ -62,11 +115,144 @@ class StepScheduled(Event):
     version_asked: bool = False
     """Whether the version was asked for. Otherwise it is the one that was registered when the run started."""
     priority: Priority = "normal"
-    """The priority of the run."""
+    """The priority of the step, or else of the run."""
+    input: Json = Field(default=None, exclude_if=unsaid)
+    """What `input_from` gave. None: the step's own input, or else the run's."""
+    mapped: bool = Field(default=False, exclude_if=unsaid)
+    """Whether `input` is to be taken, also where it is null."""
+    saw: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    """The values that `when` named, as far as they are small."""
+
+
+class StepSkipped(Event):
+    """A step that does not run."""
+
+    TOPIC = "run.step_skipped"
+    step: str
+    reason: Literal["condition", "upstream", "not_needed"]
+    """`condition`: `when` was false. `upstream`: all steps before it were skipped. `not_needed`: a step that gathers results had
+    enough of them."""
+    condition: str | None = None
+    """The expression that was evaluated."""
+    value: Json = None
+    """What it gave."""
+    saw: dict[str, Json] = {}
+    """The values that it named, as far as they are small."""
+    by: str | None = None
+    """`not_needed`: the step that had enough."""
+    abandoned: tuple[UUID, ...] = ()
+    """Agent runs of the step that were under way, and must be cancelled."""
+    abandoned_runs: tuple[UUID, ...] = ()
+    """Child runs, likewise."""
+
+
+class StepStarted(Event):
+    """A step that is more than one execution of an agent: what it does is told by `run.part_…`, or by its end."""
+
+    TOPIC = "run.step_started"
+    step: str
+    form: Literal["each", "repeat", "adaptive", "run", "wait"]
+    items: tuple[Json, ...] | None = None
+    """`each`: the list."""
+    delay_s: float | None = None
+    """`wait`: seconds from the recording of this event."""
+    until: datetime | None = None
+    """`wait`: the time that is waited for."""
+    saw: dict[str, Json] = {}
+    """The values that `when` named, as far as they are small."""
+
+
+class PartScheduled(Event):
+    """One of the executions of a step that has several, or a child run."""
+
+    TOPIC = "run.part_scheduled"
+    step: str
+    part: int
+    """0, 1, 2 …: the place of the item of `each`, the time of `repeat` and `adaptive`."""
+    agent_run_id: UUID | None = None
+    child_id: UUID | None = None
+    """The child run. Either this or `agent_run_id` is there."""
+    agent: str | None = None
+    agent_version: str | None = None
+    version_asked: bool = False
+    plan: Json = None
+    """Of a child run."""
+    workflow: WorkflowRef | None = None
+    input: Json = None
+    project_id: UUID | None = None
+    """Of a child run."""
+    metadata: dict[str, Json] = {}
+    """Of a child run: those of the run."""
+    compensate: Compensate = "never"
+    """Of a child run."""
+    depth: int = 0
+    """Of a child run: the runs above it."""
+    timeout_s: float | None = None
+    retry: Retry = Retry()
+    priority: Priority = "normal"
+
+
+class PartCompleted(Event):
+    TOPIC = "run.part_completed"
+    step: str
+    part: int
+    execution_id: UUID
+    """The agent run or the child run."""
+    result: Json = None
+
+
+class PartFailed(Event):
+    TOPIC = "run.part_failed"
+    step: str
+    part: int
+    execution_id: UUID
+    error: Failure
+    tolerated: bool = False
+
+
+class StepFellBack(Event):
+    """The agent of a step has failed, and the next fallback is tried. `run.step_scheduled` or `run.part_scheduled` follows."""
+
+    TOPIC = "run.step_fell_back"
+    step: str
+    part: int | None = None
+    execution_id: UUID
+    """What has failed."""
+    agent: str
+    """The agent that is tried now."""
+    number: int
+    """Its place among the fallbacks: 1, 2, 3 …"""
+    error: Failure
 
 
 class StepCompleted(Event):
     TOPIC = "run.step_completed"
+    VERSION = 2
+    step: str
+    agent_run_id: UUID | None
+    """None: no single agent run gave the result."""
+    result: Json = None
+    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """Agent runs that are not needed any more, and must be cancelled."""
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    exhausted: bool = Field(default=False, exclude_if=unsaid)
+    """A loop that ended because of its bound."""
+    without: tuple[int, ...] = Field(default=(), exclude_if=unsaid)
+    """Parts that failed and were tolerated."""
+    saw: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    """The values that `when` named, as far as they are small: of a step without an execution."""
+
+    @property
+    def stored_version(self) -> int:
+        said = self.abandoned or self.abandoned_runs or self.exhausted or self.without or self.saw
+        return 2 if said or self.agent_run_id is None else 1
+
+
+class StepCompletedV1(Event):
+    """A step that was one agent run. It is still stored as this version, so that older readers know it."""
+
+    TOPIC = "run.step_completed"
+    VERSION = 1
     step: str
     agent_run_id: UUID
     result: Json = None
@@ -78,6 +264,10 @@ class StepFailed(Event):
     agent_run_id: UUID | None
     error: Failure
     tolerated: bool
+    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    compensate: bool = Field(default=False, exclude_if=unsaid)
+    """The step says that the run takes its effects back."""
 
 
 class RunCompleted(Event):
@@ -85,6 +275,9 @@ class RunCompleted(Event):
     degraded: bool = False
     missing: tuple[str, ...] = ()
     """Steps that failed and were tolerated."""
+    result: Json = Field(default=None, exclude_if=unsaid)
+    """What the plan's `result` gave. Missing where the run has neither such an expression nor a parent."""
+    parent: Parent | None = Field(default=None, exclude_if=unsaid)
 
 
 class RunFailed(Event):
@@ -95,6 +288,9 @@ class RunFailed(Event):
     """Agent runs that were under way and must be cancelled."""
     compensate: bool = False
     """Whether the run's effects are taken back."""
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """Child runs that were under way and must be cancelled."""
+    parent: Parent | None = Field(default=None, exclude_if=unsaid)
 
 
 class RunCancelled(Event):
@@ -102,10 +298,15 @@ class RunCancelled(Event):
     reason: str | None = None
     abandoned: tuple[UUID, ...] = ()
     compensate: bool = False
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    parent: Parent | None = Field(default=None, exclude_if=unsaid)
 
 
 ENDS = frozenset({RunCompleted.TOPIC, RunFailed.TOPIC, RunCancelled.TOPIC})
 """Topics of the events that end a run. Each run has one of them, as its last event."""
 
 
-RunEvent = RunStarted | StepScheduled | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled
+RunEvent = (
+    RunStarted | StepScheduled | StepSkipped | StepStarted | PartScheduled | PartCompleted | PartFailed | StepFellBack
+    | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled
+)  # fmt: skip

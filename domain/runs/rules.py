@@ -7,9 +7,9 @@ from uuid import UUID
 from domain.errors import AlreadyExists, InvalidState, NotFound, WorkOver
 from domain.failures import Failure
 from domain.kernel import Decider, Event, derive_id
+from domain.plans import Step
 from domain.runs.commands import CancelRun, CheckRun, CompleteStep, FailStep, RunCommand, StartRun
 from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, StepCompleted, StepFailed, StepScheduled
-from domain.runs.plan import Step
 from domain.runs.state import OVER, Run, evolve
 
 ON_FAILURE = frozenset({"on_failure", "on_failure_or_cancel"})
@@ -36,6 +36,9 @@ def decide(run: Run, command: RunCommand) -> list[Event]:
                 versions_asked=command.versions_asked,
                 priority=command.priority,
                 compensate=command.compensate,
+                parent=command.parent,
+                workflow=command.workflow,
+                origin=command.origin,
             )
             return _and_what_follows(command.run_id, run, [started])
         case CompleteStep():

@@ -10,8 +10,12 @@ from immutables import Map
 
 from domain.kernel import Json, Priority, replace
 from domain.maps import PersistentMap
+from domain.plans import NO_STEPS, Graph, Plan, Step, StepState
 from domain.runs.events import (
     Compensate,
+    PartCompleted,
+    PartFailed,
+    PartScheduled,
     RunCancelled,
     RunCompleted,
     RunEvent,
@@ -19,9 +23,11 @@ from domain.runs.events import (
     RunStarted,
     StepCompleted,
     StepFailed,
+    StepFellBack,
     StepScheduled,
+    StepSkipped,
+    StepStarted,
 )
-from domain.runs.plan import NO_STEPS, Graph, Plan, Step, StepState
 
 RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]
 
@@ -80,6 +86,10 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return _ended(run, event.step, StepState("completed", event.agent_run_id, event.result))
         case StepFailed():
             return _ended(run, event.step, StepState("failed", event.agent_run_id))
+        case StepSkipped():
+            return _ended(run, event.step, StepState("skipped"))
+        case StepStarted() | PartScheduled() | PartCompleted() | PartFailed() | StepFellBack():
+            return run
         case RunCompleted():
             return replace(run, status="completed")
         case RunFailed():

@@ -96,7 +96,7 @@ class Rows:
             position=recorded.position, created_at=recorded.recorded_at, updated_at=recorded.recorded_at, finished_at=None,
             start_position=recorded.position, end_position=None, version=recorded.version, event_count=1, message_count=0,
             call_count=0, priority=event.priority, missing_keys=None, compensation_position=None,
-            agents=" ".join(step.agent for step in event.plan.steps), actor=actor, on_behalf_of=on_behalf_of,
+            agents=" ".join(filter(None, [step.agent for step in event.plan.steps])), actor=actor, on_behalf_of=on_behalf_of,
         )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from domain import (
     context,
     invocations,
     messages,
+    plans,
     projects,
     runs,
     tenants,
@@ -30,6 +31,7 @@ INVOCATION = UUID("01920000-0000-7000-8000-000000000004")
 MESSAGE = UUID("01920000-0000-7000-8000-000000000005")
 KEY = UUID("01920000-0000-7000-8000-000000000006")
 OTHER_AGENT_RUN = UUID("01920000-0000-7000-8000-000000000007")
+OTHER_RUN = UUID("01920000-0000-7000-8000-000000000010")
 OTHER_KEY = UUID("01920000-0000-7000-8000-000000000008")
 OTHER_INVOCATION = UUID("01920000-0000-7000-8000-000000000009")
 LATER_INVOCATION = UUID("01920000-0000-7000-8000-00000000000a")
@@ -63,6 +65,30 @@ PLAN = runs.Plan(
         runs.Step(key="write", agent="editor", agent_version="1", after=("collect",), input={"style": "short"}),
     )
 )
+
+EVERY_FORM = runs.Plan(
+    steps=(
+        *PLAN.steps,
+        runs.Step(
+            key="reviews", agent="critic", agent_version="4", capability="review", after=("write",), when="size(input) > 0",
+            input_from={"text": "item"}, each=plans.Each(over="input", max_parallel=3, on_failure="continue"), priority="low",
+            fallbacks=(plans.AgentRef(agent="reader", agent_version="1"),), on_failure="compensate",
+        ),
+        runs.Step(
+            key="polish", run=plans.ChildRun(plan={"steps": []}, workflow="polish", version=3),
+            repeat=plans.Repeat(times=5, until="result.good", exhausted="fail"),
+        ),
+        runs.Step(
+            key="explore", agent="lead", agent_version="1",
+            adaptive=plans.Adaptive(agents=(plans.AgentRef(agent="scout", agent_version="2"),), max_steps=5, max_rounds=3),
+        ),
+        runs.Step(key="best", after=("reviews", "polish"), gather=plans.Gather(mode="first_good", good="result.ok", rest="wait")),
+        runs.Step(key="sum", after=("best",), value="steps.best.result"),
+        runs.Step(key="pause", after=("sum",), wait=plans.Wait(s=60.0)),
+    ),
+    result="steps.sum.result",
+)  # fmt: skip
+PARENT = runs.Parent(run_id=OTHER_RUN, step="reviews", part=2, depth=1)
 
 UNDO = invocations.CallCompensation(
     tool="git.forget", tool_version="3", idempotent=True, timeout_s=60.0, retry=RETRY, reconcile_timeout_s=5.0,
@@ -113,18 +139,43 @@ EXAMPLES: tuple[Event, ...] = (
         tool="git.history", state="open", at=AT, by="key:ada", reason="they asked us to stop", on_behalf_of="ada@example.com"
     ),
     runs.RunStarted(
-        project_id=PROJECT, plan=PLAN, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high",
-        compensate="on_failure",
+        project_id=PROJECT, plan=EVERY_FORM, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high",
+        compensate="on_failure", parent=PARENT, workflow=runs.WorkflowRef(name="review", version=7),
+        origin=runs.Origin(kind="trigger", name="on-release", event=f"{RUN}:12", due_at=AT, depth=2),
     ),
     runs.StepScheduled(
         step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,
-        version_asked=True, priority="high",
+        version_asked=True, priority="high", input=JSON, mapped=True, saw={"input": [1]},
     ),
-    runs.StepCompleted(step="write", agent_run_id=AGENT_RUN, result=JSON),
-    runs.StepFailed(step="collect", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=True),
-    runs.RunCompleted(degraded=True, missing=("collect",)),
-    runs.RunFailed(step="write", error=FAILURE, abandoned=(AGENT_RUN, OTHER_AGENT_RUN), compensate=True),
-    runs.RunCancelled(reason="no longer needed", abandoned=(AGENT_RUN,), compensate=True),
+    runs.StepSkipped(
+        step="reviews", reason="not_needed", condition="size(input) > 0", value=False, saw={"input": []}, by="best",
+        abandoned=(AGENT_RUN,), abandoned_runs=(OTHER_RUN,),
+    ),
+    runs.StepStarted(step="reviews", form="each", items=(1, JSON), delay_s=60.0, until=AT, saw={"input": [1]}),
+    runs.PartScheduled(
+        step="reviews", part=1, agent_run_id=AGENT_RUN, child_id=OTHER_RUN, agent="critic", agent_version="4", version_asked=True,
+        plan={"steps": []}, workflow=runs.WorkflowRef(name="polish", version=3), input=JSON, project_id=PROJECT,
+        metadata={"ticket": "T-1"}, compensate="on_failure", depth=1, timeout_s=90.5, retry=RETRY, priority="low",
+    ),
+    runs.PartCompleted(step="reviews", part=1, execution_id=AGENT_RUN, result=JSON),
+    runs.PartFailed(step="reviews", part=1, execution_id=AGENT_RUN, error=FAILURE, tolerated=True),
+    runs.StepFellBack(step="reviews", part=1, execution_id=AGENT_RUN, agent="reader", number=1, error=FAILURE),
+    runs.StepCompleted(
+        step="write", agent_run_id=AGENT_RUN, result=JSON, abandoned=(OTHER_AGENT_RUN,), abandoned_runs=(OTHER_RUN,),
+        exhausted=True, without=(1, 4), saw={"input": [1]},
+    ),
+    runs.StepFailed(
+        step="collect", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=True, abandoned=(OTHER_AGENT_RUN,),
+        abandoned_runs=(OTHER_RUN,), compensate=True,
+    ),
+    runs.RunCompleted(degraded=True, missing=("collect",), result=JSON, parent=PARENT),
+    runs.RunFailed(
+        step="write", error=FAILURE, abandoned=(AGENT_RUN, OTHER_AGENT_RUN), compensate=True, abandoned_runs=(OTHER_RUN,),
+        parent=PARENT,
+    ),
+    runs.RunCancelled(
+        reason="no longer needed", abandoned=(AGENT_RUN,), compensate=True, abandoned_runs=(OTHER_RUN,), parent=PARENT
+    ),
     agent_runs.AgentRunRequested(
         run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True,
         priority="high", on_behalf_of="user:ada",

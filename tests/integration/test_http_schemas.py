@@ -100,7 +100,7 @@ async def test_documents_are_kept_by_clients_and_wrong_paths_are_said(stranger: 
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
         changed = await stranger.get(path, headers={"If-None-Match": '"other"'})
         assert changed.content == first.content
-    for path in ("/schemas/run.started/v4", "/schemas/run.started/v0", "/schemas/run.unheard_of/v1", "/schemas/run.started/1"):
+    for path in ("/schemas/run.started/v5", "/schemas/run.started/v0", "/schemas/run.unheard_of/v1", "/schemas/run.started/1"):
         missing = await stranger.get(path)
         assert (missing.status_code, missing.json()["code"]) == (404, "not-found"), path
     assert (await stranger.get("/schemas/run.started/vx")).status_code == 422

@@ -142,7 +142,8 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
     }
     missing -= {topic for topic, _ in seen}
     assert missing == {
-        "run.failed", "run.cancelled", "agent_run.cancelled", "agent_run.mail_refused", "invocation.cancelled",
+        "run.failed", "run.cancelled", "run.step_started", "run.step_skipped", "run.step_fell_back", "run.part_scheduled",
+        "run.part_completed", "run.part_failed", "agent_run.cancelled", "agent_run.mail_refused", "invocation.cancelled",
         "invocation.cancel_requested", "invocation.failed", "invocation.became_ambiguous", "invocation.resolved",
         "invocation.not_happened", "invocation.reconcile_requested", "invocation.reconcile_started",
         "invocation.reconcile_failed", "invocation.reconciled", "invocation.fell_back",

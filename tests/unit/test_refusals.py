@@ -115,7 +115,10 @@ GRAPH: Mapping[str, Any] = {"kind": "graph"}
         ({"plan": {**GRAPH, "steps": [{"agent": "b"}]}}, {"/plan/steps/0/key": "this field is missing"}),
         (
             {"plan": {**GRAPH, "steps": [{"key": "a", "agent": "b", "on_failure": "x", "timeout_s": 0}]}},
-            {"/plan/steps/0/on_failure": "must be 'fail' or 'continue'", "/plan/steps/0/timeout_s": "must be greater than 0"},
+            {
+                "/plan/steps/0/on_failure": "must be 'fail', 'continue' or 'compensate'",
+                "/plan/steps/0/timeout_s": "must be greater than 0",
+            },
         ),
         (
             {"plan": {**GRAPH, "steps": [{"key": "a", "agent": "b", "after": ["c"]}]}},

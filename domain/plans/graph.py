@@ -1,4 +1,4 @@
-"""Plans of runs: graphs of steps, and the constructors of the usual ones."""
+"""Plans: graphs of steps without cycles, and the constructors of the usual ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,30 +11,15 @@ from uuid import UUID
 from immutables import Map
 from pydantic import Field, field_validator
 
-from domain.failures import Retry
-from domain.kernel import Json, Name, ShortText, Value
+from domain.kernel import Json, Value, unsaid
+from domain.plans.steps import Step, StepV3
+from domain.tool_policy import Expression
 
 MAX_STEPS = 1_000
 MAX_STEPS_V1 = 200
 """Of a plan in version 1 of `run.started`."""
 
-StepStatus = Literal["pending", "scheduled", "completed", "failed", "cancelled"]
-
-
-class Step(Value):
-    """A node of the plan: one execution of one agent, after others."""
-
-    key: Name
-    agent: Name
-    agent_version: ShortText | None = None
-    """None in a request: not asked for. The start of the run notes the registered version."""
-    after: tuple[Name, ...] = ()
-    input: Json = None
-    """Given to this step's agent instead of the run's input."""
-    timeout_s: float | None = Field(default=None, gt=0, le=30 * 86_400)
-    retry: Retry = Retry()
-    on_failure: Literal["fail", "continue"] = "fail"
-    """`continue`: the run goes on without this step and ends `degraded`."""
+StepStatus = Literal["pending", "scheduled", "completed", "failed", "cancelled", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +52,8 @@ def graph_of(steps: Sequence[Step]) -> Graph:
     after: dict[str, list[str]] = {}
     of_agent: dict[str, str] = {}
     for step in steps:
-        of_agent.setdefault(step.agent, step.key)
+        if step.agent is not None:
+            of_agent.setdefault(step.agent, step.key)
         for before in set(step.after):
             after.setdefault(before, []).append(step.key)
     by_key, places = {step.key: step for step in steps}, {step.key: place for place, step in enumerate(steps)}
@@ -86,6 +72,9 @@ class Plan(Value):
     """A graph of steps without cycles. Sequential and parallel plans are constructors of a graph, not other engines."""
 
     steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
+    result: Expression | None = Field(default=None, exclude_if=unsaid)
+    """The run's result, as a CEL expression over `input`, `steps` and `metadata`. None: the result of the step that nothing comes
+    after; of several such steps, their results by key."""
 
     @field_validator("steps")
     @classmethod
@@ -111,9 +100,20 @@ class Plan(Value):
         return steps
 
     @cached_property
+    def is_plain(self) -> bool:
+        """Whether a release that knows only agents, their order and their inputs knows all of the plan."""
+        return self.result is None and all(step.is_plain for step in self.steps)
+
+    @cached_property
     def graph(self) -> Graph:
         """Made once for a plan, however many runs have it. A changed copy would keep it, so plans are made anew, not copied."""
         return graph_of(self.steps)
+
+
+class PlanV3(Value):
+    """A plan in version 3 of `run.started`, and before."""
+
+    steps: tuple[StepV3, ...] = Field(min_length=1, max_length=MAX_STEPS)
 
 
 def unique_keys(agents: tuple[str, ...]) -> list[str]:
