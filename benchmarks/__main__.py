@@ -19,6 +19,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "large": (("runs", "--large"), ("runs", "--idle-workers", "64"), ("run_lists",)),
     "long": (("long_runs",), ("cold_claim",)),
     "peers": (("peers",), ("run_peers",)),
+    "tools": (("outside",), ("breaker",), ("permits",), ("compensations",)),
 }
 """Names for several benchmarks, each with its options."""
 BY_NAME = (

@@ -16,7 +16,7 @@ from application.workers.hosting.breakers import ToolGate
 from application.workers.hosting.messages import Complete, Definitions, Fail, WorkForTool
 from application.workers.hosting.session import Offers
 from application.workers.registering import Offer
-from domain.breakers import BreakerOpened, ForceBreaker, breaker_id_of
+from domain.breakers import BreakerOpened, Counts, ForceBreaker, breaker_id_of
 from domain.failures import Failure, Retry
 from domain.invocations import FallbackTool, RequestInvocation
 from domain.kernel import Event
@@ -320,3 +320,28 @@ async def test_a_process_that_no_longer_offers_the_tool_forgets_its_breaker(both
     await until(lambda: (TENANT, "t") not in both.hosts[1].host.breakers._gates, "forgotten")
     assert both.hosts[1].host.live.watched(ID) == 0
     assert both.hosts[0].host.live.watched(ID) == 1
+
+
+async def test_what_opens_a_breaker_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.workers.hosting.breakers.EVERY_S", 3_600.0)
+    async with processes(POLICY) as both:
+        await both.fails(0)
+        await until(lambda: both.gate(0).counted.in_a_row == 1, "the first failure was told")
+        await both.fails(0)
+        await both.all_are("open")
+
+
+def test_outcomes_may_open_a_breaker_together_with_those_that_were_told() -> None:
+    gate = ToolGate(TENANT, "t")
+    gate.policy = Policy(failures=3, rate=0.5, calls=8)
+    gate.count(failed=True)
+    assert not gate.may_open
+    gate.counted = Counts(calls=2, failures=2, in_a_row=2)
+    assert gate.may_open, "the third in a row"
+    gate.count(failed=False)
+    gate.count(failed=True)
+    assert not gate.may_open, "a success between"
+    gate.counted = Counts(calls=5, failures=2, in_a_row=2)
+    assert gate.may_open, "four of eight"
+    gate.policy = None
+    assert not gate.may_open

@@ -2,11 +2,12 @@
 
 A process follows the breaker of each tool that its sessions offer. What changes is heard of at once, from the process's own commits
 or the live feed, so asking is a look into memory. Outcomes are counted here, and added to the counts of all processes at most every
-`EVERY_S`: no call waits for it.
+`EVERY_S`, or at once where they may open a breaker: no call waits for it.
 """
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -51,8 +52,8 @@ class ToolGate:
     """The breaker of one tool of a tenant, as this process knows it."""
 
     __slots__ = (
-        "breaker", "breaker_id", "calls", "error", "failures", "in_a_row", "known", "lock", "policy", "probes", "succeeded",
-        "tenant_id", "tool", "tool_id", "trials", "unwatch", "wins",
+        "breaker", "breaker_id", "calls", "counted", "error", "failures", "in_a_row", "known", "lock", "policy", "probes",
+        "succeeded", "tenant_id", "tool", "tool_id", "trials", "unwatch", "wins",
     )  # fmt: skip
 
     def __init__(self, tenant_id: UUID, tool: str) -> None:
@@ -69,6 +70,8 @@ class ToolGate:
         # Outcomes that are to be told.
         self.calls = self.failures = self.in_a_row = 0
         self.succeeded = False
+        self.counted = Counts()
+        """Of all processes, as they were when this process told the last time."""
         self.error: str | None = None
         """The last failure."""
         # While this process tries calls.
@@ -90,6 +93,7 @@ class ToolGate:
                 self.probes, self.wins = 0, 0
                 self.trials.clear()
             self.forget()
+            self.counted = Counts()
         self.breaker = breaker
         self.known.set()
 
@@ -105,6 +109,14 @@ class ToolGate:
             self.in_a_row += 1
         else:
             self.in_a_row, self.succeeded = 0, True
+
+    @property
+    def may_open(self) -> bool:
+        """Whether the outcomes that are to be told may open the breaker, as far as this process knows those of others."""
+        before = self.counted
+        in_a_row = self.in_a_row if self.succeeded else before.in_a_row + self.in_a_row
+        counts = Counts(calls=before.calls + self.calls, failures=before.failures + self.failures, in_a_row=in_a_row)
+        return self.policy is not None and because_of(self.policy, counts) is not None
 
     def told(self) -> NewOutcomes:
         """What is new. From now on nothing is."""
@@ -148,6 +160,8 @@ class Breakers:
         self._decided: list[tuple[ToolGate, Command]] = []
         """What follows from calls that were tried."""
         self._told_at = -EVERY_S
+        self._hurry = asyncio.Event()
+        """Set when what is to be told may open a breaker."""
         self._reading = OnDemand(self._read, "breakers")
         self._telling = OnDemand(self._tell, "outcomes-of-calls")
 
@@ -267,6 +281,8 @@ class Breakers:
             gate.count(failed=error is not None)
             gate.error = _text(error) or gate.error
             self._untold[gate] = None
+            if error is not None and gate.may_open:
+                self._hurry.set()
             self._start_telling()
 
     def _tried(self, gate: ToolGate, error: Failure | None) -> None:
@@ -301,7 +317,10 @@ class Breakers:
                     await self._execute(gate, command, f"{type(command).__name__}:{gate.breaker.changes}:{self.process_id}")
                 if not self._untold:
                     return
-                await asyncio.sleep(self._told_at + EVERY_S - clock())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._told_at + EVERY_S):
+                        await self._hurry.wait()
+                self._hurry.clear()
                 self._told_at = clock()
                 await self._add()
             except Exception:  # what was counted is lost, and counting goes on
@@ -320,7 +339,7 @@ class Breakers:
         breaker, policy = gate.breaker, gate.policy
         if policy is None or breaker.status != "closed" or counted.changes != breaker.changes:
             return
-        counts = Counts(calls=counted.calls, failures=counted.failures, in_a_row=counted.in_a_row)
+        counts = gate.counted = Counts(calls=counted.calls, failures=counted.failures, in_a_row=counted.in_a_row)
         because = because_of(policy, counts)
         if because is None:
             return
