@@ -22,6 +22,7 @@ from psycopg.sql import SQL, Identifier
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
 from tests.integration.nats_kit import NatsProcess, running_nats
+from tests.kit import forked
 from tests.kit.copies import copy_database
 from tests.temporary import keep_temporary_files_in_memory
 
@@ -59,6 +60,10 @@ def pytest_collection_finish() -> None:
     gc.enable()
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    forked.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

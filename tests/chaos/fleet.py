@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import httpx2
 
@@ -15,12 +16,14 @@ from adapters.embedded import EmbeddedServices
 from tests.chaos.agents._witness import VARIABLE
 from tests.chaos.releases import Release
 from tests.chaos.server import COMMAND
+from tests.kit import forked
 from tests.pace import until
 from tests.ports import free_port
 from tidelog.http_client import HttpTransport
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
+Process = asyncio.subprocess.Process | forked.Forked
 WORKER = (sys.executable, "-P", "-m", "tidelog.worker")
 
 
@@ -34,7 +37,7 @@ class Machine:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("TIDELOG_")}
         self._environment = {**clean, "TIDELOG_LOG_FORMAT": "json", "TIDELOG_READY_FILE": str(self.ready_file), **environment}
         self._command = command
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._starts = 0
 
     async def start(self) -> None:
@@ -42,9 +45,7 @@ class Machine:
         self.ready_file.unlink(missing_ok=True)
         self._starts += 1
         with self.output.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
-            )
+            self._process = await self._begin(output)
         process = self._process
 
         async def ready() -> bool:
@@ -52,6 +53,16 @@ class Machine:
             return self._ready()
 
         await until(ready, START_TIMEOUT_S)
+
+    async def _begin(self, output: IO[bytes]) -> Process:
+        """A process of this release is forked from one that has imported it."""
+        program, *arguments = self._command
+        how = {str(COMMAND): forked.tidelog, sys.executable: forked.python}.get(program)
+        if how is not None:
+            return await how(*arguments, env=self._environment, stdout=output, stderr=output)
+        return await asyncio.create_subprocess_exec(
+            *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
+        )
 
     def _ready(self) -> bool:
         return self.ready_file.exists()

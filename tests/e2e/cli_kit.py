@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.pace import Deadline, finished
+from tests.kit import forked
+from tests.pace import Deadline
 
 TIDELOG = Path(sys.executable).with_name("tidelog")
 
@@ -19,8 +20,10 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def command(*arguments: object, cwd: Path, stdin: int = subprocess.DEVNULL, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs `tidelog …` in a folder and waits for its end."""
-    return finished([TIDELOG, *map(str, arguments)], 60, cwd=cwd, env=environment(**variables), stdin=stdin)
+    """Runs `tidelog …` in a folder and waits for its end. `TIDELOG` is the file that starts it where it is not imported yet."""
+    line, pipe = ("tidelog", *map(str, arguments)), subprocess.PIPE
+    process = forked.start(line, cwd=cwd, env=environment(**variables), stdin=stdin, stdout=pipe, stderr=pipe)
+    return process.finished(line, 60)
 
 
 def exit_code(process: subprocess.Popen[Any], patience_s: float = 30) -> int:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +15,8 @@ from nats.js import JetStreamContext
 
 from adapters.nats.names import work_subjects
 from tests.integration.system_kit import eventually, nats_client_of, work_stream_of
+from tests.kit import forked
+from tests.kit.forked import Forked
 from tests.pace import ANSWER_S, in_time, within
 from tests.ports import free_port
 from tidelog import Client
@@ -50,7 +51,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self._log = folder / "server.log"
         self._shown = 0
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Forked | None = None
         self._environment = {
             **os.environ,
             "TIDELOG_DATABASE_URL": database_url,
@@ -63,9 +64,7 @@ class Server:
     async def start(self) -> None:
         """Returns when the server accepts the key."""
         with self._log.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", SERVE, env=self._environment, stdout=log, stderr=log
-            )
+            process = await forked.python("-c", SERVE, env=self._environment, stdout=log, stderr=log)
         self._process = process
         async with Client(self.url, KEY, patience_s=0) as client:
 
@@ -142,12 +141,12 @@ async def running(url: str, *parts: Any, key: str = KEY, **options: Any) -> Asyn
 
 
 @contextlib.asynccontextmanager
-async def worker_process(url: str, folder: Path, *arguments: str, key: str = KEY) -> AsyncIterator[asyncio.subprocess.Process]:
+async def worker_process(url: str, folder: Path, *arguments: str, key: str = KEY) -> AsyncIterator[Forked]:
     """Runs a worker process for the agents of a folder. The worker is registered when the block begins."""
     log = folder / f"worker-{uuid4()}.log"
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tidelog.worker", "--log-format", "json"),
+        process = await forked.python(
+            *("-m", "tidelog.worker", "--log-format", "json"),
             *("--agents", str(folder), "--workspace", str(folder), *arguments),
             env={**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": key},
             stderr=output,

@@ -1,10 +1,9 @@
 """The questions of an auditor, answered by the commands of `docs/how-to/answer-an-auditor.md`."""
 
-import asyncio
 import json
 import re
 import shlex
-import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest_asyncio
 
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, eventually, served
+from tests.kit import forked
 from tests.pace import within
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/answer-an-auditor.md"
@@ -40,10 +40,7 @@ class Commands:
 
     async def run(self, command: str) -> tuple[int | None, str, str]:
         """The exit code, standard output and standard error."""
-        process = await asyncio.create_subprocess_exec(
-            Path(sys.executable).with_name("tidelog"), *shlex.split(command)[1:], env=self._environment,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        process = await forked.tidelog(*shlex.split(command)[1:], env=self._environment, stdout=PIPE, stderr=PIPE)
         async with within(30):
             out, err = await process.communicate()
         return process.returncode, out.decode(), err.decode()

@@ -1,9 +1,7 @@
 """A worker process with the built-in tools and with HTTP tools of a file: an agent calls them through the whole system."""
 
-import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.integration.sdk_kit import KEY, Server, events_of, outcome, running, serving, until
+from tests.kit import forked
 from tests.kit.played_service import Service, answer, played_service
 from tests.pace import in_time
 from tests.pages import block
@@ -32,8 +31,8 @@ async def builtin_worker(url: str, folder: Path, *arguments: str, **environment:
     """The log of a worker process that is registered."""
     log = folder / f"builtin-{uuid4()}.log"
     with log.open("wb") as written:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "api.cli.main", "worker", "--url", url, *arguments),
+        process = await forked.tidelog(
+            *("worker", "--url", url, *arguments),
             env={**os.environ, "TIDELOG_API_KEY": KEY, "TIDELOG_LOG_FORMAT": "json", **environment},
             stdout=written,
             stderr=written,

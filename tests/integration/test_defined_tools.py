@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ import pytest
 from api.assembly import platform
 from tests.integration.sdk_kit import KEY, Server, end_of, event_of, events_of, outcome, running, serving, until
 from tests.integration.system_kit import eventually
+from tests.kit import forked
+from tests.kit.forked import Forked
 from tests.kit.played_service import Asked, Service, answer, played_service
 from tests.pace import in_time
 from tests.pages import block
@@ -34,12 +35,12 @@ class Caller(Agent):
 
 
 @asynccontextmanager
-async def builtin_worker(url: str, folder: Path, key: str = KEY, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def builtin_worker(url: str, folder: Path, key: str = KEY, **environment: str) -> AsyncIterator[Forked]:
     """A worker process that is registered, and that may call this machine."""
     log = folder / f"builtin-{uuid4()}.log"
     with log.open("wb") as written:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tidelog.worker", "--defined", "--allow-network", "127.0.0.1", "--log-format", "json"),
+        process = await forked.python(
+            *("-m", "tidelog.worker", "--defined", "--allow-network", "127.0.0.1", "--log-format", "json"),
             env={**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": key, **environment},
             stdout=written,
             stderr=written,

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import os
-import sys
 import textwrap
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from api.cli.diagnosis.findings import Diagnosis, Finding
 from api.supervisor.state import create_key
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, eventually, served, stopped
+from tests.kit import forked
 from tidelog.discovery import discover
 from tidelog.worker import Worker
 
@@ -188,7 +189,7 @@ async def test_a_worker_that_has_nothing_to_run_reports_why(system: System, tmp_
     async with served(system.container) as url:
         environment = {**os.environ, "TIDELOG_API_KEY": system.key}
         arguments = ("-m", "tidelog.worker", "--agents", str(tmp_path), "--url", url)
-        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment, stderr=asyncio.subprocess.PIPE)
+        process = await forked.python(*arguments, env=environment, stderr=PIPE)
         await process.communicate()
         assert process.returncode == 2
         answer = await system.http.get("/v1/workers/problems")

@@ -1,8 +1,7 @@
 """Files through the whole system, as the how-to has them: the client, an agent, tools, and the command line."""
 
-import asyncio
 import re
-import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from api.cli import blobs as commands
 from api.cli import output
 from tests.integration.sdk_kit import running
 from tests.integration.system_kit import System, served
+from tests.kit import forked
 from tidelog import Agent, BlobError, Client, Context
 from tidelog.errors import ConflictError, NotFoundError, TransientError
 
@@ -130,9 +130,7 @@ async def test_the_command_line_puts_shows_gets_and_deletes(
 
 async def test_standard_input_and_standard_output_are_pipes(shared: System, url: str, tmp_path: Path) -> None:
     async def run(*arguments: str, given: bytes = b"") -> bytes:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "api.cli.main", "blobs", *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
+        process = await forked.tidelog("blobs", *arguments, stdin=PIPE, stdout=PIPE)
         out, _ = await process.communicate(given)
         assert process.returncode == 0
         return out

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from tests.integration.system_kit import (
     stopped,
     streaming,
 )
+from tests.kit import forked
 from tests.pace import ANSWER_S, in_time, within
 from tests.ports import free_port
 from tidelog.sse import ServerSentEvent, parse_sse
@@ -373,7 +373,7 @@ async def test_sigterm_ends_streams_and_the_process(database_url: str, nats_url:
         "TIDELOG_LOG_FORMAT": "json", "TIDELOG_BOOTSTRAP_KEY_SHA256": hashlib.sha256(key.encode()).hexdigest(),
     }  # fmt: skip
     with (tmp_path / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVE, env=environment, stdout=log, stderr=log)
+        process = await forked.python("-c", SERVE, env=environment, stdout=log, stderr=log)
     try:
         async with httpx2.AsyncClient(base_url=url, timeout=ANSWER_S) as client:
 

@@ -1,10 +1,9 @@
 """Tools as workers have them: results that are checked, deprecations that warn, and the how-to as it stands there."""
 
-import asyncio
 import json
 import re
 import shlex
-import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest_asyncio
 
 from tests.integration.sdk_kit import running
 from tests.integration.system_kit import System, eventually, new_id, served
+from tests.kit import forked
 from tests.pace import within
 from tidelog import Agent, Client, Context, tool
 from tidelog.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -113,10 +113,9 @@ async def test_a_client_defines_reads_and_validates(shared: System, url: str) ->
 
 
 async def tidelog(url: str, key: str, command: str, folder: Path) -> tuple[int | None, str]:
-    process = await asyncio.create_subprocess_exec(
-        Path(sys.executable).with_name("tidelog"), *shlex.split(command, comments=True)[1:], cwd=folder,
+    process = await forked.tidelog(
+        *shlex.split(command, comments=True)[1:], cwd=folder, stdout=PIPE, stderr=STDOUT,
         env={"TIDELOG_URL": url, "TIDELOG_API_KEY": key, "PATH": "/usr/bin:/bin", "COLUMNS": "200"},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     async with within(60):
         out, _ = await process.communicate()

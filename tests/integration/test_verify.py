@@ -1,9 +1,7 @@
 """Checks of read models against the log, and operators' commands, over HTTP and on the command line."""
 
-import asyncio
 import json
 import os
-import sys
 from asyncio.subprocess import PIPE
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from projections.registry import PROJECTIONS
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.projection_kit import NO_OLD_MEMBER, OLD_MEMBER, Log, building, log_on, projecting, task
 from tests.integration.system_kit import System, eventually, new_id, served
+from tests.kit import forked
 from tests.pace import within
 
 RUNS, TIMERS = runs.PROJECTION, timers.PROJECTION
@@ -165,8 +164,7 @@ class CommandLine:
         self._environment = {**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": key, "PYTHONPATH": str(ROOT)}
 
     async def __call__(self, *arguments: str, exit_code: int = 0) -> Said:
-        command = (sys.executable, "-m", "api.cli.main", *arguments)
-        child = await asyncio.create_subprocess_exec(*command, env=self._environment, stdout=PIPE, stderr=PIPE)
+        child = await forked.tidelog(*arguments, env=self._environment, stdout=PIPE, stderr=PIPE)
         async with within(30):
             stdout, stderr = await child.communicate()
         said = Said(stdout.decode(), stderr.decode())
