@@ -9,6 +9,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
@@ -29,6 +30,11 @@ from tests.temporary import keep_temporary_files_in_memory
 TEMPLATE = "tidelog_template"
 
 keep_temporary_files_in_memory()
+
+if find_spec("sniffio") is None:
+    # httpx2 imports it for each request to an application, also where the import failed before. The search takes a tenth of the
+    # time of such a request.
+    sys.modules["sniffio"] = None  # type: ignore[assignment]  # the import fails at once
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background jobs with SIGINT ignored. Processes of the tests would inherit this, and Ctrl-C would not stop them.

@@ -49,6 +49,7 @@ from projections.registry import PROJECTIONS
 from tests.integration.played_worker import PlayedWorker
 from tests.kit.copies import copy_database
 from tests.pace import ANSWER_S, within
+from tidelog.http_client import http_client
 from tidelog.sse import ServerSentEvent, parse_sse
 
 T = TypeVar("T")
@@ -411,7 +412,7 @@ class Stream:
 async def streaming(url: str, key: str, path: str, headers: dict[str, str] | None = None, **query: Any) -> AsyncIterator[Stream]:
     asked = {"Authorization": f"Bearer {key}", "Accept": "text/event-stream", **(headers or {})}
     async with (
-        httpx2.AsyncClient(base_url=url, timeout=ANSWER_S) as client,
+        http_client(url, timeout_s=ANSWER_S) as client,
         client.stream("GET", path, params=query, headers=asked) as response,
     ):
         if response.status_code != 200:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import httpx2
 import pytest
 import pytest_asyncio
 
@@ -20,6 +19,7 @@ from tests.integration.system_kit import System, eventually, new_id, running, sh
 from tests.pace import ANSWER_S, slowness_lately
 from tidelog.client import Client
 from tidelog.errors import ConflictError, NotFoundError, PermissionDeniedError, TidelogAPIError
+from tidelog.http_client import http_client
 from tidelog.keys import id_of, is_mistyped, make_key
 
 Issued = tuple[UUID, str]
@@ -83,7 +83,7 @@ async def test_a_key_ends_in_every_process(system: System, other: System, kind: 
         for number, process in enumerate((system, other)):
             url = await process.url()
             client = await stack.enter_async_context(
-                httpx2.AsyncClient(base_url=url, timeout=ANSWER_S, headers={"Authorization": f"Bearer {key}"})
+                http_client(url, timeout_s=ANSWER_S, headers={"Authorization": f"Bearer {key}"})
             )
             assert (await client.get("/v1/agents")).status_code == 200
             clients.append(client)

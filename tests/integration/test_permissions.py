@@ -25,6 +25,7 @@ from tests.integration.system_kit import System, eventually, new_id
 from tests.pace import ANSWER_S, in_time
 from tidelog import Agent, Client, Context, tool
 from tidelog.errors import PermissionDeniedError
+from tidelog.http_client import http_client
 from tidelog.worker import RefusedError, Worker
 
 ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, DirectRoute)]
@@ -40,7 +41,7 @@ async def server(shared: System) -> AsyncIterator[ServerOfRoles]:
 
 def client(server: ServerOfRoles, role: Role | None) -> httpx2.AsyncClient:
     headers = {} if role is None else {"Authorization": f"Bearer {server.keys[role]}"}
-    return httpx2.AsyncClient(base_url=server.url, headers=headers, timeout=ANSWER_S)
+    return http_client(server.url, headers=headers, timeout_s=ANSWER_S)
 
 
 def asked(path: str) -> str:

@@ -227,7 +227,8 @@ def compared(other: Other, place: Place, pair: Pair, answer: httpx2.Response) ->
             text = re.sub(r'"(position|version)":\d+', "", text)
         text = re.sub(r'"trace_id":"[^"]*"|tl_\w+|"sha256":"\w+"|\(invalid [^)]*\)|\bt[0-9a-f]{32}\b', "", text)
         for form in {form for value in pair for form in (value, quote(value, safe=""), json.dumps(value)[1:-1])}:
-            text = re.sub(rf"(?<![0-9a-uw-z_-]){re.escape(form)}(?![\w-])", "@", text)
+            if form in text:
+                text = re.sub(rf"(?<![0-9a-uw-z_-]){re.escape(form)}(?![\w-])", "@", text)
         text = re.sub(r"at position [@\d]+", "", text)
         return ID.sub(lambda found: found[0] if found[0] in known else "#", TIME.sub("T", text))
 

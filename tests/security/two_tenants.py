@@ -15,6 +15,7 @@ from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.session_kit import Message, SocketWorker, worker_at
 from tests.integration.system_kit import BASE, Stream, System, sha256
 from tests.pace import ANSWER_S
+from tidelog.http_client import http_client
 
 CURSOR = re.compile(r"[0-9]+-[0-9a-f]{12}-[0-9a-f]{8}")
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -74,6 +75,8 @@ class Other:
     """Values of its own, by the names of parameters of paths."""
     made: set[str] = field(default_factory=set)
     """Names of the first tenant that it has given to tools of its own."""
+    about_nothing: dict[tuple[str, str, int], tuple[int, str, Any]] = field(default_factory=dict)
+    """The last answers about things that nobody has, by what was asked."""
     blob: str = ""
     """The hash of a content of the first tenant."""
     gap: tuple[int, int] = (0, 0)
@@ -98,7 +101,7 @@ class Other:
         text = ""
         asked = {"Authorization": f"Bearer {self.key}", "Accept": "text/event-stream", "Last-Event-ID": last}
         async with (
-            httpx2.AsyncClient(base_url=await self.system.url(), timeout=ANSWER_S) as client,
+            http_client(await self.system.url(), timeout_s=ANSWER_S) as client,
             client.stream("GET", path, headers=asked) as response,
         ):
             if response.status_code == 200:
@@ -117,16 +120,22 @@ class Other:
     async def same_as_nothing(self, method: str, path: str, foreign: str, **request: Any) -> None:
         """Compares the answer about a thing of the first tenant with the one about a thing that nobody has. `path` and the values
         of `request` have `@` in the place of the id.
+
+        What is read of nobody's thing is asked for again only where the last answer is another one: something may have moved.
         """
-        nobody = str(uuid4())[: len(foreign)]
-        answers = []
-        for id in (foreign, nobody):
-            given = json.loads(json.dumps(request).replace('"@"', f'"{id}"'))
-            answer = await self.learns_nothing(method, path.replace("@", id), **given)
-            text = re.sub(r'"trace_id":"[^"]*"|at position \d+', "", answer.text).replace(id, "@").replace(id[:18], "@")
-            headers = {name: value for name, value in answer.headers.items() if name in ("etag", "location", "allow", "link")}
-            answers.append((answer.status_code, text, json.loads(json.dumps(headers).replace(id, "@"))))
-        assert answers[0] == answers[1], (method, path, request, foreign)
+        asked = (path, json.dumps(request, sort_keys=True), len(foreign))
+        told = await self._answer_about(foreign, method, path, request)
+        if method == "GET" and self.about_nothing.get(asked) == told:
+            return
+        nothing = self.about_nothing[asked] = await self._answer_about(str(uuid4())[: len(foreign)], method, path, request)
+        assert told == nothing, (method, path, request, foreign)
+
+    async def _answer_about(self, id: str, method: str, path: str, request: dict[str, Any]) -> tuple[int, str, Any]:
+        given = json.loads(json.dumps(request).replace('"@"', f'"{id}"'))
+        answer = await self.learns_nothing(method, path.replace("@", id), **given)
+        text = re.sub(r'"trace_id":"[^"]*"|at position \d+', "", answer.text).replace(id, "@").replace(id[:18], "@")
+        headers = {name: value for name, value in answer.headers.items() if name in ("etag", "location", "allow", "link")}
+        return answer.status_code, text, json.loads(json.dumps(headers).replace(id, "@"))
 
     async def settle(self) -> None:
         """Has something of each kind, before and after further events of the first tenant."""
