@@ -33,9 +33,8 @@ from benchmarks.replay import TENANT, Story, moved
 from domain.errors import InvalidState
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
-from tests.e2e.cli_kit import TIDELOG, environment
+from tests.e2e.cli_kit import command
 from tests.integration.system_kit import new_id
-from tests.pace import finished
 
 RUNS = 12
 TOLD = Story().appends
@@ -174,7 +173,7 @@ async def test_replay_outlives_the_loss_of_its_connection(log: str) -> None:
 
 
 async def tidelog(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    return await asyncio.to_thread(finished, [TIDELOG, "replay", *map(str, arguments)], 60, env=environment(**variables))
+    return await asyncio.to_thread(command, "replay", *arguments, cwd=Path.cwd(), **variables)
 
 
 async def test_command_says_what_it_found(log: str) -> None:

@@ -277,7 +277,7 @@ async def test_who_waits_for_a_position_without_a_database_is_told(services: Emb
 
 
 async def test_a_flood_of_waits_for_a_position_leaves_room_for_others(database_url: str, nats_url: str) -> None:
-    patience_s = min(60, 5 * await slowness())  # the setting allows no more
+    patience_s = min(60, 3 * await slowness())  # the setting allows no more
     async with running(database_url, nats_url, read_timeout_s=patience_s, database_pool_size=8) as system:
         await issue_key(system)
         await registered(system)
