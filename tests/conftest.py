@@ -66,6 +66,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # as in the processes of the product
 
 
 def pytest_unconfigure() -> None:
