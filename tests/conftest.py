@@ -64,7 +64,6 @@ def pytest_collection() -> None:
 def pytest_collection_finish() -> None:
     """The collected tests and modules live to the end: no collection of garbage looks at them again."""
     gc.enable()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)  # as in the processes of the product
 
