@@ -22,6 +22,9 @@ class RuleFunctions:
     def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
         return self._expressions.evaluate(expression, values, spent)
 
+    def named(self, expression: str, values: Mapping[str, Json]) -> Mapping[str, Json]:
+        return self._expressions.named(expression, values)
+
     def misfit(self, schema: Json, value: Json) -> str | None:
         if self._schemas is None:
             from application.tool_schemas import ToolSchemas  # its library is large, and few processes check a value

@@ -79,6 +79,8 @@ class Scheduled(NamedTuple):
     delay_s: float
     """Counted from the time at which the event was recorded."""
     command: Command
+    at: datetime | None = None
+    """The time at which it is due, where the event says one."""
 
 
 class Evaluated(NamedTuple):
@@ -108,6 +110,11 @@ class Functions(Protocol):
         """
         ...
 
+    def named(self, expression: str, values: Mapping[str, Json]) -> Mapping[str, Json]:
+        """The values that an expression names, by their paths (`steps.review.result`). Raises nothing: an expression that cannot be
+        evaluated names none."""
+        ...
+
     def misfit(self, schema: Json, value: Json) -> str | None:
         """What does not fit a JSON Schema. None: the value fits."""
         ...
@@ -118,6 +125,9 @@ class NoFunctions:
 
     def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
         return Evaluated(error="no expression can be evaluated here")
+
+    def named(self, expression: str, values: Mapping[str, Json]) -> Mapping[str, Json]:
+        return {}
 
     def misfit(self, schema: Json, value: Json) -> str | None:
         return None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from application.engine.ports.timers import DueTimer
-from domain import agent_runs, invocations
+from domain import agent_runs, invocations, runs
 from domain.kernel import Metadata, RecordedEvent, derive_id
 from projections.kernel import Connection, Projection, decoded, topics_of
 
@@ -13,13 +13,17 @@ CHANNEL = "tidelog_timers"
 # Times of the log lie in the future while the database's clock is set back. Then a timer may fire before it is due.
 NOTIFY = "SELECT pg_notify(%s, CASE WHEN %s::timestamptz > now() THEN '' ELSE %s END)"
 
-ENDS = topics_of(agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled)
+ENDS = topics_of(agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled) | runs.ENDS
 
 
 def timer_of(recorded: RecordedEvent) -> tuple[datetime, DueTimer] | None:
     """The timer that an event sets, and the time at which the timer is due. None for other events."""
     event = decoded(recorded)
-    scheduled = agent_runs.scheduled_by(event, recorded.stream_id) or invocations.scheduled_by(event, recorded.stream_id)
+    scheduled = (
+        agent_runs.scheduled_by(event, recorded.stream_id)
+        or invocations.scheduled_by(event, recorded.stream_id)
+        or runs.scheduled_by(event, recorded.stream_id)
+    )
     if scheduled is None:
         return None
     timer = DueTimer(
@@ -31,7 +35,7 @@ def timer_of(recorded: RecordedEvent) -> tuple[datetime, DueTimer] | None:
         correlation_id=Metadata.model_validate_json(recorded.metadata).correlation_id,
         cause=recorded.name,
     )
-    return recorded.recorded_at + timedelta(seconds=scheduled.delay_s), timer
+    return scheduled.at or recorded.recorded_at + timedelta(seconds=scheduled.delay_s), timer
 
 
 def set_by(recorded: RecordedEvent) -> DueTimer | None:
@@ -70,7 +74,7 @@ RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRet
 GIVING_UP = topics_of(invocations.InvocationReconcileRequested)
 PROJECTION = Projection(
     "timers",
-    topics_of(agent_runs.AgentRunRequested) | RETRIES | GIVING_UP | ENDS,
+    topics_of(agent_runs.AgentRunRequested, runs.StepStarted) | RETRIES | GIVING_UP | ENDS,
     ("timer",),
     apply,
     hurried=RETRIES,

@@ -67,6 +67,22 @@ class CelExpressions:
         except (UnusableExpression, costs.TooExpensive, NoJson) as error:
             return Evaluated(error=str(error))
 
+    def named(self, expression: str, values: Mapping[str, Json]) -> Mapping[str, Json]:
+        try:
+            compiled = self._compiled(expression, tuple(sorted(values)))
+        except UnusableExpression:
+            return {}
+        named: dict[str, Json] = {}
+        for path in sorted(trees.paths_of(compiled.tree, frozenset(values))):
+            value: Json = values
+            for part in path:
+                if not isinstance(value, Mapping) or part not in value:
+                    break
+                value = value[part]
+            else:
+                named[".".join(path)] = dict(value) if isinstance(value, Mapping) else value
+        return named
+
     def _compiled(self, expression: str, variables: tuple[str, ...]) -> Compiled:
         key = (expression, variables)
         compiled = self._kept.get(key)
@@ -128,8 +144,8 @@ def _named(names: frozenset[str], values: Mapping[str, Json]) -> dict[str, Json]
     for name in sorted(names):
         variable, _, field = name.partition(".")
         value = values[variable]
-        if not field or not isinstance(value, dict):
-            named[variable] = value
+        if not field or not isinstance(value, Mapping):
+            named[variable] = dict(value) if isinstance(value, Mapping) else value
         elif variable not in named:
             named[variable] = {field: value[field]} if field in value else {}
         elif variable not in names and field in value:

@@ -184,7 +184,12 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 def names_of(node: Node, variables: frozenset[str]) -> frozenset[str]:
     """The values that an expression names: `a.b` for a field of a variable, `a` where all of the variable is used."""
-    return frozenset(_names(node, variables))
+    return frozenset(".".join(path[:2]) for path in paths_of(node, variables))
+
+
+def paths_of(node: Node, variables: frozenset[str]) -> frozenset[tuple[str, ...]]:
+    """The values that an expression names, each as the names that lead to it."""
+    return frozenset(_paths(node, variables))
 
 
 def path_of(node: Node) -> tuple[str, ...] | None:
@@ -201,25 +206,25 @@ def path_of(node: Node) -> tuple[str, ...] | None:
     return None if before is None else (*before, field)
 
 
-def _names(node: Node, variables: frozenset[str]) -> Iterator[str]:
+def _paths(node: Node, variables: frozenset[str]) -> Iterator[tuple[str, ...]]:
     path = path_of(node)
     if path is not None:
         if path[0] in variables:
-            yield ".".join(path[:2])
+            yield path
         return
     match node:
         case Select(operand, _, _):
-            yield from _names(operand, variables)
+            yield from _paths(operand, variables)
         case CallNode(_, parts) | Several(parts):
             for part in parts:
-                yield from _names(part, variables)
+                yield from _paths(part, variables)
         case Comprehension():
-            yield from _names(node.range, variables)
-            yield from _names(node.begin, variables)
+            yield from _paths(node.range, variables)
+            yield from _paths(node.begin, variables)
             inside = variables - {*node.variables, node.accumulator}
             for part in (node.condition, node.step):
-                yield from _names(part, inside)
-            yield from _names(node.result, variables - {node.accumulator})
+                yield from _paths(part, inside)
+            yield from _paths(node.result, variables - {node.accumulator})
 
 
 def walk(node: Node) -> Iterator[Node]:

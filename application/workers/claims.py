@@ -98,11 +98,11 @@ def _claimed(run: runs.Run, state: AgentRun, journal: JournalView) -> ClaimedAge
     return ClaimedAgentRun(
         run_id=state.requested.run_id,
         attempt=state.attempt,
-        step_key=step.key,
+        step_key=state.requested.step,
         agent=state.requested.agent,
         agent_version=state.requested.agent_version,
         version_asked=state.requested.version_asked,
-        input=run.input if step.input is None else step.input,
+        input=run.input_of(state.requested.step),
         results={key: s.result for key, s in upstream.items() if s.status == "completed"},
         missing=[key for key, s in upstream.items() if s.status == "failed"],
         peers=[key for key in run.graph.steps if key != step.key],

@@ -36,8 +36,8 @@ class Mailboxes:
         state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id)
         assert state.requested is not None
         run_id = state.requested.run_id
-        recipient = await self._recipient(caller.tenant_id, run_id, to)
-        message_id, recipient_id = agent_runs.message_id_of(agent_run_id, key), runs.agent_run_id_of(run_id, recipient)
+        recipient, recipient_id = await self._recipient(caller.tenant_id, run_id, to)
+        message_id = agent_runs.message_id_of(agent_run_id, key)
         sent_at = datetime.now(UTC)
         record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="send", result=str(message_id))
         send = messages.SendMessage(
@@ -60,18 +60,20 @@ class Mailboxes:
         )
         return message_id, await self._commands.execute(request, record, send, deliver)
 
-    async def _recipient(self, tenant_id: UUID, run_id: UUID, to: str) -> str:
-        """The step that a message goes to. Raises UnknownRecipient; RecipientOver for a step that can no longer begin."""
+    async def _recipient(self, tenant_id: UUID, run_id: UUID, to: str) -> tuple[str, UUID]:
+        """The step, or the part of one, that a message goes to, and its agent run.
+
+        Raises UnknownRecipient; RecipientOver for a step that can no longer begin.
+        """
         run: runs.Run = (await self._commands.load(runs.DECIDER, tenant_id, run_id, fresh=False)).state
         recipient = run.recipient(to)
         if recipient is None:
             raise UnknownRecipient(_unknown(to, run), pointer="/to")
-        if run.steps[recipient].status == "pending":
+        if not run.has_begun(recipient):
             run = (await self._commands.load(runs.DECIDER, tenant_id, run_id)).state
-        step = run.steps[recipient]
-        if step.status == "failed" and step.agent_run_id is None:  # any other step has an agent run, which knows its end
-            raise RecipientOver(f"step '{recipient}' is failed: it never begins", pointer="/to")
-        return recipient
+        if (why := run.cannot_get_mail(recipient)) is not None:
+            raise RecipientOver(why, pointer="/to")
+        return recipient, run.agent_run_of(run_id, recipient)
 
     async def receive(self, caller: Caller, command: agent_runs.ReceiveMail) -> CommandOutcome:
         """Records the message that was received under a key. Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""

@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 from uuid import UUID
 
 from immutables import Map
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
+from domain.failures import Failure
 from domain.kernel import Json, Value, unsaid
-from domain.plans.steps import Step, StepV3
+from domain.plans.steps import MAX_DEPTH, Step, StepV3
 from domain.tool_policy import Expression
 
 MAX_STEPS = 1_000
@@ -25,8 +26,11 @@ StepStatus = Literal["pending", "scheduled", "completed", "failed", "cancelled",
 @dataclass(frozen=True, slots=True)
 class StepState:
     status: StepStatus = "pending"
+    """`scheduled`: it is under way, whatever its form."""
     agent_run_id: UUID | None = None
     result: Json = None
+    error: Failure | None = None
+    """Why it failed: type, message and kind."""
 
 
 class Graph(NamedTuple):
@@ -42,6 +46,10 @@ class Graph(NamedTuple):
     """Name of an agent → its first step."""
     first: Sequence[str]
     """The steps that wait for none, in the order of the plan."""
+    last: Sequence[str]
+    """The steps that nothing comes after, in the order of the plan."""
+    gathered: Mapping[str, Sequence[str]]
+    """Key of a step → the steps that gather its result."""
     pending: "Map[str, StepState]"
     """The states of all steps at the start of a run."""
     waiting: Map[str, int]
@@ -50,22 +58,50 @@ class Graph(NamedTuple):
 
 def graph_of(steps: Sequence[Step]) -> Graph:
     after: dict[str, list[str]] = {}
+    gathered: dict[str, list[str]] = {}
     of_agent: dict[str, str] = {}
     for step in steps:
         if step.agent is not None:
             of_agent.setdefault(step.agent, step.key)
         for before in set(step.after):
             after.setdefault(before, []).append(step.key)
+            if step.gather is not None:
+                gathered.setdefault(before, []).append(step.key)
     by_key, places = {step.key: step for step in steps}, {step.key: place for place, step in enumerate(steps)}
     first = [step.key for step in steps if not step.after]
     pending, waiting = (
         Map(dict.fromkeys(by_key, StepState())),
         Map({step.key: len(set(step.after)) for step in steps if step.after}),
     )
-    return Graph(by_key, places, after, of_agent, first, pending, waiting)
+    last = [step.key for step in steps if step.key not in after]
+    return Graph(by_key, places, after, of_agent, first, last, gathered, pending, waiting)
 
 
 NO_STEPS = graph_of(())
+
+
+def _check_forms(steps: Sequence[Step]) -> None:
+    """What the steps of one plan must be to one another, beside a graph. Raises ValueError."""
+    parted = {step.key for step in steps if step.has_parts}
+    if parted:
+        for step in steps:
+            owner, _, part = step.key.rpartition(".")
+            if owner in parted and part.isdigit():
+                raise ValueError(f"the key '{step.key}' is that of a part of the step '{owner}'")
+    depth, number = 1, len(steps)
+    for step in steps:
+        if step.run is not None and step.run.plan is not None:
+            try:
+                body = body_of(step)
+            except ValidationError as error:
+                fault = error.errors(include_url=False, include_input=False)[0]
+                place = "".join(f"/{part}" for part in fault["loc"])
+                raise ValueError(f"the plan of the step '{step.key}' is none: {place} {fault['msg']}".replace("  ", " ")) from None
+            depth, number = max(depth, 1 + body.depth), number + body.number
+    if depth > MAX_DEPTH:
+        raise ValueError(f"plans are nested {depth} levels deep; {MAX_DEPTH} are the most")
+    if number > MAX_STEPS:
+        raise ValueError(f"the plan and those in it have {number:,} steps; {MAX_STEPS:,} are the most")
 
 
 class Plan(Value):
@@ -86,6 +122,7 @@ class Plan(Value):
             for upstream in step.after:
                 if upstream not in keys:
                     raise ValueError(f"step '{step.key}' comes after '{upstream}', which is not a step of the plan")
+        _check_forms(steps)
         before: set[str] = set()
         for step in steps:
             if not before.issuperset(step.after):
@@ -105,9 +142,28 @@ class Plan(Value):
         return self.result is None and all(step.is_plain for step in self.steps)
 
     @cached_property
+    def depth(self) -> int:
+        """Levels of plans: 1 where no step has a plan of its own."""
+        return 1 + max((body_of(step).depth for step in self.steps if step.has_body), default=0)
+
+    @cached_property
+    def number(self) -> int:
+        """Steps of the plan, and of those in it."""
+        return len(self.steps) + sum(body_of(step).number for step in self.steps if step.has_body)
+
+    @cached_property
     def graph(self) -> Graph:
         """Made once for a plan, however many runs have it. A changed copy would keep it, so plans are made anew, not copied."""
         return graph_of(self.steps)
+
+
+def body_of(step: Step) -> Plan:
+    """The plan of a step's child runs, read once. Raises ValidationError."""
+    body: Plan | None = step.__dict__.get("_body")
+    if body is None:
+        assert step.run is not None
+        body = step.__dict__["_body"] = Plan.model_validate(step.run.plan)
+    return body
 
 
 class PlanV3(Value):

@@ -103,6 +103,8 @@ class Wait(Value):
 class ChildRun(Value):
     """A run that a step starts and waits for. It is cancelled with its parent."""
 
+    versions_asked: tuple[str, ...] = Field(default=(), exclude_if=unsaid)
+    """The start of the run notes here which versions of the plan were asked for, as `run.started` does for the run's own plan."""
     plan: Json = None
     """A plan, as `Plan` has it."""
     workflow: Name | None = None
@@ -170,7 +172,31 @@ class Step(Value):
             raise ValueError("give either `input` or `input_from`")
         if self.input_from is not None and not works:
             raise ValueError("`input_from` is for a step with an agent, a capability or a run")
+        if self.input is not None and self.each is not None:
+            raise ValueError("`input` is not for a step with `each`: the item is the input, or what `input_from` makes of it")
+        if self.fallbacks and ("run" in does or not works):
+            raise ValueError("`fallbacks` are for a step with an agent or a capability")
+        if self.gather is not None:
+            self._gathers(self.gather)
         return self
+
+    def _gathers(self, gather: Gather) -> None:
+        members = len(set(self.after))
+        if not members:
+            raise ValueError("`gather` needs steps before it: name them in `after`")
+        if gather.count > members:
+            raise ValueError(f"`count` is {gather.count}, and only {members} steps come before")
+        if self.when is not None:
+            raise ValueError("`when` is not for a step with `gather`, which looks on while the steps before it run")
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether the step is several executions, with the keys `<key>.0`, `<key>.1` …"""
+        return self.each is not None or self.repeat is not None or self.adaptive is not None or self.run is not None
+
+    @property
+    def has_body(self) -> bool:
+        return self.run is not None and self.run.plan is not None
 
     @property
     def is_plain(self) -> bool:

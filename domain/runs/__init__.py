@@ -22,7 +22,8 @@ from domain.plans import (
     sequential,
     unique_keys,
 )
-from domain.runs.commands import CancelRun, CheckRun, CompleteStep, FailStep, RunCommand, StartRun
+from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CompleteStep, EndWait, FailStep, FinishChild, RunCommand, StartRun
+from domain.runs.deciding import MOST_NAMED
 from domain.runs.events import (
     ENDS,
     Compensate,
@@ -49,8 +50,10 @@ from domain.runs.events import (
     StepStarted,
     WorkflowRef,
 )
-from domain.runs.rules import DECIDER, MOST_NAMED, agent_run_id_of, decide
+from domain.runs.progress import agent_run_id_of, child_id_of, part_key
+from domain.runs.rules import DECIDER, decide
 from domain.runs.state import OVER, Run, RunStatus, evolve
+from domain.runs.waiting import scheduled_by
 
 __all__ = [
     "DECIDER",
@@ -60,11 +63,14 @@ __all__ = [
     "MOST_NAMED",
     "OVER",
     "REMEMBERED_STEPS",
+    "AbandonRun",
     "CancelRun",
     "CheckRun",
     "Compensate",
     "CompleteStep",
+    "EndWait",
     "FailStep",
+    "FinishChild",
     "Graph",
     "Origin",
     "Parent",
@@ -97,10 +103,13 @@ __all__ = [
     "StepStatus",
     "WorkflowRef",
     "agent_run_id_of",
+    "child_id_of",
     "decide",
     "evolve",
     "graph_of",
     "parallel",
+    "part_key",
+    "scheduled_by",
     "sequential",
     "unique_keys",
 ]

@@ -36,11 +36,37 @@ class FailStep(Command):
     error: Failure
 
 
+class FinishChild(Command):
+    """A child run has ended."""
+
+    run_id: UUID
+    step: str
+    part: int
+    child_id: UUID
+    result: Json = None
+    error: Failure | None = None
+    """None: it completed."""
+
+
+class EndWait(Command):
+    """The time that a step waits for has come."""
+
+    run_id: UUID
+    step: str
+
+
 class CancelRun(Command):
     run_id: UUID
     reason: ShortText | None = None
     compensate: bool | None = None
     """Whether the run's effects are taken back. None: as the run's start said."""
+
+
+class AbandonRun(Command):
+    """A child run is not needed any more. Unlike `CancelRun` it is never refused: the run may have ended meanwhile."""
+
+    run_id: UUID
+    reason: ShortText | None = None
 
 
 class CheckRun(Command):
@@ -49,4 +75,4 @@ class CheckRun(Command):
     run_id: UUID
 
 
-RunCommand = StartRun | CompleteStep | FailStep | CancelRun | CheckRun
+RunCommand = StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | CheckRun

@@ -179,6 +179,8 @@ class PartScheduled(Event):
     """Of a child run."""
     workflow: WorkflowRef | None = None
     input: Json = None
+    versions_asked: tuple[str, ...] = Field(default=(), exclude_if=unsaid)
+    """Of a child run."""
     project_id: UUID | None = None
     """Of a child run."""
     metadata: dict[str, Json] = {}
@@ -235,6 +237,9 @@ class StepCompleted(Event):
     abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
     """Agent runs that are not needed any more, and must be cancelled."""
     abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    judged: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    """What steps after it that gather results made of the result: the vote, or whether the result is good. By their keys. A vote of
+    more than 1 kB is there as its SHA-256."""
     exhausted: bool = Field(default=False, exclude_if=unsaid)
     """A loop that ended because of its bound."""
     without: tuple[int, ...] = Field(default=(), exclude_if=unsaid)
@@ -244,7 +249,7 @@ class StepCompleted(Event):
 
     @property
     def stored_version(self) -> int:
-        said = self.abandoned or self.abandoned_runs or self.exhausted or self.without or self.saw
+        said = self.abandoned or self.abandoned_runs or self.exhausted or self.without or self.saw or self.judged
         return 2 if said or self.agent_run_id is None else 1
 
 

@@ -1,66 +1,42 @@
-"""What each command brings about. Every decision about the next step is taken here."""
+"""What each command brings about. Every decision about the next step is taken here, and in the modules of the forms of steps."""
 
-from collections.abc import Sequence
 from typing import assert_never
 from uuid import UUID
 
 from domain.errors import AlreadyExists, InvalidState, NotFound, WorkOver
 from domain.failures import Failure
-from domain.kernel import Decider, Event, derive_id
-from domain.plans import Step
-from domain.runs.commands import CancelRun, CheckRun, CompleteStep, FailStep, RunCommand, StartRun
-from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, StepCompleted, StepFailed, StepScheduled
+from domain.kernel import Decider, Event, Functions, without_functions
+from domain.runs.carrying_out import carry_on, look_at
+from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CompleteStep, EndWait, FailStep, FinishChild, RunCommand, StartRun
+from domain.runs.deciding import Decision, Fault, bounded
+from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, StepFailed
+from domain.runs.outcomes import part_completed, part_failed, step_failed
 from domain.runs.state import OVER, Run, evolve
 
 ON_FAILURE = frozenset({"on_failure", "on_failure_or_cancel"})
 ON_CANCEL = frozenset({"on_cancel", "on_failure_or_cancel"})
-MOST_NAMED = 100
-"""Steps that the words of a failure name."""
 
 
-def agent_run_id_of(run_id: UUID, step: str) -> UUID:
-    """The id of the agent run that executes a step. The id is known before the agent run exists, so that mail can wait for it."""
-    return derive_id(run_id, f"step:{step}")
-
-
-def decide(run: Run, command: RunCommand) -> list[Event]:
+def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Event]:
     match command:
         case StartRun():
             if run.status != "absent":
                 raise AlreadyExists(f"run {command.run_id} was started before")
-            started = RunStarted(
-                project_id=command.project_id,
-                plan=command.plan,
-                input=command.input,
-                metadata=command.metadata,
-                versions_asked=command.versions_asked,
-                priority=command.priority,
-                compensate=command.compensate,
-                parent=command.parent,
-                workflow=command.workflow,
-                origin=command.origin,
-            )
-            return _and_what_follows(command.run_id, run, [started])
-        case CompleteStep():
-            if not _awaits(run, command):
+            return _start(Decision(command.run_id, run, functions), command)
+        case CompleteStep() | FailStep():
+            return _outcome(Decision(command.run_id, run, functions), command)
+        case FinishChild():
+            return _child_ended(Decision(command.run_id, run, functions), command)
+        case EndWait():
+            if not _is_running(run, command.run_id) or not run.waits(command.step):
                 return []
-            done = StepCompleted(step=command.step, agent_run_id=command.agent_run_id, result=command.result)
-            return _and_what_follows(command.run_id, run, [done])
-        case FailStep():
-            if not _awaits(run, command):
-                return []
-            return _and_what_follows(command.run_id, run, [_failed(run.step(command.step), command.agent_run_id, command.error)])
+            d = Decision(command.run_id, run, functions)
+            d.complete(run.step(command.step), None)
+            return _and_what_follows(d)
         case CancelRun():
-            if run.status == "absent":
-                raise NotFound(f"there is no run {command.run_id}")
-            if run.status == "cancelled":
-                if command.reason not in (None, run.cancel_reason):
-                    raise InvalidState(f"the run was cancelled before, with another reason: {run.cancel_reason or 'none'}")
-                return []
-            if run.status != "running":
-                raise InvalidState(f"the run is {run.status}; only a running one can be cancelled")
-            compensate = run.compensate in ON_CANCEL if command.compensate is None else command.compensate
-            return [RunCancelled(reason=command.reason, abandoned=run.under_way, compensate=compensate)]
+            return _cancel(run, command)
+        case AbandonRun():
+            return [] if run.status != "running" else [_cancelled(run, command.reason, compensate=run.compensate in ON_CANCEL)]
         case CheckRun():
             if run.status in OVER:
                 raise WorkOver(f"the run is {run.status}")
@@ -69,79 +45,145 @@ def decide(run: Run, command: RunCommand) -> list[Event]:
             assert_never(command)
 
 
-def _awaits(run: Run, command: CompleteStep | FailStep) -> bool:
-    """False for an outcome that comes twice, or after the run ended."""
+def _start(d: Decision, command: StartRun) -> list[Event]:
+    d.add(
+        RunStarted(
+            project_id=command.project_id,
+            plan=command.plan,
+            input=command.input,
+            metadata=command.metadata,
+            versions_asked=command.versions_asked,
+            priority=command.priority,
+            compensate=command.compensate,
+            parent=command.parent,
+            workflow=command.workflow,
+            origin=command.origin,
+        )
+    )
+    graph = d.run.graph
+    for key in graph.first:
+        look_at(d, graph.steps[key])
+    return _and_what_follows(d)
+
+
+def _is_running(run: Run, run_id: UUID) -> bool:
+    """False for an outcome that comes after the run ended."""
+    if run.status == "absent":
+        raise NotFound(f"there is no run {run_id}")
+    return run.status == "running"
+
+
+def _outcome(d: Decision, command: CompleteStep | FailStep) -> list[Event]:
+    """Of an agent run. Nothing follows from an outcome that comes twice, or that is not waited for any more."""
+    run = d.run
+    if not _is_running(run, command.run_id) or (place := run.place(command.step)) is None:
+        return []
+    key, part = place
+    step, state, agent_run_id = run.step(key), run.steps[key], command.agent_run_id
+    if part is None:
+        if state.status != "scheduled" or state.agent_run_id != agent_run_id:
+            return []
+        if isinstance(command, CompleteStep):
+            d.complete(step, command.result, agent_run_id)
+        else:
+            step_failed(d, step, agent_run_id, command.error)
+    else:
+        if not _awaits(run, key, part, agent_run_id):
+            return []
+        if isinstance(command, CompleteStep):
+            part_completed(d, step, part, agent_run_id, command.result)
+        else:
+            part_failed(d, step, part, agent_run_id, command.error)
+    return _and_what_follows(d)
+
+
+def _awaits(run: Run, key: str, part: int, execution_id: UUID) -> bool:
+    progress = run.progress.get(key)
+    found = None if progress is None else progress.open.get(part)
+    return found is not None and found.execution_id == execution_id
+
+
+def _child_ended(d: Decision, command: FinishChild) -> list[Event]:
+    if not _is_running(d.run, command.run_id) or not _awaits(d.run, command.step, command.part, command.child_id):
+        return []
+    step = d.run.step(command.step)
+    if command.error is None:
+        part_completed(d, step, command.part, command.child_id, command.result)
+    else:
+        part_failed(d, step, command.part, command.child_id, command.error)
+    return _and_what_follows(d)
+
+
+def _cancel(run: Run, command: CancelRun) -> list[Event]:
     if run.status == "absent":
         raise NotFound(f"there is no run {command.run_id}")
-    step = run.steps.get(command.step)
-    return run.status == "running" and step is not None and step.status == "scheduled"
+    if run.status == "cancelled":
+        if command.reason not in (None, run.cancel_reason):
+            raise InvalidState(f"the run was cancelled before, with another reason: {run.cancel_reason or 'none'}")
+        return []
+    if run.status != "running":
+        raise InvalidState(f"the run is {run.status}; only a running one can be cancelled")
+    compensate = run.compensate in ON_CANCEL if command.compensate is None else command.compensate
+    return [_cancelled(run, command.reason, compensate=compensate)]
 
 
-def _failed(step: Step, agent_run_id: UUID | None, error: Failure) -> StepFailed:
-    return StepFailed(step=step.key, agent_run_id=agent_run_id, error=error, tolerated=step.on_failure == "continue")
-
-
-def _and_what_follows(run_id: UUID, run: Run, events: list[Event]) -> list[Event]:
-    """Adds the events that follow from the given ones: steps to schedule, steps that cannot run any more, the end of the run."""
-    for event in events:
-        run = evolve(run, event)  # type: ignore[arg-type]  # only this slice's events are made here
-    newest: Sequence[Event] = events
-    while True:
-        intolerable = next((e for e in newest if isinstance(e, StepFailed) and not e.tolerated), None)
-        if intolerable is not None:
-            return [*events, _failure_of(run, intolerable, run.under_way)]
-        newest = following = [_schedule_or_give_up(run_id, run, run.step(key)) for key in _ready(run, newest)]
-        if not following:
-            break
-        for next_event in following:
-            run = evolve(run, next_event)
-        events = [*events, *following]
-    if run.ended == len(run.steps):
-        return [*events, _end(run, events)]
-    return events
-
-
-def _failure_of(run: Run, failed: StepFailed, abandoned: tuple[UUID, ...]) -> RunFailed:
-    return RunFailed(step=failed.step, error=failed.error, abandoned=abandoned, compensate=run.compensate in ON_FAILURE)
-
-
-def _ready(run: Run, newest: Sequence[Event]) -> list[str]:
-    """The steps that wait for nothing any more since the newest events, in the order of the plan."""
-    if isinstance(newest[0], RunStarted):
-        return list(run.graph.first)
-    graph = run.graph
-    ended = [event.step for event in newest if isinstance(event, StepCompleted | StepFailed)]
-    later = {key for step in ended for key in graph.after.get(step, ()) if key not in run.waiting}
-    return sorted(later, key=graph.places.__getitem__)
-
-
-def _schedule_or_give_up(run_id: UUID, run: Run, step: Step) -> StepScheduled | StepFailed:
-    if step.after and all(run.steps[key].status == "failed" for key in step.after):
-        why = f"every step before it failed: {_named(step.after)}"
-        return _failed(step, None, Failure(type="UpstreamFailed", message=why, kind="upstream"))
-    return StepScheduled(
-        step=step.key,
-        agent=step.agent,
-        agent_version=step.agent_version,
-        agent_run_id=agent_run_id_of(run_id, step.key),
-        timeout_s=step.timeout_s,
-        retry=step.retry,
-        version_asked=bool(run.versions_asked) and step.key in run.asked,
-        priority=run.priority,
+def _cancelled(run: Run, reason: str | None, *, compensate: bool) -> RunCancelled:
+    return RunCancelled(
+        reason=reason, abandoned=run.under_way, compensate=compensate, abandoned_runs=run.children, parent=run.parent
     )
 
 
-def _named(keys: Sequence[str]) -> str:
-    more = len(keys) - MOST_NAMED
-    return ", ".join(keys[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+# --- what follows -------------------------------------------------------------------------------------------------------------
 
 
-def _end(run: Run, events: list[Event]) -> Event:
+def _and_what_follows(d: Decision) -> list[Event]:
+    """All events of a decision: steps that begin, steps that cannot run any more, the end of the run."""
+    carry_on(d)
+    if d.failed is not None:
+        d.events.append(_failure(d.run, d.failed.step, d.failed.error, d.failed.compensate))
+    elif d.run.ended == len(d.run.steps):
+        d.events.append(_end(d))
+    return d.events
+
+
+def _failure(run: Run, step: str, error: Failure, compensate: bool = False) -> RunFailed:
+    return RunFailed(
+        step=step, error=error, abandoned=run.under_way, compensate=compensate or run.compensate in ON_FAILURE,
+        abandoned_runs=run.children, parent=run.parent,
+    )  # fmt: skip
+
+
+def _end(d: Decision) -> Event:
+    run = d.run
     missing = run.missing
-    if len(missing) == len(run.steps):
-        last = next(e for e in reversed(events) if isinstance(e, StepFailed))
-        return _failure_of(run, last, ())
-    return RunCompleted(degraded=bool(missing), missing=missing)
+    if missing and not any(state.status == "completed" for state in run.steps.values()):
+        last = next((e for e in reversed(d.events) if isinstance(e, StepFailed)), None)
+        if last is not None:
+            return _failure(run, last.step, last.error)
+        error = run.steps[missing[-1]].error
+        assert error is not None
+        return _failure(run, missing[-1], error)
+    try:
+        result = _result(d)
+    except Fault as fault:
+        return _failure(run, run.graph.last[-1], fault.failure)
+    return RunCompleted(degraded=bool(missing), missing=missing, result=result, parent=run.parent)
 
 
-DECIDER: Decider[Run] = Decider("runs", Run, decide, evolve)
+def _result(d: Decision) -> object:
+    """What the plan's `result` gives; of a child run without one, the results of the steps that nothing comes after."""
+    run, plan = d.run, d.run.plan
+    assert plan is not None
+    if plan.result is not None:
+        return bounded(d.value(plan.result, "the plan's `result`"), "the run's result")
+    if run.parent is None:
+        return None
+    last = run.graph.last
+    if len(last) == 1:
+        return run.steps[last[0]].result
+    completed = {key: run.steps[key].result for key in last if run.steps[key].status == "completed"}
+    return bounded(completed, "the run's result")
+
+
+decide = without_functions(decide_with)
+DECIDER: Decider[Run] = Decider("runs", Run, decide, evolve, decide_with=decide_with)

@@ -3,16 +3,18 @@
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, assert_never
+from typing import Any, Literal, TypeVar, assert_never
 from uuid import UUID
 
 from immutables import Map
 
+from domain.failures import Failure
 from domain.kernel import Json, Priority, replace
 from domain.maps import PersistentMap
 from domain.plans import NO_STEPS, Graph, Plan, Step, StepState
 from domain.runs.events import (
     Compensate,
+    Parent,
     PartCompleted,
     PartFailed,
     PartScheduled,
@@ -28,8 +30,13 @@ from domain.runs.events import (
     StepSkipped,
     StepStarted,
 )
+from domain.runs.progress import Progress, Tally, agent_run_id_of, part_begun, part_ended, part_key
 
 RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]
+
+V = TypeVar("V")
+MOST_TOLD = 1_000
+"""Characters of the message of an error that expressions see."""
 
 OVER: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 """Statuses of runs that have ended."""
@@ -49,6 +56,17 @@ class Run:
     versions_asked: tuple[str, ...] = ()
     priority: Priority = "normal"
     compensate: Compensate = "never"
+    metadata: dict[str, Json] = field(default_factory=dict)
+    project_id: UUID | None = None
+    parent: Parent | None = None
+    progress: PersistentMap[str, Progress] = field(default_factory=Map)
+    """Of the steps under way that have parts, or wait."""
+    tallies: PersistentMap[str, Tally] = field(default_factory=Map)
+    """Step that gathers results → what it has seen so far."""
+    inputs: PersistentMap[str, Json] = field(default_factory=Map)
+    """Key of a step or a part under way → its input, where that is neither the step's own nor the run's."""
+    fell_back: PersistentMap[str, int] = field(default_factory=Map)
+    """Key of a step or a part → the number of the fallback that is tried."""
 
     @property
     def graph(self) -> Graph:
@@ -59,8 +77,25 @@ class Run:
         """`versions_asked`, to look up. The states that follow from this one take it over (`replace`)."""
         return frozenset(self.versions_asked)
 
+    @property
+    def depth(self) -> int:
+        """Runs above the run."""
+        return 0 if self.parent is None else self.parent.depth
+
     def step(self, key: str) -> Step:
-        return self.graph.steps[key]
+        """The step of a key, or of the key of one of its parts (`reviews.0`)."""
+        found = self.graph.steps.get(key)
+        return self.graph.steps[key.rpartition(".")[0]] if found is None else found
+
+    def place(self, key: str) -> tuple[str, int | None] | None:
+        """The step of a key and, for the key of a part, the part. None: the plan has no such step."""
+        if key in self.steps:
+            return key, None
+        owner, _, part = key.rpartition(".")
+        step = self.graph.steps.get(owner)
+        if step is None or not step.has_parts or not part.isdecimal() or part != str(int(part)):
+            return None
+        return owner, int(part)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -68,12 +103,69 @@ class Run:
 
     @property
     def under_way(self) -> tuple[UUID, ...]:
-        states = (self.steps[key] for key in self.graph.steps)
-        return tuple(state.agent_run_id for state in states if state.status == "scheduled" and state.agent_run_id)
+        """Agent runs without an outcome."""
+        return tuple(found for key in self.graph.steps for found in self.executions(key)[0])
+
+    @property
+    def children(self) -> tuple[UUID, ...]:
+        """Child runs without an outcome."""
+        return tuple(found for key in self.progress for found in self.executions(key)[1])
+
+    def executions(self, key: str) -> tuple[tuple[UUID, ...], tuple[UUID, ...]]:
+        """Agent runs and child runs of a step that have no outcome."""
+        state = self.steps[key]
+        if state.status != "scheduled":
+            return (), ()
+        progress = self.progress.get(key)
+        if progress is None:
+            return () if state.agent_run_id is None else (state.agent_run_id,), ()
+        parts = [part for _, part in sorted(progress.open.items())]
+        return tuple(p.execution_id for p in parts if not p.is_run), tuple(p.execution_id for p in parts if p.is_run)
+
+    def waits(self, key: str) -> bool:
+        """Whether a step is waiting for a clock."""
+        progress = self.progress.get(key)
+        return progress is not None and progress.form == "wait"
+
+    def input_of(self, key: str) -> Json:
+        """What the agent of a step, or of a part of a step, gets."""
+        if key in self.inputs:
+            return self.inputs[key]
+        own = self.step(key).input
+        return self.input if own is None else own
 
     def recipient(self, name: str) -> str | None:
-        """The step that a message to `name` goes to: the step of that key, or else the first one of that agent."""
-        return name if name in self.steps else self.graph.of_agent.get(name)
+        """The step that a message to `name` goes to: the step of that key, or else the first one of that agent. Also a part."""
+        if name in self.steps:
+            return name
+        found = self.graph.of_agent.get(name)
+        return name if found is None and self.place(name) is not None else found
+
+    def has_begun(self, key: str) -> bool:
+        """Whether a step, or a part of one, is no longer waiting for its beginning."""
+        owner, part = self.place(key) or (key, None)
+        if part is None or self.steps[owner].status != "scheduled":
+            return self.steps[owner].status != "pending"
+        return owner in self.progress and part < self.progress[owner].begun
+
+    def cannot_get_mail(self, key: str) -> str | None:
+        """Why nobody will ever read the mail of a step, or of a part. None: an agent may, or its agent run knows its end."""
+        owner, part = self.place(key) or (key, None)
+        step, state = self.graph.steps[owner], self.steps[owner]
+        if step.agent is None:
+            return f"step '{owner}' has no agent"
+        if step.has_parts and part is None:
+            return f"step '{owner}' has parts: write to '{part_key(owner, 0)}', '{part_key(owner, 1)}' …"
+        if part is not None:
+            begun = owner in self.progress and part < self.progress[owner].begun
+            return None if begun or state.status in ("pending", "scheduled") else f"step '{owner}' is {state.status}"
+        if state.agent_run_id is None and state.status in ("failed", "skipped"):
+            return f"step '{owner}' is {state.status}: it never begins"
+        return None
+
+    def agent_run_of(self, run_id: UUID, key: str) -> UUID:
+        """The agent run that executes a step, or a part of one, now or later."""
+        return agent_run_id_of(run_id, key, self.fell_back.get(key, 0))
 
 
 def evolve(run: Run, event: RunEvent) -> Run:
@@ -81,15 +173,34 @@ def evolve(run: Run, event: RunEvent) -> Run:
         case RunStarted():
             return _started(event)
         case StepScheduled():
-            return replace(run, steps=run.steps.set(event.step, StepState("scheduled", event.agent_run_id)))
+            inputs = run.inputs.set(event.step, event.input) if event.mapped else run.inputs
+            return replace(run, steps=run.steps.set(event.step, StepState("scheduled", event.agent_run_id)), inputs=inputs)
         case StepCompleted():
-            return _ended(run, event.step, StepState("completed", event.agent_run_id, event.result))
+            tallied = _tallied(run, event) if event.step in run.graph.gathered else run
+            return _ended(tallied, event.step, StepState("completed", event.agent_run_id, event.result))
         case StepFailed():
-            return _ended(run, event.step, StepState("failed", event.agent_run_id))
+            return _ended(run, event.step, StepState("failed", event.agent_run_id, error=_brief(event.error)))
         case StepSkipped():
-            return _ended(run, event.step, StepState("skipped"))
-        case StepStarted() | PartScheduled() | PartCompleted() | PartFailed() | StepFellBack():
-            return run
+            return _ended(run, event.step, StepState("skipped", run.steps[event.step].agent_run_id))
+        case StepStarted():
+            progress = Progress(event.form, event.items or ())
+            return replace(
+                run, steps=run.steps.set(event.step, StepState("scheduled")), progress=run.progress.set(event.step, progress)
+            )
+        case PartScheduled():
+            progress = part_begun(run.progress[event.step], event)
+            inputs = run.inputs.set(part_key(event.step, event.part), event.input) if event.agent_run_id else run.inputs
+            return replace(run, progress=run.progress.set(event.step, progress), inputs=inputs)
+        case PartCompleted() | PartFailed():
+            key = part_key(event.step, event.part)
+            progress = part_ended(run.progress[event.step], event)
+            return replace(
+                run, progress=run.progress.set(event.step, progress), inputs=_without(run.inputs, key),
+                fell_back=_without(run.fell_back, key),
+            )  # fmt: skip
+        case StepFellBack():
+            key = event.step if event.part is None else part_key(event.step, event.part)
+            return replace(run, fell_back=run.fell_back.set(key, event.number))
         case RunCompleted():
             return replace(run, status="completed")
         case RunFailed():
@@ -104,7 +215,8 @@ def _started(event: RunStarted) -> Run:
     graph = event.plan.graph
     return Run(
         "running", event.plan, event.input, graph.pending, graph.waiting,
-        versions_asked=event.versions_asked, priority=event.priority, compensate=event.compensate,
+        versions_asked=event.versions_asked, priority=event.priority, compensate=event.compensate, metadata=event.metadata,
+        project_id=event.project_id, parent=event.parent,
     )  # fmt: skip
 
 
@@ -117,4 +229,40 @@ def _ended(run: Run, key: str, state: StepState) -> Run:
             waiting[later] = left
         else:
             del waiting[later]
-    return replace(run, steps=run.steps.set(key, state), waiting=waiting.finish(), ended=run.ended + 1)
+    changes: dict[str, Any] = {"steps": run.steps.set(key, state), "waiting": waiting.finish(), "ended": run.ended + 1}
+    if key in run.progress:
+        changes |= {"progress": run.progress.delete(key), "inputs": _without_parts(run, key)}
+    if key in run.inputs:
+        changes["inputs"] = changes.get("inputs", run.inputs).delete(key)
+    if key in run.tallies:
+        changes["tallies"] = run.tallies.delete(key)
+    if key in run.fell_back:
+        changes["fell_back"] = run.fell_back.delete(key)
+    return replace(run, **changes)
+
+
+def _without(entries: Map[str, V], key: str) -> Map[str, V]:
+    return entries.delete(key) if key in entries else entries
+
+
+def _without_parts(run: Run, key: str) -> Map[str, Json]:
+    inputs = run.inputs
+    for part in run.progress[key].open:
+        inputs = _without(inputs, part_key(key, part))
+    return inputs
+
+
+def _tallied(run: Run, event: StepCompleted) -> Run:
+    """The run after the steps that gather its results have seen one more of them."""
+    tallies = run.tallies
+    for key in run.graph.gathered[event.step]:
+        if run.steps[key].status == "pending":
+            gather = run.graph.steps[key].gather
+            assert gather is not None
+            tallies = tallies.set(key, tallies.get(key, Tally()).with_one(key, gather, event))
+    return replace(run, tallies=tallies)
+
+
+def _brief(error: Failure) -> Failure:
+    """What expressions see of a failure."""
+    return Failure.model_construct(type=error.type, message=error.message[:MOST_TOLD], kind=error.kind)

@@ -91,7 +91,8 @@ def test_every_command_has_a_route_to_the_decider_of_its_slice() -> None:
 
 
 BY_THE_SERVER = {
-    tenants.CreateTenant, runs.CompleteStep, runs.FailStep, runs.CheckRun,
+    tenants.CreateTenant, runs.CompleteStep, runs.FailStep, runs.CheckRun, runs.FinishChild, runs.EndWait,
+    runs.AbandonRun,
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
     invocations.EndInvocation, chains.StartChain, chains.FinishChainStep, chains.CancelChain,

@@ -75,7 +75,10 @@ EVERY_FORM = runs.Plan(
             fallbacks=(plans.AgentRef(agent="reader", agent_version="1"),), on_failure="compensate",
         ),
         runs.Step(
-            key="polish", run=plans.ChildRun(plan={"steps": []}, workflow="polish", version=3),
+            key="polish",
+            run=plans.ChildRun(
+                plan={"steps": [{"key": "polish", "agent": "editor"}]}, workflow="polish", version=3, versions_asked=("polish",)
+            ),
             repeat=plans.Repeat(times=5, until="result.good", exhausted="fail"),
         ),
         runs.Step(
@@ -154,7 +157,8 @@ EXAMPLES: tuple[Event, ...] = (
     runs.StepStarted(step="reviews", form="each", items=(1, JSON), delay_s=60.0, until=AT, saw={"input": [1]}),
     runs.PartScheduled(
         step="reviews", part=1, agent_run_id=AGENT_RUN, child_id=OTHER_RUN, agent="critic", agent_version="4", version_asked=True,
-        plan={"steps": []}, workflow=runs.WorkflowRef(name="polish", version=3), input=JSON, project_id=PROJECT,
+        plan={"steps": [{"key": "polish", "agent": "editor"}]}, workflow=runs.WorkflowRef(name="polish", version=3),
+        versions_asked=("polish",), input=JSON, project_id=PROJECT,
         metadata={"ticket": "T-1"}, compensate="on_failure", depth=1, timeout_s=90.5, retry=RETRY, priority="low",
     ),
     runs.PartCompleted(step="reviews", part=1, execution_id=AGENT_RUN, result=JSON),
@@ -162,7 +166,7 @@ EXAMPLES: tuple[Event, ...] = (
     runs.StepFellBack(step="reviews", part=1, execution_id=AGENT_RUN, agent="reader", number=1, error=FAILURE),
     runs.StepCompleted(
         step="write", agent_run_id=AGENT_RUN, result=JSON, abandoned=(OTHER_AGENT_RUN,), abandoned_runs=(OTHER_RUN,),
-        exhausted=True, without=(1, 4), saw={"input": [1]},
+        judged={"best": True}, exhausted=True, without=(1, 4), saw={"input": [1]},
     ),
     runs.StepFailed(
         step="collect", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=True, abandoned=(OTHER_AGENT_RUN,),

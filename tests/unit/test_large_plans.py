@@ -243,7 +243,7 @@ def test_versions_that_were_asked_for_are_told_with_each_step() -> None:
 
 
 def test_a_step_after_many_failures_names_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("domain.runs.rules.MOST_NAMED", 2)
+    monkeypatch.setattr("domain.runs.deciding.MOST_NAMED", 2)
 
     def why(*keys: str) -> str:
         last = Step(key="last", agent="x", after=keys, on_failure="continue")

@@ -69,14 +69,17 @@ def test_what_a_run_is_told_is_in_its_events() -> None:
 def test_the_state_after_each_event() -> None:
     pending, scheduled = StepState(), StepState("scheduled", AT_FIRST)
     begun = fold(runs.DECIDER, [STARTED])
-    assert begun == Run("running", PLAN, {"n": 1}, Map({"first": pending, "second": pending}), Map({"second": 1}))
+    assert begun == Run(
+        "running", PLAN, {"n": 1}, Map({"first": pending, "second": pending}), Map({"second": 1}), metadata=STARTED.metadata,
+        project_id=STARTED.project_id,
+    )  # fmt: skip
     under_way = fold(runs.DECIDER, [STARTED, SCHEDULED])
     assert under_way == replace(begun, steps=Map({"first": scheduled, "second": pending}))
     done = fold(runs.DECIDER, [STARTED, SCHEDULED, COMPLETED])
     over = Map({"first": StepState("completed", AT_FIRST, [1]), "second": pending})
     assert done == replace(begun, steps=over, waiting=Map(), ended=1)
     failed = fold(runs.DECIDER, [STARTED, SCHEDULED, FAILED])
-    assert failed == replace(done, steps=Map({"first": StepState("failed", AT_FIRST), "second": pending}))
+    assert failed == replace(done, steps=Map({"first": StepState("failed", AT_FIRST, error=BROKEN), "second": pending}))
     assert runs.evolve(done, RunCompleted()) == replace(done, status="completed")
     assert runs.evolve(failed, RunFailed(step="first", error=BROKEN)) == replace(failed, status="failed")
     assert runs.evolve(done, RunCancelled(reason="why")) == replace(done, status="cancelled", cancel_reason="why")

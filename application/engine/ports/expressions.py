@@ -20,6 +20,10 @@ class Expressions(Protocol):
         """See `domain.kernel.Functions`."""
         ...
 
+    def named(self, expression: str, values: Mapping[str, Json]) -> Mapping[str, Json]:
+        """See `domain.kernel.Functions`."""
+        ...
+
     def look(self, expression: str, variables: Collection[str]) -> ExpressionLook:
         """Checks an expression in which these variables may stand. Raises nothing."""
         ...
@@ -30,6 +34,9 @@ class NoExpressions:
 
     def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
         return Evaluated(error="no expression can be evaluated here")
+
+    def named(self, expression: str, values: Mapping[str, Json]) -> Mapping[str, Json]:
+        return {}
 
     def look(self, expression: str, variables: Collection[str]) -> ExpressionLook:
         return ExpressionLook("no expression can be used here")

@@ -1,0 +1,62 @@
+"""What the outcome of an execution does: of the only one of a step, or of a part of a step."""
+
+from uuid import UUID
+
+from domain.failures import Failure
+from domain.kernel import Json
+from domain.plans import Step
+from domain.runs.adapting import went_on
+from domain.runs.carrying_out import schedule_step
+from domain.runs.deciding import Decision, Fault
+from domain.runs.events import PartCompleted, PartFailed
+from domain.runs.parts import again, fall_back, fill, schedule_agent
+from domain.runs.progress import agent_run_id_of, part_key
+
+
+def step_failed(d: Decision, step: Step, agent_run_id: UUID, error: Failure) -> None:
+    """The agent run of a step has failed."""
+    if not (number := fall_back(d, step, None, agent_run_id, error)):
+        d.fail(step, error, agent_run_id)
+        return
+    ref, is_mapped = step.fallbacks[number - 1], step.key in d.run.inputs
+    schedule_step(
+        d, step, agent=ref.agent, agent_version=ref.agent_version, agent_run_id=agent_run_id_of(d.run_id, step.key, number),
+        version_asked=fallback_name(step.key, number) in d.run.asked, mapped=is_mapped, input=d.run.inputs.get(step.key),
+    )  # fmt: skip
+
+
+def part_completed(d: Decision, step: Step, part: int, execution_id: UUID, result: Json) -> None:
+    d.add(PartCompleted(step=step.key, part=part, execution_id=execution_id, result=result))
+    try:
+        if step.each is not None:
+            fill(d, step, step.each)
+        elif step.repeat is not None:
+            again(d, step, step.repeat, part, result)
+        elif step.adaptive is not None:
+            went_on(d, step, step.adaptive, part, result)
+        else:
+            d.complete(step, result)
+    except Fault as fault:
+        d.fail(step, fault.failure)
+
+
+def part_failed(d: Decision, step: Step, part: int, execution_id: UUID, error: Failure) -> None:
+    is_run, key = d.run.progress[step.key].open[part].is_run, part_key(step.key, part)
+    if not is_run and (number := fall_back(d, step, part, execution_id, error)):
+        asked = fallback_name(step.key, number) in d.run.asked
+        schedule_agent(d, step, part, d.run.inputs[key], step.fallbacks[number - 1], asked=asked, fallback=number)
+        return
+    tolerated = step.each is not None and step.each.on_failure == "continue"
+    d.add(PartFailed(step=step.key, part=part, execution_id=execution_id, error=error, tolerated=tolerated))
+    if step.each is None or not tolerated:
+        d.fail(step, error)
+        return
+    try:
+        fill(d, step, step.each)
+    except Fault as fault:
+        d.fail(step, fault.failure)
+
+
+def fallback_name(step: str, number: int) -> str:
+    """The name in `versions_asked` of a fallback whose version was asked for."""
+    return f"{step}.fallback.{number}"
