@@ -6,10 +6,11 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.runs.admission import RunAdmission
+from application.runs.pinning import NamedAgent, agents_of, asked_in, is_asked_for, pinned
 from application.suggestions import KnownNames, did_you_mean, names_of
 from domain import agents, projects, runs
 from domain.errors import AlreadyExists, NotFound, Unavailable
-from domain.kernel import Event, Json, Metadata, Priority, RecordedEvent, same_json
+from domain.kernel import Command, Event, Json, Metadata, Priority, RecordedEvent, same_json
 from domain.projects import UnknownProject
 
 MAX_NAMED = 5
@@ -23,12 +24,12 @@ MOST_REFUSED = 10
 class UnknownAgent(NotFound):
     code = "unknown-agent"
 
-    def __init__(self, refused: Sequence[tuple[int, str]]) -> None:
-        """`refused`: index of a step in the plan, and the reason; at least one."""
-        (step, why), more = refused[0], len(refused) - 1
-        super().__init__(f"{why} (and {more} more)" if more else why, pointer=f"/plan/steps/{step}/agent")
+    def __init__(self, refused: Sequence[tuple[int, str, str]]) -> None:
+        """`refused`: index of a step in the plan, where in the step the agent stands (`/agent`), and the reason; at least one."""
+        (step, place, why), more = refused[0], len(refused) - 1
+        super().__init__(f"{why} (and {more} more)" if more else why, pointer=f"/plan/steps/{step}{place}")
         self.refused = tuple(refused)
-        self.faults = tuple((f"/plan/steps/{step}/agent", why) for step, why in refused)
+        self.faults = tuple((f"/plan/steps/{step}{place}", why) for step, place, why in refused)
 
 
 class StartedDifferently(AlreadyExists):
@@ -49,13 +50,17 @@ async def start_run(
     compensate: runs.Compensate = "never",
     workflow: runs.WorkflowRef | None = None,
     origin: runs.Origin | None = None,
+    with_children: runs.Plan | None = None,
+    conditions: Sequence[Command] = (),
     known: KnownNames,
     admission: RunAdmission,
 ) -> CommandOutcome:
     """Checks the project, gives each step the version that it asks for or else the registered one, and starts the run.
 
     `known`: the names of the registered agents, for the refusal of a misspelt one. `workflow`: what the plan is of. `origin`: what
-    starts the run, where no client does.
+    starts the run, where no client does. `with_children`: the plan with what the caller
+    looked up: plans of child workflows, agents with a capability.
+    `conditions`: go into the append of the start.
 
     Raises:
         TooManyOpenRuns, TooManyOpenRunsOfTenant: as many runs are open as may be. A repeat of a recorded start is refused, too.
@@ -63,30 +68,31 @@ async def start_run(
         AlreadyExists: the id of the run is taken, by something else or by a run of another command.
         StartedDifferently, RepeatedDifferently: the command started a run before, with other content.
     """
+    whole = with_children or plan
     if not admission.counted:
         await admission.ready()
     with admission.admitted(request.tenant_id) as start:
         of_project = await _part_of_project(commands, request.tenant_id, project_id)
         for look in range(MOST_LOOKS):
-            versions, of_agents = await _versions(commands, request.tenant_id, plan, known, fresh=look > 0)
+            versions, of_agents = await _versions(commands, request.tenant_id, whole, known, fresh=look > 0)
             command = runs.StartRun(
                 run_id=run_id,
                 project_id=project_id,
-                plan=_pinned(plan, versions),
+                plan=_pinned(whole, versions),
                 input=input,
                 metadata=metadata,
-                versions_asked=tuple(step.key for step in plan.steps if step.agent_version is not None),
+                versions_asked=asked_in(whole),
                 priority=priority,
                 compensate=compensate,
                 workflow=workflow,
                 origin=origin,
             )
             try:
-                outcome = await commands.execute(request, command, *of_project, *of_agents)
+                outcome = await commands.execute(request, command, *of_project, *of_agents, *conditions)
             except agents.AgentChanged:  # this process had not heard of it
                 continue
             except AlreadyExists:
-                first = await _first_answer(commands, request, run_id)
+                first = await first_answer(commands, request, run_id)
                 if first is None:
                     raise
                 outcome = first
@@ -94,13 +100,13 @@ async def start_run(
         else:
             raise Unavailable("the agents of the plan are being changed: try again")
         if outcome.duplicate:
-            _check_repeat(request, command, plan, outcome.recorded[0], commands.registry.decoded(outcome.recorded[0]))
+            check_repeat(request, command, plan, outcome.recorded[0], commands.registry.decoded(outcome.recorded[0]))
         else:
             start.position = outcome.position
     return outcome
 
 
-async def _first_answer(commands: CommandLoop, request: CommandRequest, run_id: UUID) -> CommandOutcome | None:
+async def first_answer(commands: CommandLoop, request: CommandRequest, run_id: UUID) -> CommandOutcome | None:
     """The answer that the start of the run got, from the run's own events. None: another command started the run.
 
     The log recognises a command by its id for a bounded time. A start under an id that the client made is recognised for ever.
@@ -113,32 +119,25 @@ async def _first_answer(commands: CommandLoop, request: CommandRequest, run_id: 
     return CommandOutcome(position, {run_id: last.version}, (), last.recorded_at, duplicate=True, recorded=tuple(first))
 
 
-def _check_repeat(request: CommandRequest, command: runs.StartRun, plan: runs.Plan, recorded: RecordedEvent, first: Event) -> None:
+def check_repeat(request: CommandRequest, command: runs.StartRun, plan: runs.Plan, recorded: RecordedEvent, first: Event) -> None:
     """Raises StartedDifferently if a start differs from the recorded start of the run.
 
     Compares plans as asked for, without looked-up versions.
     """
     same = (
         isinstance(first, runs.RunStarted)
-        and _asked_for(plan, first.plan)
+        and is_asked_for(plan, first.plan)
         and first.project_id == command.project_id
         and same_json(first.input, command.input)
         and same_json(first.metadata, command.metadata)
         and first.priority == command.priority
         and first.compensate == command.compensate
+        and first.workflow == command.workflow
         and Metadata.model_validate_json(recorded.metadata).on_behalf_of == request.on_behalf_of
     )
     if not same:
         what = "with another plan, input, project, priority, compensation or metadata, or on behalf of another"
         raise StartedDifferently(f"run {recorded.stream_id} was started before, {what}")
-
-
-def _asked_for(asked: runs.Plan, started: runs.Plan) -> bool:
-    """Whether a plan is the started plan, apart from the versions that its agents were pinned to."""
-    if len(asked.steps) != len(started.steps):
-        return False
-    pairs = zip(asked.steps, started.steps, strict=True)
-    return all(a == (s if a.agent_version else s.model_copy(update={"agent_version": None})) for a, s in pairs)
 
 
 async def _part_of_project(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> Sequence[projects.UseProject]:
@@ -159,7 +158,8 @@ _PINNED: dict[tuple[int, tuple[str | None, ...]], tuple[runs.Plan, runs.Plan]] =
 """(id() of a plan, versions) → (plan, pinned plan). The stored plan stays alive, so its id() is not used again."""
 _PINNED_SIZE = 256
 _PINNED_STEPS = 20
-"""Larger plans, and plans whose steps have inputs, are graphs of one request. They come once, and would fill the memory."""
+"""Larger plans, and plans whose steps have inputs or other forms, are graphs of one request. They come once, and would fill the
+memory."""
 
 
 def _pinned(plan: runs.Plan, versions: tuple[str | None, ...]) -> runs.Plan:
@@ -171,12 +171,8 @@ def _pinned(plan: runs.Plan, versions: tuple[str | None, ...]) -> runs.Plan:
     key = (id(plan), versions)
     found = _PINNED.get(key)
     if found is None:
-        steps = tuple(s.model_copy(update={"agent_version": v}) for s, v in zip(plan.steps, versions, strict=True))
-        found = (
-            plan,
-            runs.Plan.model_construct(steps=steps, result=plan.result),
-        )  # a copy of the plan would keep its graph, with the other steps
-        if len(plan.steps) <= _PINNED_STEPS and all(step.input is None for step in plan.steps):
+        found = plan, pinned(plan, iter(versions))
+        if len(plan.steps) <= _PINNED_STEPS and all(step.is_plain and step.input is None for step in plan.steps):
             if len(_PINNED) >= _PINNED_SIZE:
                 _PINNED.clear()
             _PINNED[key] = found
@@ -185,31 +181,29 @@ def _pinned(plan: runs.Plan, versions: tuple[str | None, ...]) -> runs.Plan:
 
 async def _versions(
     commands: CommandLoop, tenant_id: UUID, plan: runs.Plan, known: KnownNames, *, fresh: bool
-) -> tuple[tuple[str | None, ...], Iterable[agents.UseAgent]]:
-    """The version of each step's agent: the one that the step asks for, or else the registered one; and what the start rests on.
+) -> tuple[tuple[str, ...], Iterable[agents.UseAgent]]:
+    """The version of each agent that the plan names: the one that is asked for, or else the registered one; and what the start
+    rests on.
 
     `fresh`: the log is asked for each agent. Raises UnknownAgent, which names the first `MOST_REFUSED` faults.
     """
-    versions: list[str | None] = []
+    versions: list[str] = []
     looked_at: dict[UUID, agents.UseAgent] = {}
-    refused: list[tuple[int, str]] = []
+    refused: list[tuple[int, str, str]] = []
     names: Sequence[str] | None = None
-    for index, step in enumerate(plan.steps):
-        if step.agent is None:
-            versions.append(None)
-            continue
-        agent_id = agents.agent_id_of(tenant_id, step.agent)
+    for wanted in agents_of(plan):
+        agent_id = agents.agent_id_of(tenant_id, wanted.agent)
         for again in (fresh and agent_id not in looked_at, True):  # another process may have registered the agent since
             definition: agents.AgentDefinition = (await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=again)).state
-            version = _version_of(definition, step)
+            version = _version_of(definition, wanted)
             if version is not None:
                 versions.append(version)
-                looked_at[agent_id] = agents.UseAgent(agent_id=agent_id, name=step.agent, changes=definition.changes)
+                looked_at[agent_id] = agents.UseAgent(agent_id=agent_id, name=wanted.agent, changes=definition.changes)
                 break
         else:
             if names is None:
                 names = await names_of(known, tenant_id)
-            refused.append((index, _why(definition, step, step.agent, names)))
+            refused.append((wanted.step, wanted.place, _why(definition, wanted, names)))
             if len(refused) == MOST_REFUSED:
                 break
     if refused:
@@ -217,17 +211,17 @@ async def _versions(
     return tuple(versions), looked_at.values()
 
 
-def _version_of(definition: agents.AgentDefinition, step: runs.Step) -> str | None:
-    """The version of a step's agent. None: it is not registered."""
+def _version_of(definition: agents.AgentDefinition, wanted: NamedAgent) -> str | None:
+    """The version of an agent. None: it is not registered."""
     if definition.current is None:
         return None
-    if step.agent_version is None:
+    if wanted.version is None:
         return definition.current.version
-    return step.agent_version if step.agent_version in definition.versions else None
+    return wanted.version if wanted.version in definition.versions else None
 
 
-def _why(definition: agents.AgentDefinition, step: runs.Step, agent: str, names: Sequence[str]) -> str:
+def _why(definition: agents.AgentDefinition, wanted: NamedAgent, names: Sequence[str]) -> str:
     if definition.current is None:
-        return f"no agent '{agent}' is registered{did_you_mean(agent, names)}"
+        return f"no agent '{wanted.agent}' is registered{did_you_mean(wanted.agent, names)}"
     registered = f"version{'s' if len(definition.versions) > 1 else ''} {' and '.join(definition.versions[-MAX_NAMED:])}"
-    return f"agent '{agent}' is registered in {registered}, not {step.agent_version}"
+    return f"agent '{wanted.agent}' is registered in {registered}, not {wanted.version}"

@@ -159,11 +159,11 @@ class Plan(Value):
 
 def body_of(step: Step) -> Plan:
     """The plan of a step's child runs, read once. Raises ValidationError."""
-    body: Plan | None = step.__dict__.get("_body")
-    if body is None:
-        assert step.run is not None
-        body = step.__dict__["_body"] = Plan.model_validate(step.run.plan)
-    return body
+    assert step.run is not None
+    known: tuple[Json, Plan] | None = step.__dict__.get("_body")
+    if known is None or known[0] is not step.run.plan:  # a changed copy of a step takes everything over
+        known = step.__dict__["_body"] = (step.run.plan, Plan.model_validate(step.run.plan))
+    return known[1]
 
 
 class PlanV3(Value):

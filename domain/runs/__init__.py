@@ -22,6 +22,7 @@ from domain.plans import (
     sequential,
     unique_keys,
 )
+from domain.runs.adapting import allowed_name
 from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CompleteStep, EndWait, FailStep, FinishChild, RunCommand, StartRun
 from domain.runs.deciding import MOST_NAMED
 from domain.runs.events import (
@@ -50,6 +51,7 @@ from domain.runs.events import (
     StepStarted,
     WorkflowRef,
 )
+from domain.runs.outcomes import fallback_name
 from domain.runs.progress import agent_run_id_of, child_id_of, part_key
 from domain.runs.rules import DECIDER, decide
 from domain.runs.state import OVER, Run, RunStatus, evolve
@@ -103,9 +105,11 @@ __all__ = [
     "StepStatus",
     "WorkflowRef",
     "agent_run_id_of",
+    "allowed_name",
     "child_id_of",
     "decide",
     "evolve",
+    "fallback_name",
     "graph_of",
     "parallel",
     "part_key",

@@ -125,7 +125,7 @@ async def test_an_agent_that_is_not_there_is_named_with_its_place(
     run_id = new_id()
     with pytest.raises(UnknownAgent, match=message) as caught:
         await engine.start(plan=Plan(steps=steps), run_id=run_id)
-    assert [step for step, _ in caught.value.refused] == [place]
+    assert [(step, at) for step, at, _ in caught.value.refused] == [(place, "/agent")]
     assert caught.value.pointer == f"/plan/steps/{place}/agent"
     assert engine.of_stream(run_id) == []
 
