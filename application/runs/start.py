@@ -154,7 +154,7 @@ async def _part_of_project(commands: CommandLoop, tenant_id: UUID, project_id: U
     return (projects.UseProject(project_id=project_id),)
 
 
-_PINNED: dict[tuple[int, tuple[str | None, ...]], tuple[runs.Plan, runs.Plan]] = {}
+_PINNED: dict[tuple[int, tuple[str, ...]], tuple[runs.Plan, runs.Plan]] = {}
 """(id() of a plan, versions) → (plan, pinned plan). The stored plan stays alive, so its id() is not used again."""
 _PINNED_SIZE = 256
 _PINNED_STEPS = 20
@@ -162,7 +162,7 @@ _PINNED_STEPS = 20
 memory."""
 
 
-def _pinned(plan: runs.Plan, versions: tuple[str | None, ...]) -> runs.Plan:
+def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
     """The plan with its agents' versions.
 
     Pinned plans are cached: most runs have one of a few plans, and a copy costs as much as a decision. The constructors

@@ -1,13 +1,14 @@
 """The parts of a run that have not ended, from the events under the run alone.
 
-A part begins with one event and ends with one event, so counting is enough: scheduled steps up to the end of their agent runs, tool
-calls up to their outcome, messages up to their delivery. An ambiguous call counts as ended, because a person may need days. It
-counts again if it turns out that it had no effect, and goes on.
+A part begins with one event and ends with one event, so counting is enough: scheduled steps and parts of steps up to the end of
+their agent runs, tool calls up to their outcome, messages up to their delivery. An ambiguous call counts as ended, because a person
+may need days. It counts again if it turns out that it had no effect, and goes on.
 
 A compensation that goes on is a part, too, from the event that began or resumed it up to its end. One that waits for an ambiguous
 call does not count: it waits for the same person.
 """
 
+import json
 from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import UUID
@@ -39,6 +40,11 @@ _COMPENSATING = {
     compensations.CompensationResumed.TOPIC: True,
     compensations.CompensationEnded.TOPIC: False,
 }
+
+
+def _is_agent_run(event: RecordedEvent) -> bool:
+    """Whether a part of a step is an agent run. A child run has a stream of events of its own."""
+    return json.loads(event.state)["agent_run_id"] is not None
 
 
 class OpenParts(NamedTuple):
@@ -76,7 +82,7 @@ class OpenParts(NamedTuple):
             else:
                 if topic == invocations.InvocationBecameAmbiguous.TOPIC:
                     ambiguous |= {event.stream_id}
-                open_ += _STEP.get(topic, 0)
+                open_ += _is_agent_run(event) if topic == runs.PartScheduled.TOPIC else _STEP.get(topic, 0)
             if topic in runs.ENDS:
                 ended = True
             elif topic in _COMPENSATING:

@@ -29,7 +29,10 @@ async def status(engine: Engine, run_id: object, key: str) -> str:
 async def test_a_condition_decides_which_step_runs_and_its_input_is_mapped(engine: Engine, worker: PlayedWorker) -> None:
     graph = plan(
         {"key": "read", "agent": "alpha"},
-        {"key": "long", "agent": "beta", "after": ["read"], "when": "steps.read.result.pages > 10", "input_from": "steps.read.result.pages + input"},
+        {
+            "key": "long", "agent": "beta", "after": ["read"], "when": "steps.read.result.pages > 10",
+            "input_from": "steps.read.result.pages + input",
+        },
         {"key": "short", "agent": "gamma", "after": ["read"], "when": "steps.read.result.pages <= 10"},
         {"key": "all", "value": "steps.long.result", "after": ["long", "short"]},
     )  # fmt: skip
@@ -46,7 +49,10 @@ async def test_a_condition_decides_which_step_runs_and_its_input_is_mapped(engin
 async def test_a_step_that_looks_at_a_failure_mends_it(engine: Engine, worker: PlayedWorker) -> None:
     graph = plan(
         {"key": "try", "agent": "alpha", "on_failure": "continue"},
-        {"key": "mend", "agent": "beta", "after": ["try"], "when": "steps['try'].status == 'failed'", "input_from": "steps['try'].error.message"},
+        {
+            "key": "mend", "agent": "beta", "after": ["try"], "when": "steps['try'].status == 'failed'",
+            "input_from": "steps['try'].error.message",
+        },
     )  # fmt: skip
     run_id = await engine.start(plan=graph)
     await (await worker.next("alpha")).fail()

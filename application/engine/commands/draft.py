@@ -40,6 +40,11 @@ class OpenStream:
         self.slice = base.slice
         self.root_id = base.root_id
 
+    @property
+    def begins_root(self) -> bool:
+        """Whether the stream is its own root, and its first event is in the draft: nobody else can be deciding on it."""
+        return not self.base.version and self.version > 0 and self.root_id == self.stream_id
+
     def kept(self) -> tuple[Any, ...]:
         return self.state, self.version, self.size, self.slice, self.root_id, self.decider, self.last, self.used
 

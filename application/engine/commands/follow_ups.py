@@ -157,7 +157,7 @@ class FollowUps:
         stream = draft.streams[parts[0].stream_id]
         if stream.root_id is None:  # nothing was decided, and no event has told the root
             stream.root_id = parts[0].route.root(command, stream.state) if stream.version else cause.root_id
-        if stream.root_id != cause.root_id:
+        if stream.root_id != cause.root_id and not stream.begins_root:
             raise LeftToManager("the stream has another root")
 
     def _note(self, saga: str, cause: ReactionCause, error: Exception) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -33,6 +34,8 @@ from domain.kernel import Command, RecordedEvent
 PARTITIONS = tuple(f"sagas:{number}" for number in range(8))
 """Names of the partitions and of their checkpoints. At most as many processes can share the sagas. The number is for ever."""
 MAX_ROOTS_AT_ONCE = 64
+MOST_BEGUN = 100
+"""Streams that are begun together."""
 LAG_S = 0.2
 """Seconds for which events linger that no saga has to react to, unless somebody waits for their position. Most are such, and each
 move of the checkpoints is a transaction."""
@@ -50,7 +53,11 @@ def partition_of(root_id: UUID) -> str:
     return PARTITIONS[root_id.int % len(PARTITIONS)]
 
 
-def react(recorded: RecordedEvent, catalog: Catalog) -> list[tuple[CommandRequest, Command | WorkItem]]:
+Answer = tuple[CommandRequest, Command | WorkItem]
+"""A reaction, with the request that it has as a command."""
+
+
+def react(recorded: RecordedEvent, catalog: Catalog) -> list[Answer]:
     """The reactions of sagas to one event that are not in the log with the event, each with the request that it has as a command.
 
     Raises whatever a reaction or the decoding of the event raises.
@@ -74,7 +81,10 @@ def effects_of(recorded: RecordedEvent, catalog: Catalog, commands: CommandLoop,
 
     Raises whatever a reaction or the decoding of the event raises.
     """
-    answers = react(recorded, catalog)
+    return _effects(react(recorded, catalog), commands, queue)
+
+
+def _effects(answers: Sequence[Answer], commands: CommandLoop, queue: WorkQueue) -> list[Effect]:
     effects: list[Effect] = [
         partial(commands.execute, request, answer) for request, answer in answers if isinstance(answer, Command)
     ]
@@ -82,6 +92,17 @@ def effects_of(recorded: RecordedEvent, catalog: Catalog, commands: CommandLoop,
     if work:
         effects.append(partial(queue.publish, work))
     return effects
+
+
+class Beginning(NamedTuple):
+    """A command that begins a stream."""
+
+    recorded: RecordedEvent
+    """Its cause."""
+    request: CommandRequest
+    command: Command
+    in_root: bool
+    """Whether the stream is in the root of the cause. If not, it is a root of its own."""
 
 
 class SagaManager:
@@ -167,20 +188,49 @@ class SagaManager:
 
         async def in_order(events: list[RecordedEvent]) -> None:
             async with gate:
+                beginnings: list[Beginning] = []
                 for event in events:
-                    await self._handle_one(event)
+                    answers = await self._answers(event)
+                    more = self._beginnings(event, answers)
+                    if not more or more[0].in_root != (beginnings or more)[0].in_root:
+                        await self._begin(beginnings)
+                    if more:
+                        beginnings += more
+                        continue
+                    for effect in _effects(answers, self._commands, self._queue):
+                        await self._attempt(event, effect)
+                await self._begin(beginnings)
 
         await side_by_side(*(in_order(list(events)) for _, events in groupby(relevant, key=lambda e: e.root_id)))
         return True
 
-    async def _handle_one(self, recorded: RecordedEvent) -> None:
+    def _beginnings(self, recorded: RecordedEvent, answers: Sequence[Answer]) -> list[Beginning]:
+        """What follows from an event, where all of it are commands that begin streams, either all in the root of the event or each
+        as a root of its own. Those of many events go into few appends: a step may have a thousand parts."""
+        found: list[Beginning] = []
+        for request, answer in answers:
+            route = self._catalog.routes.get(type(answer)) if isinstance(answer, Command) else None
+            if not isinstance(answer, Command) or route is None or not route.creates or route.of_state:
+                return []
+            found.append(Beginning(recorded, request, answer, route.root(answer, None) == recorded.root_id))
+        return found if len({each.in_root for each in found}) == 1 else []
+
+    async def _begin(self, beginnings: list[Beginning]) -> None:
+        while beginnings:
+            some = beginnings[:MOST_BEGUN]
+            del beginnings[:MOST_BEGUN]
+            requests = [(each.request, (each.command,)) for each in some]
+            outcomes = await persistently(partial(self._commands.execute_all, requests))
+            for each, outcome in zip(some, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    await self._attempt(each.recorded, partial(self._commands.execute, each.request, each.command))
+
+    async def _answers(self, recorded: RecordedEvent) -> Sequence[Answer]:
         try:
-            effects = effects_of(recorded, self._catalog, self._commands, self._queue)
+            return react(recorded, self._catalog)
         except Exception as error:  # noqa: BLE001  # a broken event must not stop the others
             await self._park(recorded, error)
-            return
-        for effect in effects:
-            await self._attempt(recorded, effect)
+            return ()
 
     async def _attempt(self, recorded: RecordedEvent, effect: Effect) -> None:
         try:
