@@ -80,6 +80,8 @@ def _awaited(state: RunCompensation) -> list[UUID]:
 
 async def _status(commands: CommandLoop, tenant_id: UUID, call: UUID) -> Any:
     state: invocations.Invocation = (await commands.load(invocations.DECIDER, tenant_id, call)).state
+    if state.requested is None:  # a child run, or its compensation
+        return "running"
     return _SHOWN_STATUS.get(state.status, state.status)
 
 

@@ -40,7 +40,9 @@ def on_part_scheduled(event: runs.PartScheduled, cause: ReactionCause) -> list[R
             versions_asked=event.versions_asked,
             priority=event.priority,
             compensate=event.compensate,
-            parent=runs.Parent(run_id=cause.stream_id, step=event.step, part=event.part, depth=event.depth),
+            parent=runs.Parent(
+                run_id=cause.stream_id, step=event.step, part=event.part, depth=event.depth, compensable=event.compensable
+            ),
             workflow=event.workflow,
         )
     ]

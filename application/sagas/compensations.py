@@ -8,6 +8,7 @@ from typing import Literal
 from uuid import UUID
 
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
+from application.sagas.compensations_of_children import on_compensation_ended, on_part_scheduled, on_run_ended
 from domain import compensations, invocations, runs
 from domain.compensations import BeginCompensation, ExpectCall, RecordCompensation, RecordEffect, RuleOutEffect, compensation_id_of
 from domain.failures import Failure
@@ -66,16 +67,29 @@ def _outcome(
 
 
 def on_run_failed(event: runs.RunFailed, cause: ReactionCause) -> list[Reaction]:
-    return [BeginCompensation(run_id=cause.stream_id, because="failed")] if event.compensate else []
+    begins: list[Reaction] = [BeginCompensation(run_id=cause.stream_id, because="failed")] if event.compensate else []
+    return begins if event.parent is None else [*begins, *on_run_ended(event, cause)]
 
 
 def on_run_cancelled(event: runs.RunCancelled, cause: ReactionCause) -> list[Reaction]:
-    if not event.compensate:
-        return []
-    return [BeginCompensation(run_id=cause.stream_id, because="cancelled", reason=event.reason)]
+    begins: list[Reaction] = []
+    if event.compensate:
+        begins = [BeginCompensation(run_id=cause.stream_id, because="cancelled", reason=event.reason)]
+    return begins if event.parent is None else [*begins, *on_run_ended(event, cause)]
 
 
 def on_effect_started(event: compensations.EffectStarted, cause: ReactionCause) -> list[Reaction]:
+    if event.run:
+        parent_id = cause.root_id
+        return [
+            BeginCompensation(
+                run_id=event.invocation_id,
+                because="requested",
+                reason="its parent takes its effects back",
+                by=f"run:{parent_id}",
+                parent_id=parent_id,
+            )
+        ]
     return [CompensateInvocation(invocation_id=event.invocation_id, compensation_id=event.compensation_id)]
 
 
@@ -115,9 +129,12 @@ REACTIONS: Reactions = {
     invocations.InvocationFailed: on_invocation_failed,
     invocations.InvocationResolved: on_invocation_resolved,
     invocations.InvocationCancelled: on_invocation_cancelled,
+    runs.PartScheduled: on_part_scheduled,
+    runs.RunCompleted: on_run_ended,
     runs.RunFailed: on_run_failed,
     runs.RunCancelled: on_run_cancelled,
     compensations.EffectStarted: on_effect_started,
+    compensations.CompensationEnded: on_compensation_ended,
     invocations.InvocationCompensationRequested: on_compensation_requested,
     invocations.InvocationCompensationRefused: on_compensation_refused,
 }

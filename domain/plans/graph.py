@@ -44,6 +44,8 @@ class Graph(NamedTuple):
     """Key of a step → the steps that come after it."""
     of_agent: Mapping[str, str]
     """Name of an agent → its first step."""
+    compensates: bool
+    """Whether the failure of a step takes the effects of the run back."""
     first: Sequence[str]
     """The steps that wait for none, in the order of the plan."""
     last: Sequence[str]
@@ -74,7 +76,8 @@ def graph_of(steps: Sequence[Step]) -> Graph:
         Map({step.key: len(set(step.after)) for step in steps if step.after}),
     )
     last = [step.key for step in steps if step.key not in after]
-    return Graph(by_key, places, after, of_agent, first, last, gathered, pending, waiting)
+    compensates = any(step.on_failure == "compensate" for step in steps)
+    return Graph(by_key, places, after, of_agent, compensates, first, last, gathered, pending, waiting)
 
 
 NO_STEPS = graph_of(())

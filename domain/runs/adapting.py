@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from domain.kernel import Json
 from domain.plans import Adaptive, AgentRef, Plan, Step
-from domain.runs.deciding import Decision, Fault, bounded
+from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.events import StepStarted
 from domain.runs.mapping import mapped_input
 from domain.runs.parts import schedule_agent, schedule_child
@@ -29,7 +29,7 @@ def _ask(d: Decision, step: Step, part: int, value: Json) -> None:
 
 def went_on(d: Decision, step: Step, adaptive: Adaptive, part: int, result: Json) -> None:
     """Parts are numbered in the order of their beginning: the agent's answer, the child run that follows from it, the next answer.
-    Raises Fault, for the author of the agent."""
+    Raises PlanFault, for the author of the agent."""
     progress = d.run.progress[step.key]
     if part % 2:
         results = result if progress.only is None else {progress.only: result}
@@ -78,5 +78,5 @@ def allowed_name(step: str, number: int) -> str:
     return f"{step}.named.{number}"
 
 
-def _misfit(message: str) -> Fault:
-    return Fault(f"the answer of the step's agent cannot be carried out: {message}", "AdaptiveAnswer")
+def _misfit(message: str) -> PlanFault:
+    return PlanFault(f"the answer of the step's agent cannot be carried out: {message}", "AdaptiveAnswer")

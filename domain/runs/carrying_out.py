@@ -4,7 +4,7 @@ from typing import Any
 
 from domain.plans import Step
 from domain.runs.adapting import begin_adaptive
-from domain.runs.deciding import Decision, Fault, bounded
+from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.events import StepScheduled
 from domain.runs.gathering import gathered
 from domain.runs.mapping import mapped_input, runs_by_condition
@@ -38,7 +38,7 @@ def look_at(d: Decision, step: Step) -> None:
         return
     try:
         _begin(d, step)
-    except Fault as fault:
+    except PlanFault as fault:
         d.fail(step, fault.failure)
 
 
@@ -69,7 +69,7 @@ def _begin(d: Decision, step: Step) -> None:
 
 def _needs_agent(step: Step) -> None:
     if step.agent is None and step.run is None:
-        raise Fault(f"no agent with the capability '{step.capability}' was looked up when the run started", "UnknownCapability")
+        raise PlanFault(f"no agent with the capability '{step.capability}' was looked up when the run started", "UnknownCapability")
 
 
 def schedule_step(d: Decision, step: Step, **more: Any) -> None:

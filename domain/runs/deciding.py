@@ -22,7 +22,7 @@ LARGEST_SEEN = 1_000
 """Bytes of such a value, as JSON. A larger one is left out."""
 
 
-class Fault(Exception):
+class PlanFault(Exception):
     """A step cannot go on because of what its plan says, or what came of it. The text is for the author of the plan."""
 
     def __init__(self, message: str, type: str = "PlanExpressionError") -> None:
@@ -62,7 +62,7 @@ class Decision:
         """Steps that have ended in this decision, and whose followers have not been looked at."""
         self.failed: StepFailed | None = None
         """The first failure that the plan does not tolerate."""
-        self.faults: dict[str, Fault] = {}
+        self.faults: dict[str, PlanFault] = {}
         """Step that gathers results → why it cannot judge one of them."""
         self.mapped = 0
         """Bytes of the inputs that were mapped."""
@@ -116,11 +116,11 @@ class Decision:
                 if expression is not None:
                     verdict = self.value(expression, "`good`" if gather.mode == "first_good" else "`by`", result=result, step=key)
                     if gather.mode == "first_good" and not isinstance(verdict, bool):
-                        raise Fault(f"`good` is neither true nor false for the step '{key}': {expression}")
+                        raise PlanFault(f"`good` is neither true nor false for the step '{key}': {expression}")
                     judged[later] = vote_of(verdict)
                 elif gather.mode == "vote":
                     judged[later] = vote_of(result)
-            except Fault as fault:
+            except PlanFault as fault:
                 self.faults[later] = fault
         return judged
 
@@ -130,10 +130,10 @@ class Decision:
         return self._functions.evaluate(expression, self._given(more), self._spent)
 
     def value(self, expression: str, place: str, **more: Json) -> Json:
-        """The value of an expression. Raises Fault, which names the place and the expression."""
+        """The value of an expression. Raises PlanFault, which names the place and the expression."""
         found = self.evaluate(expression, **more)
         if found.error is not None:
-            raise Fault(f"{place} cannot be evaluated: {found.error}; the expression is: {expression}")
+            raise PlanFault(f"{place} cannot be evaluated: {found.error}; the expression is: {expression}")
         return found.value
 
     def saw(self, expression: str) -> dict[str, Json]:
@@ -149,9 +149,9 @@ class Decision:
 
 
 def bounded(value: Json, what: str) -> Json:
-    """The value. Raises Fault if an event cannot hold it. `what`: the subject of the sentence."""
+    """The value. Raises PlanFault if an event cannot hold it. `what`: the subject of the sentence."""
     if (fault := fault_of_size(value)[0]) is not None:
-        raise Fault(f"{what} is {fault}", "TooLarge")
+        raise PlanFault(f"{what} is {fault}", "TooLarge")
     return value
 
 

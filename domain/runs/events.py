@@ -23,6 +23,8 @@ class Parent(Value):
     """Which execution of the step the run is. None: the only one."""
     depth: int = Field(default=1, ge=1, le=MAX_DEPTH)
     """Runs above the run."""
+    compensable: bool = Field(default=False, exclude_if=unsaid)
+    """Whether the parent may take its effects back, and the run's with them."""
 
 
 class WorkflowRef(Value):
@@ -189,6 +191,8 @@ class PartScheduled(Event):
     """Of a child run."""
     depth: int = 0
     """Of a child run: the runs above it."""
+    compensable: bool = Field(default=False, exclude_if=unsaid)
+    """Of a child run: whether the run may take its effects back, and the child's with them."""
     timeout_s: float | None = None
     retry: Retry = Retry()
     priority: Priority = "normal"

@@ -3,7 +3,7 @@
 from domain.failures import Failure
 from domain.kernel import Json
 from domain.plans import Gather, Step
-from domain.runs.deciding import Decision, Fault, bounded
+from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.mapping import end_without
 from domain.runs.progress import Tally
 
@@ -26,7 +26,7 @@ def gathered(d: Decision, step: Step, gather: Gather) -> None:
             d.fail(step, Failure(type="UpstreamFailed", message=message, kind="upstream"))
         else:
             return
-    except Fault as fault:
+    except PlanFault as fault:
         d.fail(step, fault.failure)
     if gather.rest == "cancel" and open_ and d.failed is None:
         for key in dict.fromkeys(step.after):

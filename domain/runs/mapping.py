@@ -3,7 +3,7 @@
 from domain.failures import Failure
 from domain.kernel import Json
 from domain.plans import Step
-from domain.runs.deciding import Decision, Fault, fault_of_size, named
+from domain.runs.deciding import Decision, PlanFault, fault_of_size, named
 
 
 def runs_by_condition(d: Decision, step: Step) -> dict[str, Json] | None:
@@ -12,7 +12,7 @@ def runs_by_condition(d: Decision, step: Step) -> dict[str, Json] | None:
         return {} if not step.after or _runs_after_others(d, step) else None
     value = d.value(step.when, "`when`")
     if not isinstance(value, bool):
-        raise Fault(f"`when` is neither true nor false; the expression is: {step.when}")
+        raise PlanFault(f"`when` is neither true nor false; the expression is: {step.when}")
     saw = d.saw(step.when)
     if not value:
         d.skip(step.key, reason="condition", condition=step.when, value=value, saw=saw)
@@ -43,7 +43,7 @@ def end_without(d: Decision, step: Step) -> None:
 
 
 def mapped_input(d: Decision, step: Step, **more: Json) -> tuple[bool, Json]:
-    """Whether the step has an input of its own making, and the input. Raises Fault."""
+    """Whether the step has an input of its own making, and the input. Raises PlanFault."""
     source = step.input_from
     if source is None:
         return False, None
@@ -53,6 +53,6 @@ def mapped_input(d: Decision, step: Step, **more: Json) -> tuple[bool, Json]:
         value = {name: d.value(each, f"`input_from` of '{name}'", **more) for name, each in source.items()}
     fault, size = fault_of_size(value)
     if fault is not None:
-        raise Fault(f"`input_from` gives a value that is {fault}")
+        raise PlanFault(f"`input_from` gives a value that is {fault}")
     d.mapped += size
     return True, value

@@ -7,7 +7,7 @@ from domain.kernel import Json
 from domain.plans import Step
 from domain.runs.adapting import went_on
 from domain.runs.carrying_out import schedule_step
-from domain.runs.deciding import Decision, Fault
+from domain.runs.deciding import Decision, PlanFault
 from domain.runs.events import PartCompleted, PartFailed
 from domain.runs.parts import again, fall_back, fill, schedule_agent
 from domain.runs.progress import agent_run_id_of, part_key
@@ -36,7 +36,7 @@ def part_completed(d: Decision, step: Step, part: int, execution_id: UUID, resul
             went_on(d, step, step.adaptive, part, result)
         else:
             d.complete(step, result)
-    except Fault as fault:
+    except PlanFault as fault:
         d.fail(step, fault.failure)
 
 
@@ -53,7 +53,7 @@ def part_failed(d: Decision, step: Step, part: int, execution_id: UUID, error: F
         return
     try:
         fill(d, step, step.each)
-    except Fault as fault:
+    except PlanFault as fault:
         d.fail(step, fault.failure)
 
 

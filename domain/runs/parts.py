@@ -5,7 +5,7 @@ from uuid import UUID
 from domain.failures import Failure
 from domain.kernel import Json
 from domain.plans import MAX_DEPTH, MOST_ITEMS, AgentRef, Each, Repeat, Step
-from domain.runs.deciding import Decision, Fault, bounded
+from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.events import PartScheduled, StepFellBack, StepStarted, WorkflowRef
 from domain.runs.mapping import mapped_input
 from domain.runs.progress import agent_run_id_of, child_id_of, part_key
@@ -17,9 +17,9 @@ MOST_MAPPED_AT_ONCE = 500_000
 def begin_each(d: Decision, step: Step, each: Each, saw: dict[str, Json]) -> None:
     items = d.value(each.over, "`over`")
     if not isinstance(items, list):
-        raise Fault(f"`over` gives no list; the expression is: {each.over}")
+        raise PlanFault(f"`over` gives no list; the expression is: {each.over}")
     if len(items) > MOST_ITEMS:
-        raise Fault(f"`over` gives {len(items):,} items; {MOST_ITEMS:,} are the most")
+        raise PlanFault(f"`over` gives {len(items):,} items; {MOST_ITEMS:,} are the most")
     bounded(items, "the list that `over` gives")
     d.add(StepStarted(step=step.key, form="each", items=tuple(items), saw=saw))
     fill(d, step, each)
@@ -52,13 +52,13 @@ def again(d: Decision, step: Step, repeat: Repeat, part: int, result: Json) -> N
     if repeat.until is not None:
         ended = d.value(repeat.until, "`until`", result=result, iteration=iteration)
         if not isinstance(ended, bool):
-            raise Fault(f"`until` is neither true nor false; the expression is: {repeat.until}")
+            raise PlanFault(f"`until` is neither true nor false; the expression is: {repeat.until}")
         if ended:
             d.complete(step, result)
             return
     if iteration == repeat.times:
         if repeat.until is not None and repeat.exhausted == "fail":
-            raise Fault(f"`until` was false {repeat.times} times; the expression is: {repeat.until}", "LoopExhausted")
+            raise PlanFault(f"`until` was false {repeat.times} times; the expression is: {repeat.until}", "LoopExhausted")
         d.complete(step, result, exhausted=repeat.until is not None)
         return
     is_mapped, value = mapped_input(d, step, iteration=iteration + 1, last=result)
@@ -78,7 +78,7 @@ def schedule(d: Decision, step: Step, part: int, value: Json) -> None:
     """Begins a part: an agent run of the step's agent, or a child run of its plan."""
     if step.run is not None:
         if step.run.plan is None:
-            raise Fault("its workflow was not looked up when the run started", "UnknownWorkflow")
+            raise PlanFault("its workflow was not looked up when the run started", "UnknownWorkflow")
         name, version = step.run.workflow, step.run.version
         workflow = None if name is None or version is None else WorkflowRef(name=name, version=version)
         schedule_child(d, step, part, value, step.run.plan, step.run.versions_asked, workflow)
@@ -102,12 +102,13 @@ def schedule_child(
     d: Decision, step: Step, part: int, value: Json, plan: Json, asked: tuple[str, ...], workflow: WorkflowRef | None = None
 ) -> None:
     if d.run.depth >= MAX_DEPTH:
-        raise Fault(f"runs are nested {MAX_DEPTH} levels deep, which are the most", "TooDeep")
+        raise PlanFault(f"runs are nested {MAX_DEPTH} levels deep, which are the most", "TooDeep")
     d.add(
         PartScheduled(
             step=step.key, part=part, child_id=child_id_of(d.run_id, step.key, part), plan=plan, versions_asked=asked, input=value,
             workflow=workflow, project_id=d.run.project_id, metadata=d.run.metadata,
-            compensate=d.run.compensate, depth=d.run.depth + 1, priority=step.priority or d.run.priority,
+            compensate=d.run.compensate, depth=d.run.depth + 1,
+            compensable=d.run.compensable, priority=step.priority or d.run.priority,
         )
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ class OpenPart:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepProgress:
     form: Literal["each", "repeat", "adaptive", "run", "wait"]
     items: tuple[Json, ...] = ()
     begun: int = 0
@@ -62,7 +62,7 @@ class Progress:
     """`adaptive`: the only step of the last child run that nothing comes after."""
 
 
-def part_begun(progress: Progress, event: PartScheduled) -> Progress:
+def part_begun(progress: StepProgress, event: PartScheduled) -> StepProgress:
     execution_id = event.agent_run_id or event.child_id
     assert execution_id is not None
     changes: dict[str, Json] = {"open": progress.open.set(event.part, OpenPart(execution_id, event.agent_run_id is None))}
@@ -78,7 +78,7 @@ def part_begun(progress: Progress, event: PartScheduled) -> Progress:
     return replace(progress, **changes)
 
 
-def part_ended(progress: Progress, event: PartCompleted | PartFailed) -> Progress:
+def part_ended(progress: StepProgress, event: PartCompleted | PartFailed) -> StepProgress:
     changes: dict[str, Json] = {"ended": progress.ended + 1}
     if event.part in progress.open:
         changes["open"] = progress.open.delete(event.part)

@@ -8,7 +8,7 @@ from domain.failures import Failure
 from domain.kernel import Decider, Event, Functions, without_functions
 from domain.runs.carrying_out import carry_on, look_at
 from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CompleteStep, EndWait, FailStep, FinishChild, RunCommand, StartRun
-from domain.runs.deciding import Decision, Fault, bounded
+from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, StepFailed
 from domain.runs.outcomes import part_completed, part_failed, step_failed
 from domain.runs.state import OVER, Run, evolve
@@ -165,7 +165,7 @@ def _end(d: Decision) -> Event:
         return _failure(run, missing[-1], error)
     try:
         result = _result(d)
-    except Fault as fault:
+    except PlanFault as fault:
         return _failure(run, run.graph.last[-1], fault.failure)
     return RunCompleted(degraded=bool(missing), missing=missing, result=result, parent=run.parent)
 

@@ -30,7 +30,7 @@ from domain.runs.events import (
     StepSkipped,
     StepStarted,
 )
-from domain.runs.progress import Progress, Tally, agent_run_id_of, part_begun, part_ended, part_key
+from domain.runs.progress import StepProgress, Tally, agent_run_id_of, part_begun, part_ended, part_key
 
 RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]
 
@@ -59,7 +59,7 @@ class Run:
     metadata: dict[str, Json] = field(default_factory=dict)
     project_id: UUID | None = None
     parent: Parent | None = None
-    progress: PersistentMap[str, Progress] = field(default_factory=Map)
+    progress: PersistentMap[str, StepProgress] = field(default_factory=Map)
     """Of the steps under way that have parts, or wait."""
     tallies: PersistentMap[str, Tally] = field(default_factory=Map)
     """Step that gathers results → what it has seen so far."""
@@ -81,6 +81,12 @@ class Run:
     def depth(self) -> int:
         """Runs above the run."""
         return 0 if self.parent is None else self.parent.depth
+
+    @property
+    def compensable(self) -> bool:
+        """Whether the run's effects may be taken back by a rule."""
+        above = self.parent is not None and self.parent.compensable
+        return self.compensate != "never" or above or self.graph.compensates
 
     def step(self, key: str) -> Step:
         """The step of a key, or of the key of one of its parts (`reviews.0`)."""
@@ -183,7 +189,7 @@ def evolve(run: Run, event: RunEvent) -> Run:
         case StepSkipped():
             return _ended(run, event.step, StepState("skipped", run.steps[event.step].agent_run_id))
         case StepStarted():
-            progress = Progress(event.form, event.items or ())
+            progress = StepProgress(event.form, event.items or ())
             return replace(
                 run, steps=run.steps.set(event.step, StepState("scheduled")), progress=run.progress.set(event.step, progress)
             )

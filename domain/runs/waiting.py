@@ -6,7 +6,7 @@ from uuid import UUID
 from domain.kernel import Event, Json, Scheduled
 from domain.plans import Step, Wait
 from domain.runs.commands import EndWait
-from domain.runs.deciding import Decision, Fault
+from domain.runs.deciding import Decision, PlanFault
 from domain.runs.events import StepStarted
 
 
@@ -25,7 +25,7 @@ def _time(value: Json, expression: str) -> datetime:
             return at
     except (TypeError, ValueError):
         pass
-    raise Fault(f"`until` gives no time with its zone, as 2026-11-30T08:00:00Z; the expression is: {expression}")
+    raise PlanFault(f"`until` gives no time with its zone, as 2026-11-30T08:00:00Z; the expression is: {expression}")
 
 
 def scheduled_by(event: Event, run_id: UUID) -> Scheduled | None:

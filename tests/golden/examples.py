@@ -91,7 +91,7 @@ EVERY_FORM = runs.Plan(
     ),
     result="steps.sum.result",
 )  # fmt: skip
-PARENT = runs.Parent(run_id=OTHER_RUN, step="reviews", part=2, depth=1)
+PARENT = runs.Parent(run_id=OTHER_RUN, step="reviews", part=2, depth=1, compensable=True)
 
 UNDO = invocations.CallCompensation(
     tool="git.forget", tool_version="3", idempotent=True, timeout_s=60.0, retry=RETRY, reconcile_timeout_s=5.0,
@@ -159,7 +159,7 @@ EXAMPLES: tuple[Event, ...] = (
         step="reviews", part=1, agent_run_id=AGENT_RUN, child_id=OTHER_RUN, agent="critic", agent_version="4", version_asked=True,
         plan={"steps": [{"key": "polish", "agent": "editor"}]}, workflow=runs.WorkflowRef(name="polish", version=3),
         versions_asked=("polish",), input=JSON, project_id=PROJECT,
-        metadata={"ticket": "T-1"}, compensate="on_failure", depth=1, timeout_s=90.5, retry=RETRY, priority="low",
+        metadata={"ticket": "T-1"}, compensate="on_failure", depth=1, compensable=True, timeout_s=90.5, retry=RETRY, priority="low",
     ),
     runs.PartCompleted(step="reviews", part=1, execution_id=AGENT_RUN, result=JSON),
     runs.PartFailed(step="reviews", part=1, execution_id=AGENT_RUN, error=FAILURE, tolerated=True),
@@ -249,18 +249,22 @@ EXAMPLES: tuple[Event, ...] = (
     compensations.CallExpected(invocation_id=INVOCATION),
     compensations.EffectRecorded(
         number=1, invocation_id=INVOCATION, key="git.history#1", tool="git.history", compensated_by="git.forget",
-        on_error="continue", unknown=True,
+        on_error="continue", unknown=True, run=True,
     ),
     compensations.EffectRuledOut(invocation_id=LATER_INVOCATION),
-    compensations.CompensationStarted(because="requested", reason="taken back", by=f"key:{KEY}", on_behalf_of="user:ada"),
+    compensations.CompensationStarted(
+        because="requested", reason="taken back", by=f"key:{KEY}", on_behalf_of="user:ada", parent_id=OTHER_RUN
+    ),
     compensations.EffectNotCompensated(
         number=1, invocation_id=INVOCATION, compensation_id=OTHER_INVOCATION, error=FAILURE, stops=True
     ),
-    compensations.CompensationEnded(status="partial", effects=1, compensated=0, failed=1, skipped=0, stopped_on=1),
-    compensations.CompensationResumed(
-        because="person", retried=(1,), reason="it is up again", by=f"key:{KEY}", on_behalf_of="user:ada"
+    compensations.CompensationEnded(
+        status="partial", effects=1, compensated=0, failed=1, skipped=0, stopped_on=1, parent_id=OTHER_RUN
     ),
-    compensations.EffectStarted(number=1, invocation_id=INVOCATION, compensation_id=OTHER_INVOCATION, round=1),
+    compensations.CompensationResumed(
+        because="person", retried=(1,), reason="it is up again", by=f"key:{KEY}", on_behalf_of="user:ada", parent_id=OTHER_RUN
+    ),
+    compensations.EffectStarted(number=1, invocation_id=INVOCATION, compensation_id=OTHER_INVOCATION, round=1, run=True),
     compensations.EffectCompensated(number=1, invocation_id=INVOCATION, compensation_id=OTHER_INVOCATION),
     compensations.EffectSkipped(
         invocation_id=LATER_INVOCATION, number=1, reason="sent back by hand", by=f"key:{KEY}", on_behalf_of="user:ada"

@@ -52,6 +52,58 @@ async def effects(worker: PlayedWorker, agent: Claim, *named: str) -> list[UUID]
     return done
 
 
+async def test_effects_of_child_runs_are_taken_back_in_their_turn(engine: Engine, worker: PlayedWorker) -> None:
+    """What the parent did after the child, then the child, then what was before, also where the child has completed."""
+    child = {"key": "child", "after": ["before"], "run": {"plan": {"steps": [{"key": "inner", "agent": "shop"}]}}}
+    graph = runs.Plan.model_validate(
+        {
+            "steps": [
+                {"key": "before", "agent": "shop"},
+                child,
+                {"key": "later", "agent": "shop", "after": ["child"], "on_failure": "compensate"},
+            ]
+        }
+    )
+    run_id = await engine.start(plan=graph)
+    for name in ("before", "inner"):
+        agent = await worker.next("shop")
+        await effects(worker, agent, name)
+        await agent.complete()
+    agent = await worker.next("shop")
+    await effects(worker, agent, "later")
+    await agent.fail()
+    taken = []
+    for _ in range(3):
+        back = await worker.next("refund", "tool")
+        requested = (await engine.invocation(back.work_id)).requested
+        assert requested is not None
+        taken.append(requested.arguments["arguments"]["what"])
+        await back.complete()
+    assert taken == ["later", "inner", "before"]
+    state, of_child = await state_of(engine, run_id), await state_of(engine, runs.child_id_of(run_id, "child", 0))
+    assert (state.status, len(state.effects), of_child.status) == ("compensated", 3, "compensated")
+    assert [state.effects[number].run for number in (1, 2, 3)] == [False, True, False]
+
+
+async def test_a_child_whose_effects_cannot_be_taken_back_holds_its_parent_up(engine: Engine, worker: PlayedWorker) -> None:
+    child = {"key": "child", "run": {"plan": {"steps": [{"key": "inner", "agent": "shop"}]}}}
+    graph = runs.Plan.model_validate({"steps": [child, {"key": "later", "agent": "shop", "after": ["child"]}]})
+    run_id = await engine.start(plan=graph, compensate="on_failure")
+    agent = await worker.next("shop")
+    await effects(worker, agent, "one")
+    await agent.complete()
+    await (await worker.next("shop")).fail()
+    await (await worker.next("refund", "tool")).fail()
+    state = await state_of(engine, run_id)
+    assert (state.status, state.stopped_on) == ("partial", 1)
+    error = state.effects[1].error
+    child_id = runs.child_id_of(run_id, "child", 0)
+    assert error is not None and error.message == f"0 of 1 effects of the child run {child_id} were taken back"
+    await engine.give(ResumeCompensation(run_id=run_id, reason="mended", by="ada"))
+    await (await worker.next("refund", "tool")).complete()
+    assert (await state_of(engine, run_id)).status == "compensated"
+
+
 async def test_effects_of_a_failed_run_are_taken_back_in_reverse_order(engine: Engine, worker: PlayedWorker) -> None:
     run_id = await engine.start("shop", compensate="on_failure")
     agent = await worker.next("shop")

@@ -7,201 +7,43 @@ has ten of them or ten thousand.
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, assert_never
+from typing import assert_never
 from uuid import UUID
 
 from immutables import Map
 
+from domain.compensations.events import (
+    BeginCompensation,
+    CallExpected,
+    CompensationCommand,
+    CompensationEnded,
+    CompensationEvent,
+    CompensationResumed,
+    CompensationStarted,
+    EffectCompensated,
+    EffectNotCompensated,
+    EffectRecorded,
+    EffectRuledOut,
+    EffectSkipped,
+    EffectStarted,
+    EffectStatus,
+    ExpectCall,
+    OnError,
+    RecordCompensation,
+    RecordEffect,
+    ResumeCompensation,
+    RuleOutEffect,
+    Status,
+)
 from domain.errors import InvalidCommand, InvalidState
 from domain.failures import Failure
-from domain.kernel import Command, Decider, Event, ShortText, derive_id, replace
+from domain.kernel import Decider, Event, derive_id, replace
 from domain.maps import PersistentMap
-
-Because = Literal["failed", "cancelled", "requested"]
-"""Why effects are taken back: the run failed, was cancelled, or a person asked for it."""
-OnError = Literal["stop", "continue"]
-Status = Literal["none", "waiting", "running", "partial", "compensated"]
-"""`none`: nobody asked for it. `waiting`: for calls of the run that have not ended. `partial`: it stands still, or is over, and not
-every effect was taken back."""
-EffectStatus = Literal["recorded", "running", "compensated", "failed", "skipped"]
 
 MOST_SKIPPED = 1_000
 """Effects that one request skips."""
 MAX_TOLD = 500
 """Characters of an error's message that the stream keeps. The call has all of it."""
-
-
-# --- events -------------------------------------------------------------------------------------------------------------
-
-
-class CallExpected(Event):
-    """A call was asked for whose effect can be taken back. The compensation waits for its outcome."""
-
-    TOPIC = "compensation.call_expected"
-    invocation_id: UUID
-
-
-class EffectRecorded(Event):
-    TOPIC = "compensation.effect_recorded"
-    number: int
-    """1 for the first effect of the run. Effects are taken back from the highest number down."""
-    invocation_id: UUID
-    key: str
-    tool: str
-    compensated_by: str
-    """The tool that takes the effect back."""
-    on_error: OnError = "stop"
-    unknown: bool = False
-    """Nobody knows whether the call had its effect, and nobody will be asked."""
-
-
-class EffectRuledOut(Event):
-    """An expected call had no effect."""
-
-    TOPIC = "compensation.effect_ruled_out"
-    invocation_id: UUID
-
-
-class CompensationStarted(Event):
-    TOPIC = "compensation.started"
-    because: Because
-    reason: str | None = None
-    by: str | None = None
-    """The actor who asked. None: the run's own policy."""
-    on_behalf_of: str | None = None
-
-
-class EffectStarted(Event):
-    """The compensating tool is called."""
-
-    TOPIC = "compensation.effect_started"
-    number: int
-    invocation_id: UUID
-    """The call whose effect is taken back."""
-    compensation_id: UUID
-    """The call that takes it back."""
-    round: int = 1
-    """Which one it is for this effect: a person's `retry` begins another."""
-
-
-class EffectCompensated(Event):
-    TOPIC = "compensation.effect_compensated"
-    number: int
-    invocation_id: UUID
-    compensation_id: UUID
-
-
-class EffectNotCompensated(Event):
-    """The compensating call failed for good, or could not be made."""
-
-    TOPIC = "compensation.effect_not_compensated"
-    number: int
-    invocation_id: UUID
-    compensation_id: UUID | None
-    error: Failure
-    stops: bool
-    """Whether the compensation stands still until a person says how it goes on."""
-
-
-class EffectSkipped(Event):
-    """A person said that an effect is not to be taken back, or that an open call is not to be waited for."""
-
-    TOPIC = "compensation.effect_skipped"
-    invocation_id: UUID
-    number: int | None
-    """None: a call without an outcome."""
-    reason: str
-    by: str
-    on_behalf_of: str | None = None
-
-
-class CompensationResumed(Event):
-    TOPIC = "compensation.resumed"
-    because: Literal["person", "late_effect"]
-    retried: tuple[int, ...] = ()
-    """Numbers of the effects whose compensation failed, and is tried again."""
-    reason: str | None = None
-    by: str | None = None
-    on_behalf_of: str | None = None
-
-
-class CompensationEnded(Event):
-    """Nothing goes on by itself any more."""
-
-    TOPIC = "compensation.ended"
-    status: Literal["compensated", "partial"]
-    effects: int
-    compensated: int
-    failed: int
-    skipped: int
-    stopped_on: int | None = None
-    """Number of the effect at which it stands still. None: it went through all of them."""
-
-
-CompensationEvent = (
-    CallExpected | EffectRecorded | EffectRuledOut | CompensationStarted | EffectStarted | EffectCompensated | EffectNotCompensated
-    | EffectSkipped | CompensationResumed | CompensationEnded
-)  # fmt: skip
-
-
-# --- commands -----------------------------------------------------------------------------------------------------------
-
-
-class ExpectCall(Command):
-    run_id: UUID
-    invocation_id: UUID
-
-
-class RecordEffect(Command):
-    run_id: UUID
-    invocation_id: UUID
-    key: str
-    tool: str
-    compensated_by: str
-    on_error: OnError = "stop"
-    unknown: bool = False
-
-
-class RuleOutEffect(Command):
-    run_id: UUID
-    invocation_id: UUID
-
-
-class BeginCompensation(Command):
-    """Of a run that has ended."""
-
-    run_id: UUID
-    because: Because
-    reason: ShortText | None = None
-    by: str | None = None
-    on_behalf_of: str | None = None
-
-
-class RecordCompensation(Command):
-    """The outcome of a compensating call."""
-
-    run_id: UUID
-    invocation_id: UUID
-    """The call whose effect was to be taken back."""
-    compensation_id: UUID
-    error: Failure | None = None
-    """None: the effect was taken back."""
-
-
-class ResumeCompensation(Command):
-    """A person's word. Failed compensations are tried again, unless they are skipped or `go_on` leaves them."""
-
-    run_id: UUID
-    skip: tuple[UUID, ...] = ()
-    """Calls whose effects are not taken back, or whose outcome is not waited for."""
-    go_on: bool = False
-    """Failed compensations stay as they are, and the effects before them are taken back."""
-    reason: ShortText
-    by: str
-    on_behalf_of: str | None = None
-
-
-CompensationCommand = ExpectCall | RecordEffect | RuleOutEffect | BeginCompensation | RecordCompensation | ResumeCompensation
 
 
 # --- state --------------------------------------------------------------------------------------------------------------
@@ -218,6 +60,8 @@ class Effect:
     unknown: bool
     below: int
     """Number of the effect that comes after it in the stack. 0: it is the last one."""
+    run: bool = False
+    """It is a child run."""
     status: EffectStatus = "recorded"
     round: int = 0
     compensation_id: UUID | None = None
@@ -247,6 +91,8 @@ class RunCompensation:
     stopped_on: int | None = None
     compensated: int = 0
     skipped: int = 0
+    parent_id: UUID | None = None
+    """The run that waits for this."""
 
     @property
     def is_over(self) -> bool:
@@ -263,7 +109,7 @@ def evolve(state: RunCompensation, event: CompensationEvent) -> RunCompensation:
             call = event.invocation_id
             return replace(state, calls=state.calls.set(call, 0), open=_without(state.open, call), left=_without(state.left, call))
         case CompensationStarted():
-            return replace(state, begun=event, status="waiting")
+            return replace(state, begun=event, status="waiting", parent_id=event.parent_id)
         case EffectStarted():
             effect = replace(
                 state.effects[event.number], status="running", round=event.round, compensation_id=event.compensation_id, error=None
@@ -300,8 +146,9 @@ def _without(calls: PersistentMap[UUID, bool], call: UUID) -> PersistentMap[UUID
 
 def _recorded(state: RunCompensation, event: EffectRecorded) -> RunCompensation:
     effect = Effect(
-        event.number, event.invocation_id, event.key, event.tool, event.compensated_by, event.on_error, event.unknown, state.top
-    )
+        event.number, event.invocation_id, event.key, event.tool, event.compensated_by, event.on_error, event.unknown, state.top,
+        event.run,
+    )  # fmt: skip
     call = event.invocation_id
     return replace(
         _with(state, effect),
@@ -327,7 +174,8 @@ def _resumed(state: RunCompensation, event: CompensationResumed) -> RunCompensat
         effects = effects.set(number, replace(effects[number], status="recorded", below=top))
         failed, top = failed.delete(number), number
     stopped_on = state.stopped_on if event.because == "late_effect" else None
-    return replace(state, status="waiting", effects=effects, failed=failed, top=top, stopped_on=stopped_on)
+    parent_id = event.parent_id or state.parent_id
+    return replace(state, status="waiting", effects=effects, failed=failed, top=top, stopped_on=stopped_on, parent_id=parent_id)
 
 
 # --- rules --------------------------------------------------------------------------------------------------------------
@@ -374,13 +222,24 @@ def _rule_out(state: RunCompensation, command: RuleOutEffect) -> list[Event]:
 
 
 def _begin(state: RunCompensation, command: BeginCompensation) -> list[Event]:
+    if state.begun is not None and command.parent_id is not None:
+        return _begin_again(state, command)
     if state.begun is not None:
         if command.because != "requested" or _said_before(state.begun, command):
             return []
         raise InvalidState(f"the compensation of the run has begun before: it is {state.status}")
-    if command.because == "requested" and not state.effects and not state.open:
+    if command.because == "requested" and command.parent_id is None and not state.effects and not state.open:
         raise InvalidState("the run has no effect that can be taken back: no tool that it called declares a compensation")
     return _and_on(command.run_id, state, [CompensationStarted(**command.model_dump(exclude={"run_id"}))])
+
+
+def _begin_again(state: RunCompensation, command: BeginCompensation) -> list[Event]:
+    """The parent asks for what has begun before. It hears of the end, also where the end is long past."""
+    if not state.is_over and state.parent_id == command.parent_id:
+        return []
+    retried = tuple(sorted(state.failed)) if state.is_over else ()
+    told = {"reason": command.reason, "by": command.by, "parent_id": command.parent_id}
+    return _and_on(command.run_id, state, [CompensationResumed(because="person", retried=retried, **told)])
 
 
 def _said_before(begun: CompensationStarted, command: BeginCompensation) -> bool:
@@ -463,18 +322,21 @@ def _next(run_id: UUID, state: RunCompensation) -> Event:
         whole = not (top or failed or skipped or state.left)
         return CompensationEnded(
             status="compensated" if whole else "partial", effects=len(state.effects), compensated=state.compensated, failed=failed,
-            skipped=skipped, stopped_on=state.stopped_on,
+            skipped=skipped, stopped_on=state.stopped_on, parent_id=state.parent_id,
         )  # fmt: skip
     effect = state.effects[top]
     if effect.unknown and effect.error is None:
         return EffectNotCompensated(
             number=top, invocation_id=effect.invocation_id, compensation_id=None, error=UNKNOWN, stops=effect.on_error == "stop"
         )
-    round = effect.round + 1
+    round, own = effect.round + 1, compensation_id_of(run_id)
     return EffectStarted(
         number=top,
         invocation_id=effect.invocation_id,
-        compensation_id=derive_id(compensation_id_of(run_id), f"{effect.invocation_id}:{round}"),
+        compensation_id=compensation_id_of(effect.invocation_id)
+        if effect.run
+        else derive_id(own, f"{effect.invocation_id}:{round}"),
+        run=effect.run,
         round=round,
     )
 
