@@ -27,6 +27,7 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
 from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
+from application.workflows import WorkflowChanges, Workflows
 from projections.engine.kernel import Database
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ class Container:
     parked: ParkedOperations
     admission: RunAdmission
     """Decides whether a further run may be started."""
+    workflows: Workflows
+    """Starts by the name of a workflow."""
+    workflow_changes: WorkflowChanges
     refusals: RefusalCounter
     """Counts refused requests for the audit trail."""
     replays: CurrentRuns

@@ -22,9 +22,10 @@ from application.views.projects import ProjectView
 from application.views.runs import JournalEntryView, RunCallView, RunSummary, RunView
 from application.views.tenants import ApiKeyView
 from application.views.tools import ToolVersionView, ToolView
+from application.views.workflows import WorkflowSummary, WorkflowVersionSummary, WorkflowVersionView, WorkflowView
 from domain.access import Role
 from domain.breakers import Status as BreakerStatus
-from domain.kernel import RecordedEvent
+from domain.kernel import Json, RecordedEvent
 
 T = TypeVar("T")
 MOST_NAMES = 1000
@@ -232,6 +233,41 @@ class ToolReads(DataToolReads, Protocol):
         ...
 
 
+class WorkflowsWanted(NamedTuple):
+    """A page of workflows in the order of their names."""
+
+    limit: int
+    after: str | None = None
+    prefix: str = ""
+    """What the names begin with."""
+    deprecated: bool | None = None
+    """Only the deprecated ones, or only the others. None: both."""
+
+
+class WorkflowReads(Protocol):
+    async def list(self, tenant_id: UUID, wanted: WorkflowsWanted) -> Positioned[Page[WorkflowSummary]]: ...
+
+    async def get(self, tenant_id: UUID, name: str) -> Positioned[WorkflowView | None]:
+        """A workflow by its name. None: the tenant has no such workflow."""
+        ...
+
+    async def versions(
+        self, tenant_id: UUID, workflow_id: UUID, *, limit: int, before: int | None
+    ) -> Positioned[Page[WorkflowVersionSummary]]:
+        """The versions of a workflow, the newest first, before a version."""
+        ...
+
+    async def version(self, tenant_id: UUID, workflow_id: UUID, version: int) -> Positioned[WorkflowVersionView | None]: ...
+
+    async def definition(self, tenant_id: UUID, workflow_id: UUID, version: int) -> Json | None:
+        """What a version says. None: the read model does not have the version (yet)."""
+        ...
+
+    async def names(self, tenant_id: UUID) -> Sequence[str]:
+        """The names of the workflows in order, at most `MOST_NAMES`."""
+        ...
+
+
 class BreakerReads(Protocol):
     async def list(
         self, tenant_id: UUID, *, limit: int, after: str | None, state: BreakerStatus | None = None
@@ -355,3 +391,4 @@ class Reads:
     activity: ActivityReads
     audit: AuditReads
     breakers: BreakerReads
+    workflows: WorkflowReads

@@ -18,6 +18,7 @@ from domain import (
     runs,
     tenants,
     tools,
+    workflows,
 )
 from domain.kernel import Command, Decider
 
@@ -87,6 +88,12 @@ ROUTES: dict[type[Command], Route] = {
     breakers.CloseBreaker: _own_stream(breakers.DECIDER, "breaker_id"),
     breakers.ReopenBreaker: _own_stream(breakers.DECIDER, "breaker_id"),
     breakers.ForceBreaker: _own_stream(breakers.DECIDER, "breaker_id", "state", "reason"),
+    workflows.DraftWorkflow: _own_stream(workflows.DECIDER, "workflow_id"),
+    workflows.DiscardDraft: _own_stream(workflows.DECIDER, "workflow_id"),
+    workflows.PublishWorkflow: _own_stream(workflows.DECIDER, "workflow_id"),
+    workflows.DeprecateWorkflow: _own_stream(workflows.DECIDER, "workflow_id", "reason"),
+    workflows.ReinstateWorkflow: _own_stream(workflows.DECIDER, "workflow_id"),
+    workflows.UseWorkflow: _own_stream(workflows.DECIDER, "workflow_id"),
     runs.StartRun: _own_stream(runs.DECIDER, "run_id", creates=True),
     runs.CompleteStep: _own_stream(runs.DECIDER, "run_id"),
     runs.FailStep: _own_stream(runs.DECIDER, "run_id"),

@@ -45,12 +45,14 @@ class Action(StrEnum):
     INVOCATIONS_CANCEL = "invocations.cancel"
     """A call that belongs to no run."""
     CATALOG_READ = "catalog.read"
-    """Registered agents and tools, and what an id names."""
+    """Registered agents and tools, workflows, and what an id names."""
     TOOLS_DEFINE = "tools.define"
     """Tools that are data and their versions; deprecates any tool."""
     TOOLS_REMOVE = "tools.remove"
     TOOLS_CALL = "tools.call"
     """Without a run."""
+    WORKFLOWS_DEFINE = "workflows.define"
+    """Drafts and versions of workflows; deprecates them."""
     BLOBS_READ = "blobs.read"
     """Contents that are too large for events, and the list of them."""
     BLOBS_WRITE = "blobs.write"
@@ -111,7 +113,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     },
     Role.DEVELOPER: _CONTENT
     | {Action.RUNS_START, Action.RUNS_CANCEL, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
-    | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL}
+    | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL, Action.WORKFLOWS_DEFINE}
     | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE},
     Role.AUDITOR: _CONTENT | {Action.LOG_READ, Action.KEYS_READ, Action.AUDIT_READ, Action.AUDIT_EXPORT},
     Role.WORKER: frozenset({Action.WORKERS_WORK}),
@@ -124,6 +126,7 @@ AUDITED = frozenset(
         Action.TOOLS_DEFINE,
         Action.TOOLS_REMOVE,
         Action.TOOLS_CALL,
+        Action.WORKFLOWS_DEFINE,
         Action.BLOBS_REMOVE,
         Action.BREAKERS_FORCE,
         Action.RUNS_CANCEL,

@@ -19,6 +19,7 @@ from domain import (
     runs,
     tenants,
     tools,
+    workflows,
 )
 from domain.event_registry import EventRegistry, Upcast, unchanged
 from domain.kernel import Event
@@ -28,6 +29,10 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "projects": (projects.ProjectCreated, projects.ProjectRemoved),
     "agents": (agents.AgentRegistered,),
     "tools": (tools.ToolRegistered, tools.ToolDeprecated, tools.ToolReinstated, tools.ToolRemoved),
+    "workflows": (
+        workflows.WorkflowDrafted, workflows.WorkflowDraftDiscarded, workflows.WorkflowPublished, workflows.WorkflowDeprecated,
+        workflows.WorkflowReinstated,
+    ),
     "breakers": (breakers.BreakerOpened, breakers.BreakerHalfOpened, breakers.BreakerClosed, breakers.BreakerForced),
     "runs": (
         runs.RunStarted, runs.StepScheduled, runs.StepSkipped, runs.StepStarted, runs.PartScheduled, runs.PartCompleted,

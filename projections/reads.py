@@ -13,6 +13,7 @@ from projections.projects import ProjectQueries
 from projections.runs import RunQueries
 from projections.tenants import ApiKeyQueries
 from projections.tools import ToolQueries
+from projections.workflows import WorkflowQueries
 
 
 class ConsumerQueries:
@@ -43,4 +44,5 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         activity=ActivityQueries(health),
         audit=AuditQueries(database),
         breakers=BreakerQueries(database),
+        workflows=WorkflowQueries(database),
     )

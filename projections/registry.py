@@ -15,6 +15,7 @@ from projections import (
     tool_versions,
     tools,
     work,
+    workflows,
 )
 from projections.kernel import Projection
 
@@ -33,5 +34,6 @@ PROJECTIONS: tuple[Projection, ...] = (
     run_terms.PROJECTION,
     audit.PROJECTION,
     breakers.PROJECTION,
+    workflows.PROJECTION,
 )
 """Their tables are made by migrations."""

@@ -111,6 +111,8 @@ TABLES: dict[str, Table] = {
     "worker_offer": Table("app", reader="all", wall=OF_SESSION),
     "worker_problem": _walled(),
     "worker_session": _walled(hidden=("secret_hash",)),
+    "workflow": _walled(),
+    "workflow_version": _walled(),
 }
 """Every table of the migrations. A test compares it with the database."""
 

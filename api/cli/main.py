@@ -35,6 +35,7 @@ from api.cli import (
     verify,
     worker,
     workers,
+    workflows,
 )
 
 
@@ -70,6 +71,7 @@ app.add_typer(projects.app, name="projects")
 app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")
+app.add_typer(workflows.app, name="workflows")
 app.add_typer(blobs.app, name="blobs")
 app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")

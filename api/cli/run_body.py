@@ -26,11 +26,16 @@ class StartOptions:
     on_failure: OnFailure | None = None
     priority: Priority | None = None
     compensate: Compensate | None = None
+    workflow: str | None = None
 
 
 def body_of(given: StartOptions) -> dict[str, Any]:
     """The body, without an id for the run. Raises CommandFailed for options that contradict one another, and for wrong values."""
-    body: dict[str, Any] = {"plan": _given_plan(given) if given.plan is not None else _plan_of_agents(given)}
+    body: dict[str, Any] = {}
+    if given.workflow is not None:
+        body["workflow"] = _workflow(given)
+    else:
+        body["plan"] = _given_plan(given) if given.plan is not None else _plan_of_agents(given)
     body["input"] = options.json_of("--input", given.input)
     if given.metadata is not None:
         body["metadata"] = options.object_of("--metadata", given.metadata)
@@ -50,7 +55,20 @@ def agents_of(plan: dict[str, Any]) -> set[str]:
     return {name for name in named if isinstance(name, str)}
 
 
-def _given_plan(given: StartOptions) -> dict[str, Any]:
+def _workflow(given: StartOptions) -> dict[str, Any]:
+    from tidelog.workflows import named_version
+
+    also = _of_agents(given) + (["--plan"] if given.plan is not None else [])
+    if also:
+        raise output.CommandFailed(f"--workflow says what runs: give it without {', '.join(also)}", output.WRONG_USAGE)
+    try:
+        return named_version(str(given.workflow))
+    except ValueError as error:
+        raise output.CommandFailed(output.one_line(f"--workflow: {error}"), output.WRONG_USAGE) from None
+
+
+def _of_agents(given: StartOptions) -> list[str]:
+    """The given options that say what agents do."""
     for_agents = {
         "AGENT": given.agents,
         "--parallel": given.parallel,
@@ -59,14 +77,18 @@ def _given_plan(given: StartOptions) -> dict[str, Any]:
         "--timeout": given.timeout_s,
         "--on-failure": given.on_failure,
     }
-    if also := [name for name, value in for_agents.items() if value is not None and value is not False and value != ()]:
+    return [name for name, value in for_agents.items() if value is not None and value is not False and value != ()]
+
+
+def _given_plan(given: StartOptions) -> dict[str, Any]:
+    if also := _of_agents(given):
         raise output.CommandFailed(f"--plan says everything about its steps: give it without {', '.join(also)}", output.WRONG_USAGE)
     return options.object_of("--plan", str(given.plan))
 
 
 def _plan_of_agents(given: StartOptions) -> dict[str, Any]:
     if not given.agents:
-        raise output.CommandFailed("name one or more agents, or give --plan", output.WRONG_USAGE)
+        raise output.CommandFailed("name one or more agents, or give --plan or --workflow", output.WRONG_USAGE)
     if given.aggregator is not None and not given.parallel:
         raise output.CommandFailed("--aggregator goes with --parallel", output.WRONG_USAGE)
     said = {

@@ -37,6 +37,9 @@ def start(
         str | None,
         typer.Option("--plan", metavar="JSON|@FILE", help="Instead of agents: a plan of any kind, as POST /v1/runs takes it."),
     ] = None,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", metavar="NAME[@VERSION]", help="Instead of agents: a workflow by its name.")
+    ] = None,
     metadata: Annotated[
         str | None, typer.Option("--metadata", metavar="JSON|@FILE", help="A JSON object that is kept with the run.")
     ] = None,
@@ -83,6 +86,8 @@ def start(
 
       tidelog runs start --plan @plan.json --idempotency-key nightly-2026-11-28
 
+      tidelog runs start --workflow digest@3 --input '{"text": "tides"}'
+
       tidelog runs start writer --on-behalf-of user:ada@example.org
 
       tidelog runs start shop --input @order.json --compensate on_failure
@@ -93,7 +98,7 @@ def start(
         output.fail("--quiet goes without --wait and --json", output.WRONG_USAGE)
     given = StartOptions(
         tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure, priority,
-        compensate,
+        compensate, workflow,
     )  # fmt: skip
     output.run(_start(given, idempotency_key, wait, quiet, on_behalf_of, folders, workspace, data_dir, url, as_json))
 
@@ -119,7 +124,7 @@ async def _start(
     check_folders(settings)
     async with connection.server(settings, worker=True, quiet=as_json or quiet, begins=True) as server:
         if server.temporary and wait and settings.agents:
-            await connection.wait_for_agents(server, agents_of(body["plan"]))
+            await connection.wait_for_agents(server, agents_of(body.get("plan") or {}))
         started: dict[str, Any] = await server.post("/v1/runs", body, key=key)
         if wait:
             await _to_the_end(server, started["run_id"], as_json)

@@ -30,14 +30,15 @@ from api.http.routes import (
     tools,
     values,
     workers,
+    workflows,
 )
 from api.http.sessions.endpoint import Sessions
 from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
     runs.router, run_contents.router, compensations.router, values.of_runs, events.router, ids.router, agents.router, tools.router,
-    calls.router, breakers.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
-    invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
+    workflows.router, calls.router, breakers.router, projects.router, blobs.router, keys.router, workers.router, reports.router,
+    blobs.of_work, invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
     asyncapi.router, projections.router, audit.router,
 )  # fmt: skip
 

@@ -11,7 +11,20 @@ from types import ModuleType
 import pytest
 
 from application.routes import ROUTES
-from domain import agent_runs, agents, audit, breakers, chains, compensations, invocations, projects, runs, tenants, tools
+from domain import (
+    agent_runs,
+    agents,
+    audit,
+    breakers,
+    chains,
+    compensations,
+    invocations,
+    projects,
+    runs,
+    tenants,
+    tools,
+    workflows,
+)
 from domain.kernel import Command, Decider, Event
 from domain.registry import REGISTRY, SLICES, UPCASTS
 from tests.architecture.sources import names_in, parsed, python_files
@@ -98,7 +111,7 @@ BY_THE_SERVER = {
     invocations.EndInvocation, chains.StartChain, chains.FinishChainStep, chains.CancelChain,
     invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, invocations.PutOffInvocation,
     breakers.TripBreaker, breakers.TryTool, breakers.CloseBreaker, breakers.ReopenBreaker,
-    projects.UseProject, tools.UseTool,
+    projects.UseProject, tools.UseTool, workflows.UseWorkflow,
     agents.UseAgent,
     audit.RecordAction,
     audit.RecordRefusals,
@@ -114,6 +127,7 @@ COMPARED_ELSEWHERE = {
     # by the hash of the body: a repeat brings another key where the server makes it
     tenants.IssueApiKey, tenants.RotateApiKey, tenants.RevokeApiKey,
     compensations.BeginCompensation, compensations.ResumeCompensation,  # by the hash of the body, too
+    workflows.DraftWorkflow, workflows.DiscardDraft, workflows.PublishWorkflow, workflows.ReinstateWorkflow,  # likewise
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from domain import (
     runs,
     tenants,
     tools,
+    workflows,
 )
 from domain.access import Role
 from domain.failures import Cause, Failure, Retry
@@ -54,6 +55,19 @@ CHAIN_PLAN = {
     ],
     "result": "steps.history",
 }
+WORKFLOW = workflows.WorkflowDefinition(
+    description="Reads a text, and writes a summary.",
+    parameters={"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+    plan=plans.Plan(
+        steps=(
+            plans.Step(key="read", agent="reader", agent_version="2"),
+            plans.Step(key="check", run=plans.ChildRun(workflow="review", version=3), after=("read",), when="size(input.text) > 9"),
+        ),
+        result="steps.check.result",
+    ),
+    priority="low", compensate="on_failure", metadata={"team": "press"},
+    command=workflows.SlashCommand(text="text", help="Summarize a text."),
+).said()  # fmt: skip
 CHAIN_TOOL = {
     "version": "2", "idempotent": True, "timeout_s": 300.0, "max_attempts": 3, "reconcile_timeout_s": 30.0,
     "parameters": {"type": "object"},
@@ -132,6 +146,13 @@ EXAMPLES: tuple[Event, ...] = (
     tools.ToolDeprecated(name="git.history", replaced_by="git.log", note="it reads all branches"),
     tools.ToolReinstated(name="git.history"),
     tools.ToolRemoved(name="git.history"),
+    workflows.WorkflowDrafted(name="digest", definition=WORKFLOW),
+    workflows.WorkflowDraftDiscarded(name="digest"),
+    workflows.WorkflowPublished(
+        name="digest", version=4, definition=WORKFLOW, note="as before", reverted_from=2, of_draft=True,
+    ),
+    workflows.WorkflowDeprecated(name="digest", version=3, reason="it skips reviews"),
+    workflows.WorkflowReinstated(name="digest", version=3),
     breakers.BreakerOpened(
         tool="git.history", because="rate", at=AT, open_s=30.0, probes=2, failures=12, calls=20,
         error="HTTPError: 503 from the service",

@@ -31,6 +31,7 @@ PROJECTIONS = {
     "tool_versions",
     "audit",
     "breakers",
+    "workflows",
 }
 CONSUMERS = {*PROJECTIONS, *PARTITIONS}
 

@@ -16,6 +16,8 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from application.engine.ports.pages import decode_cursor
+from domain.errors import InvalidCommand
 from tests.integration.system_kit import new_id
 from tests.integration.test_http_openapi import document, operations_of, takes_content
 from tests.security.two_tenants import ID, OPERATIONS_ON_ALL, TIME, Other, Pair
@@ -30,6 +32,26 @@ STEPS = [
     {"key": "second", "after": ["first"], "agent": "own", "agent_version": "1", "input": 1},
     {"key": "first", "agent": "own"},
 ]
+FIRST = {"key": "first", "agent": "own"}
+REF = {"agent": "own", "agent_version": "1"}
+EVERY_STEP: list[dict[str, Any]] = [
+    {"agent": "own", "when": "true", "input_from": "input", "fallbacks": [REF], "each": {"over": "[1]"}},
+    {"capability": "own", "input_from": {"a": "1"}, "repeat": {"times": 1, "until": "true"}},
+    {"agent": "own", "adaptive": {"agents": [REF]}},
+    {"run": {"plan": {"steps": [FIRST]}}},
+    {"run": {"workflow": "own_flow"}},
+    {"gather": {"mode": "first_good", "good": "true"}},
+    {"gather": {"mode": "vote", "by": "result"}},
+    {"value": "1"},
+    {"wait": {"until": "'2026-01-01T00:00:00Z'"}},
+]
+"""What a step may be, beside the plain ones. None of these is reached: the step before has no worker."""
+PLANS = [{"steps": STEPS}, *({"steps": [{"key": "second", "after": ["first"], **step}, FIRST]} for step in EVERY_STEP)]
+FLOW = {
+    "description": "own", "parameters": {"properties": {"own": {}}}, "metadata": {"team": "own"},
+    "command": {"text": "own", "help": "own"},
+}  # fmt: skip
+FLOWS = [{**FLOW, "plan": {**plan, "result": "1"}} for plan in PLANS]
 RUN = {"run_id": NEW, "input": 1, "metadata": {"team": "own"}}
 HASH = "0" * 64
 REQUEST = {
@@ -54,7 +76,8 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {**RUN, "agent": "own", "project_id": "{project_id}"},
         {**RUN, "plan": {"kind": "sequential", "agents": ["own"]}},
         {**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregator": "own"}},
-        {**RUN, "plan": {"kind": "graph", "steps": STEPS}},
+        *({**RUN, "plan": {"kind": "graph", **plan}} for plan in PLANS),
+        {**RUN, "workflow": {"name": "own_flow"}},
     ],
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
@@ -81,6 +104,12 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/tools/{name}/validate": [{"arguments": {"city": "own"}}, {"declaration": DECLARATION}],
     "/v1/tools/{name}/calls": [{"arguments": {"city": "own"}}, {"arguments": {"city": "own"}, "key": "own"}],
     "/v1/tools/{name}/calls:batch": [{"calls": [{"arguments": {"city": "own"}, "key": "own"}]}],
+    "/v1/workflows": [{**flow, "name": NEW_NAME, "note": "own"} for flow in FLOWS],
+    "/v1/workflows/{name}/draft": FLOWS,
+    "/v1/workflows/{name}/publish": [{"note": "own"}],
+    "/v1/workflows/{name}/revert": [{"version": 1, "note": "own"}],
+    "/v1/workflows/{name}/deprecate": [{"version": 1, "reason": "own"}],
+    "/v1/workflows/{name}/reinstate": [{"version": 1}],
     "/v1/invocations/{invocation_id}/cancel": [{"reason": "why"}],
     "/v1/projections/{name}/rebuild": [{}],
     "/v1/projections/{name}/rollback": [{}],
@@ -94,8 +123,9 @@ OF_CONTENT = {"/v1/blobs", "/v1/work/blobs"}
 """Operations whose body is a content of its own."""
 NAMES_A_NEW_THING = {("/v1/runs", "run_id"), ("/v1/keys", "key_id"), ("/v1/keys/{key_id}/rotate", "key_id")}
 """Ids that the caller gives to new things. An id of another tenant is taken, since ids are those of the whole installation."""
-MAKES_A_NAME = ("/v1/tools", "name")
+MAKES_A_NAME = {("/v1/tools", "name"), ("/v1/workflows", "name"), ("/v1/workflows/{name}/draft", "name")}
 """Each tenant has names of its own: a tool with a name of another tenant is made. From then on the name is the caller's own."""
+NAMED = ("/v1/tools/{name}", "/v1/workflows/{name}")
 TRIES = 4
 """An answer may change meanwhile, as by a read model that moves: only a difference that stays is one."""
 
@@ -191,9 +221,18 @@ def body_with(place: Place, value: str) -> dict[str, Any]:
     raise AssertionError(f"no body in BODIES has {place.name}: {place}")
 
 
+def is_text_of_cursor(given: str) -> bool:
+    try:
+        return bool(decode_cursor(given))
+    except InvalidCommand:
+        return False
+
+
 def own_of(other: Other, path: str) -> dict[str, str]:
     """Values of the caller's own, by the names of the parameters of a path."""
-    return {**other.own, "name": "own_http"} if path.startswith("/v1/tools/") else other.own
+    names = {"/v1/tools/": "own_http", "/v1/workflows/": "own_flow"}
+    found = [name for beginning, name in names.items() if path.startswith(beginning)]
+    return {**other.own, "name": found[0]} if found else other.own
 
 
 async def ask(other: Other, place: Place, value: str) -> httpx2.Response:
@@ -207,9 +246,9 @@ async def ask(other: Other, place: Place, value: str) -> httpx2.Response:
         request["headers"][place.name] = value
         if place.name == "Last-Event-ID":
             request["headers"]["Accept"] = "text/event-stream"
-    if place.method == "PUT" or (place.method == "POST" and place.path in OF_CONTENT):
+    if (place.method == "PUT" and place.path not in BODIES) or (place.method == "POST" and place.path in OF_CONTENT):
         request["content"] = "own"
-    elif place.method in ("POST", "PATCH"):
+    elif place.method in ("POST", "PATCH", "PUT"):
         body = body_with(place, value) if place.kind == "body" else BODIES[place.path][0]
         text = re.sub(r"(?<!{){(\w+)}", lambda found: other.own[found[1]], json.dumps(body))
         request["json"] = json.loads(text.replace(NEW, str(new_id())).replace(NEW_NAME, f"t{new_id().hex}"))
@@ -296,12 +335,15 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
                 pair = Pair(pair.foreign, str(2**40))
             if (place.path, place.name) in NAMES_A_NEW_THING and pair.foreign in settled.seen.ids:
                 continue
+            if place.name == "cursor" and is_text_of_cursor(pair.foreign) != is_text_of_cursor(pair.absent):
+                continue  # three digits may be a cursor by chance
             names_a_tool = place.kind == "path" or place.name == "replaced_by"
-            if place.path.startswith("/v1/tools/{name}") and names_a_tool and settled.made & {*pair}:
+            kind = place.path.removeprefix("/v1/").partition("/")[0]
+            if place.path.startswith(NAMED) and names_a_tool and settled.made & {(kind, value) for value in pair}:
                 continue
             told = await differs(settled, place, pair)
             assert told is None, f"{place} tells {pair.foreign!r} from {pair.absent!r}:\n{told[0]}\n{told[1]}"
-            if (place.path, place.name) == MAKES_A_NAME:
-                settled.made |= {*pair}
+            if (place.path, place.name) in MAKES_A_NAME:
+                settled.made |= {(kind, value) for value in pair}
             tried += 1
     assert tried > {"GET": 1_000, "POST": 500, "PUT": 20, "PATCH": 50, "DELETE": 20}[method]

@@ -73,8 +73,8 @@ class Other:
     """Ids and words of the first tenant in requests of the second one that change something: what is its own may have them."""
     own: dict[str, str] = field(default_factory=dict)
     """Values of its own, by the names of parameters of paths."""
-    made: set[str] = field(default_factory=set)
-    """Names of the first tenant that it has given to tools of its own."""
+    made: set[tuple[str, str]] = field(default_factory=set)
+    """`tools` or `workflows`, and a name of the first tenant that it has given to one of its own."""
     about_nothing: dict[tuple[str, str, int], tuple[int, str, Any]] = field(default_factory=dict)
     """The last answers about things that nobody has, by what was asked."""
     blob: str = ""
@@ -174,6 +174,9 @@ class Other:
         own["sha256"] = (await self.http.post("/v1/blobs", content=b"own")).json()["sha256"]
         tool = {"name": "own_http", "version": "1", "kind": "http", "parameters": {}, "request": {"url": "https://example.com/"}}
         assert (await self.http.post("/v1/tools", json=tool)).status_code == 201
+        flow = {"name": "own_flow", "plan": {"steps": [{"key": "own", "agent": "own"}]}}
+        for note in ("first", "second"):
+            assert (await self.http.post("/v1/workflows", json={**flow, "description": note, "note": note})).status_code == 201
         work = await worker.work()
         own["agent_run_id"] = work["work"]
         await worker.done(work, "record", key="k", result={"a": 1})

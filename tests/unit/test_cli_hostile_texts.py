@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,7 @@ HOSTILE = "\x1b[31mRED\x1b]0;pwned\x07\u202eevil\r\nFAKE LINE\n\u2028FAKE LINE\u
 RUN, AGENT_RUN, CALL, PROJECT, MESSAGE, KEY = (UUID(int=(0x0198C0DE << 96) | (7 << 76) | (2 << 62) | n) for n in range(6))
 FAILURE = Failure(type="Error", message=HOSTILE, kind="permanent")
 
+FLOW_FILE = str(Path(__file__).parents[1] / "data" / "flow.yaml")
 ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune",
               "nats grant", "nats revoke", "nats config", "roles list",
               "tenants create", "tenants list", "version"}  # fmt: skip
@@ -79,6 +81,19 @@ ARGUMENTS: dict[str, list[str]] = {
     "tools remove": ["mail"],
     "tools validate": ["mail", "--arguments", "{}"],
     "tools call": ["mail", "to=x"],
+    "workflows list": [],
+    "workflows show": ["flow"],
+    "workflows versions": ["flow"],
+    "workflows create": [FLOW_FILE],
+    "workflows update": [FLOW_FILE],
+    "workflows import": [FLOW_FILE],
+    "workflows export": ["flow@1"],
+    "workflows diff": ["flow"],
+    "workflows draft": [FLOW_FILE],
+    "workflows publish": ["flow"],
+    "workflows revert": ["flow@1"],
+    "workflows deprecate": ["flow"],
+    "workflows reinstate": ["flow"],
     "invocations list": [],
     "invocations show": [str(CALL)],
     "invocations cancel": [str(CALL)],
@@ -272,6 +287,16 @@ def answers() -> dict[str, Any]:
                 "deprecated": {"since": "2026-01-31T12:00:00Z", "replaced_by": HOSTILE, "note": HOSTILE},
             }
         ],
+        "/v1/workflows": [FLOW],
+        "/v1/workflows/flow": FLOW | {"definition": SAYS, "draft": {"definition": SAYS, "drafted_by": HOSTILE}},
+        "/v1/workflows/flow/versions": [FLOW_VERSION],
+        "/v1/workflows/flow/versions/1": FLOW_VERSION | {"definition": SAYS},
+        "/v1/workflows/flow/diff": {
+            "name": HOSTILE,
+            "from": HOSTILE,
+            "to": HOSTILE,
+            "differences": [{"pointer": HOSTILE, "kind": HOSTILE, "step": HOSTILE, "before": SAYS, "after": HOSTILE}],
+        },
         "/v1/breakers": [BREAKER],
         "/v1/tools/mail/breaker": BREAKER | {"policy": {HOSTILE: HOSTILE}, "counts": {"calls": 1, "failures": 1, "in_a_row": 1}},
         "/v1/tools/mail/versions": [
@@ -301,6 +326,15 @@ def answers() -> dict[str, Any]:
     }
 
 
+FLOW = {
+    "name": HOSTILE, "version": 1, "description": HOSTILE, "has_draft": True, "stream_version": 2,
+    "deprecated": {"since": "2026-01-31T12:00:00Z", "reason": HOSTILE},
+}  # fmt: skip
+FLOW_VERSION = {
+    "name": HOSTILE, "version": 1, "note": HOSTILE, "reverted_from": 1, "published_by": HOSTILE,
+    "deprecated": {"since": "2026-01-31T12:00:00Z", "reason": HOSTILE},
+}  # fmt: skip
+SAYS = {"description": HOSTILE, HOSTILE: [HOSTILE, HOSTILE * 9], "plan": {"steps": [{"key": HOSTILE, "agent": HOSTILE}]}}
 BREAKER = {
     "tool": HOSTILE, "state": HOSTILE, "since": "2026-01-31T12:00:00Z", "because": HOSTILE, "error": HOSTILE, "forced": HOSTILE,
     "by": HOSTILE, "on_behalf_of": HOSTILE, "reason": HOSTILE,

@@ -28,6 +28,7 @@ from domain import (
     runs,
     tenants,
     tools,
+    workflows,
 )
 from domain.access import Role
 from domain.errors import DomainError
@@ -138,6 +139,23 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
                 error=st.none() | failure,
             ),
             st.builds(chains.CancelChain, chain_id=st.just(ID), reason=st.none() | text),
+        ),
+    ),
+    "workflows": (
+        workflows.DraftWorkflow(workflow_id=ID, name="a", definition=workflows.WorkflowDefinition(plan=PLAN)),
+        st.one_of(
+            st.builds(
+                workflows.PublishWorkflow, workflow_id=st.just(ID), name=st.just("a"), note=st.none() | text,
+                definition=st.builds(
+                    workflows.WorkflowDefinition, description=text, plan=st.just(PLAN), metadata=st.dictionaries(text, json)
+                ),
+                reverted_from=st.none() | few,
+            ),
+            st.builds(
+                workflows.DeprecateWorkflow, workflow_id=st.just(ID), name=st.just("a"), version=st.none() | few, reason=text
+            ),
+            st.builds(workflows.ReinstateWorkflow, workflow_id=st.just(ID), name=st.just("a"), version=st.none() | few),
+            st.builds(workflows.DiscardDraft, workflow_id=st.just(ID), name=st.just("a")),
         ),
     ),
     "compensations": (

@@ -41,6 +41,7 @@ from application.workers import Workers
 from application.workers.hosting.host import SessionHost
 from application.workers.hosting.logs import LogIntake
 from application.workers.tokens import LeaseTokens
+from application.workflows import WorkflowChanges, Workflows
 from projections import timers
 from projections.engine.operations import Operations
 from projections.engine.parked import PostgresParkedEvents
@@ -243,6 +244,7 @@ async def container(parts: Parts) -> Container:
     """The container. Adds the loop of the live feed."""
     loop, feed, queue = await commands(parts), await log_streams.live(parts), await messaging.work_queue(parts)
     parts.loops["live"] = feed.run
+    workflows = Workflows(loop, (await reads(parts)).workflows)
     return Container(
         settings=parts.settings,
         database=await storage.database(parts),
@@ -268,6 +270,8 @@ async def container(parts: Parts) -> Container:
         parked=await _parked(parts),
         replays=await replays(parts),
         admission=await admission(parts),
+        workflows=workflows,
+        workflow_changes=WorkflowChanges(loop, workflows),
         refusals=await refusals(parts),
         work_queue=queue,
         log_head=await log_head(parts),

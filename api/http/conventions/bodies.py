@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import orjson
 import pydantic_core
@@ -20,6 +20,14 @@ class Body(BaseModel):
     """The base of every request body and of each object in a body. Unknown fields are refused, so that a typo is an error."""
 
     model_config = ConfigDict(extra="forbid")
+
+    HAS_SHORT_FORMS: ClassVar[bool] = False
+    """Whether people may write some of it shorter, with an `@`."""
+
+    @classmethod
+    def in_full(cls, written: dict[str, Any]) -> dict[str, Any]:
+        """A body with what was written shorter as the fields take it."""
+        return written
 
 
 M = TypeVar("M", bound=Body)
@@ -51,8 +59,11 @@ async def body_of(request: Request, model: type[M]) -> M:
     """
     _must_be_json(request)
     body = await request.body() or b"{}"
+    given = body
+    if model.HAS_SHORT_FORMS and b"@" in body and isinstance(written := _parsed(body), dict):
+        given = orjson.dumps(model.in_full(written))
     try:
-        parsed = model.model_validate_json(body, strict=True)
+        parsed = model.model_validate_json(given, strict=True)
     except ValidationError as error:
         if values.is_beyond_parser(error):
             raise _invalid_value(body, (), _TOO_DEEP) from error

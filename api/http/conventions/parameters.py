@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from fastapi import Request
-from fastapi.params import Depends
+from fastapi.params import Depends, Query
 from pydantic import TypeAdapter, ValidationError
 
 from api.http.conventions.errors import InvalidParameters
@@ -43,6 +43,8 @@ class _Parameter:
     """`inspect.Parameter.empty` if the parameter is required."""
     is_list: bool = False
     """Whether the parameter may be given more than once."""
+    argument: str = ""
+    """Its name in the signature. It differs where the query's name is a word of Python: `from`."""
 
     def read(self, text: str | list[str], problems: list[Any]) -> Any:
         """The value of a text, or of the texts of a list. Adds what is wrong with the text to `problems`."""
@@ -67,16 +69,13 @@ class Parameters:
             raise TypeError(f"{endpoint.__name__}: the first parameter of an endpoint is the request")
         path = set(in_path)
         self._groups = {p.name: _plain(hints[p.name]) for p in others if _is_group(hints[p.name])}
-        found = [
-            _Parameter(p.name, p.name in path, TypeAdapter(hint), _FORMS.get(_plain(hint)), p.default, _is_list(hint))
-            for p, hint in _flat(others, hints)
-        ]
+        found = [_parameter(p, hint, p.name in path) for p, hint in _flat(others, hints)]
         self._of_groups = {
             group: tuple(p.name for p, _ in _flat(_declared(kind), _hints(kind))) for group, kind in self._groups.items()
         }
         self._in_path = tuple(parameter for parameter in found if parameter.in_path)
         self._in_query = tuple(parameter for parameter in found if not parameter.in_path)
-        self._defaults = {p.name: p.default for p in self._in_query if p.default is not inspect.Parameter.empty}
+        self._defaults = {p.argument: p.default for p in self._in_query if p.default is not inspect.Parameter.empty}
         self._required = tuple(p.name for p in self._in_query if p.default is inspect.Parameter.empty)
 
     def arguments(self, request: Request) -> dict[str, Any]:
@@ -100,7 +99,7 @@ class Parameters:
         given = self._given(request, problems)
         for parameter in self._in_query:
             if parameter.name in given:
-                arguments[parameter.name] = parameter.read(given[parameter.name], problems)
+                arguments[parameter.argument] = parameter.read(given[parameter.name], problems)
         problems += [{"loc": (name,), "msg": "Field required"} for name in self._required if name not in given]
 
     def _given(self, request: Request, problems: list[Any]) -> dict[str, Any]:
@@ -142,6 +141,17 @@ def _flat(declared: Iterable[inspect.Parameter], hints: Mapping[str, Any]) -> It
 def _is_group(hint: Any) -> bool:
     """Whether a hint names a class of parameters."""
     return get_origin(hint) is Annotated and any(isinstance(note, Depends) for note in get_args(hint)[1:])
+
+
+def _parameter(declared: inspect.Parameter, hint: Any, in_path: bool) -> _Parameter:
+    name, form = _alias(hint) or declared.name, _FORMS.get(_plain(hint))
+    return _Parameter(name, in_path, TypeAdapter(hint), form, declared.default, _is_list(hint), declared.name)
+
+
+def _alias(hint: Any) -> str | None:
+    """The name that a hint gives to a parameter of the query."""
+    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((note.alias for note in notes if isinstance(note, Query) and note.alias is not None), None)
 
 
 def _plain(hint: Any) -> Any:

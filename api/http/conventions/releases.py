@@ -11,8 +11,10 @@ from domain.chains import ChainStarted
 from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
 from domain.kernel import Event
+from domain.runs import RunStarted
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
 from domain.tools import ToolDeprecated, ToolRemoved
+from domain.workflows import WorkflowPublished
 
 
 def _shapes(*events: type[Event]) -> frozenset[str]:
@@ -28,6 +30,8 @@ OF_CHAINS = _shapes(ChainStarted, InvocationRequested)
 BLOBS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 """A release that knows this event also notes to which blobs events refer."""
 BREAKERS = _shapes(BreakerForced)
+WORKFLOWS = _shapes(WorkflowPublished, RunStarted)
+"""A release that knows these knows what a run of a workflow is."""
 CALLS = _shapes(InvocationRequested)
 SURE_S = 5.0
 """Seconds for which the answer counts that all processes know calls without runs: each call would ask."""
@@ -84,6 +88,16 @@ async def must_all_know_roles(container: Container) -> None:
         raise Unavailable(
             "a process of an earlier release still runs, which does not know roles of keys: try again after the upgrade"
         )
+
+
+async def must_all_know_workflows(request: Request) -> None:
+    """Raises Unavailable during an upgrade: a process of before would miss workflows, and could not carry out their runs."""
+    state, now = request.app.state, time.monotonic()
+    if now - getattr(state, "all_knew_workflows_at", -SURE_S) < SURE_S:
+        return
+    if not await _all_know(container_of(request), WORKFLOWS):
+        raise Unavailable("a process of an earlier release still runs, which does not know workflows: try again later")
+    state.all_knew_workflows_at = now
 
 
 async def must_all_know_calls(request: Request) -> None:

@@ -7,6 +7,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from api.http.conventions.bodies import Body
 from api.http.conventions.wording import told
+from application import workflows as starts
+from application.engine.ports.pages import MAX_POSITION
+from application.workflows.written import read_workflow
 from domain import runs as rules
 from domain.errors import InvalidCommand
 from domain.kernel import Json, Name, Priority
@@ -51,11 +54,23 @@ class GraphPlan(Body):
         return rules.Plan(steps=self.steps)
 
 
+class WorkflowToStart(Body):
+    """A workflow by its name."""
+
+    name: Name
+    version: int | None = Field(default=None, ge=1, le=MAX_POSITION)
+    """Null: the current one."""
+
+
 class StartRunBody(Body):
+    HAS_SHORT_FORMS = True
     plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
     agent: Name | None = None
     """Shorthand for a plan of one agent."""
+    workflow: WorkflowToStart | None = None
+    """The plan, priority, compensation and metadata of a workflow, unless the request says others."""
     input: Json = None
+    """Of a workflow with parameters: checked against them, with their defaults."""
     project_id: UUID | None = None
     run_id: UUID | None = None
     """An id that the client makes. With this id the request is repeatable without an Idempotency-Key."""
@@ -65,11 +80,25 @@ class StartRunBody(Body):
     compensate: rules.Compensate = "never"
     """When the effects of the run are taken back, by the tools that its tools declare for that."""
 
+    @classmethod
+    def in_full(cls, written: dict[str, Json]) -> dict[str, Json]:
+        return read_workflow(written)
+
     @model_validator(mode="after")
     def _one_plan(self) -> "StartRunBody":
-        if (self.plan is None) == (self.agent is None):
-            raise ValueError("give either `plan` or `agent`")
+        if sum(given is not None for given in (self.plan, self.agent, self.workflow)) != 1:
+            raise ValueError("give exactly one of `plan`, `agent` and `workflow`")
         return self
+
+    def asked(self) -> starts.AskedWorkflow:
+        """What is said of a workflow. A priority that is not given is that of the workflow; so the rest."""
+        assert self.workflow is not None
+        return starts.AskedWorkflow(
+            name=self.workflow.name, version=self.workflow.version, input=self.input,
+            priority=self.priority if "priority" in self.model_fields_set else None,
+            compensate=self.compensate if "compensate" in self.model_fields_set else None,
+            metadata=self.metadata,
+        )  # fmt: skip
 
     def to_plan(self) -> rules.Plan:
         """The plan.

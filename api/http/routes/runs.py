@@ -22,6 +22,7 @@ from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.preferences import wait_seconds
+from api.http.conventions.releases import must_all_know_workflows
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -39,6 +40,7 @@ from application.runs.replay_at import run_as_of
 from application.runs.start import UnknownAgent, start_run
 from application.views.runs import RunSummary, RunView
 from application.views.work_logs import WorkLineView
+from application.workflows.children import has_children
 from domain import runs as rules
 from domain.access import Action
 from domain.errors import AlreadyExists, InvalidCommand
@@ -128,19 +130,7 @@ async def _answered(
 async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | None) -> CommandOutcome:
     try:
         with one_content(key):
-            return await start_run(
-                container_of(request).commands,
-                keyed_request(request, key, correlation_id=run_id, otherwise=run_id),
-                run_id=run_id,
-                project_id=project_for(request, body.project_id),
-                plan=body.to_plan(),
-                input=body.input,
-                metadata=body.metadata,
-                priority=body.priority,
-                compensate=body.compensate,
-                known=container_of(request).reads.agents,
-                admission=container_of(request).admission,
-            )
+            return await _begin(request, body, run_id, key)
     except UnknownAgent as error:
         error.faults = tuple(
             (body.place_of(step) if place == "/agent" else f"/plan/steps/{step}{place}", why) for step, place, why in error.refused
@@ -150,6 +140,27 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
         if (seen := seen_by(request)) is not None and not await seen.has(run_id):
             raise AlreadyExists(f"the id {run_id} is taken by something else") from error  # a secret of another project
         raise
+
+
+async def _begin(request: Request, body: StartRunBody, run_id: UUID, key: Key | None) -> CommandOutcome:
+    container, asked = container_of(request), keyed_request(request, key, correlation_id=run_id, otherwise=run_id)
+    project_id, known, admission = project_for(request, body.project_id), container.reads.agents, container.admission
+    if body.workflow is not None:
+        await must_all_know_workflows(request)
+        return await container.workflows.start(
+            asked, body.asked(), run_id=run_id, project_id=project_id, known=known, admission=admission
+        )
+    plan = body.to_plan()
+    if has_children(plan):
+        await must_all_know_workflows(request)
+        return await container.workflows.start_plan(
+            asked, run_id=run_id, project_id=project_id, plan=plan, input=body.input, metadata=body.metadata,
+            priority=body.priority, compensate=body.compensate, known=known, admission=admission,
+        )  # fmt: skip
+    return await start_run(
+        container.commands, asked, run_id=run_id, project_id=project_id, plan=plan, input=body.input, metadata=body.metadata,
+        priority=body.priority, compensate=body.compensate, known=known, admission=admission,
+    )  # fmt: skip
 
 
 def _started(

@@ -97,6 +97,13 @@ class CommandLoop:
         """The position that the answer to a command has: of the last event that followed from its events in the same append."""
         return await self._repeats.end(tenant_id, recorded)
 
+    async def recorded(self, request: CommandRequest) -> CommandOutcome | None:
+        """The first answer to the request's command, for whoever cannot say the command again. None: it was not recorded.
+
+        The outcome has no versions: it tells them by its recorded events. Raises RepeatedDifferently.
+        """
+        return await self._repeats.find(request, ())
+
     def hand_over_to(self, taker: WorkTaker | None) -> None:
         """From now on the taker may claim work in the append that requests it, where reactions go into the append."""
         if self._follow_ups is not None:

@@ -43,6 +43,7 @@ from tidelog.requests import parse
 from tidelog.tool_calls import ToolCalls
 from tidelog.transport import json_of
 from tidelog.values import to_json
+from tidelog.workflows import WorkflowClient, named_version
 
 RUN_ENDS = frozenset({"run.completed", "run.failed", "run.cancelled"})
 
@@ -58,7 +59,7 @@ def _rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-class Client(CompensationClient, Administration, Catalog, ToolCalls):
+class Client(CompensationClient, Administration, Catalog, WorkflowClient, ToolCalls):
     """A client of one Tidelog server. Use as an async context manager.
 
     `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: seconds for which requests are repeated when the server
@@ -88,17 +89,21 @@ class Client(CompensationClient, Administration, Catalog, ToolCalls):
         agent: str | None = None,
         agents: Sequence[str] | None = None,
         plan: Mapping[str, Any] | None = None,
+        workflow: str | None = None,
         input: Any = None,
         project_id: UUID | None = None,
         metadata: Mapping[str, Any] | None = None,
-        priority: Literal["high", "normal", "low"] = "normal",
-        compensate: Compensate = "never",
+        priority: Literal["high", "normal", "low"] | None = None,
+        compensate: Compensate | None = None,
         idempotency_key: str | None = None,
         wait_s: float | None = None,
         on_behalf_of: str | None = None,
     ) -> StartedRun:
-        """Start a run of one agent, of several in sequence, or of a plan (see the HTTP reference). Exactly one of the three.
+        """Start a run of one agent, of several in sequence, of a plan (see the HTTP reference), or of a workflow: exactly one
+        of the four.
 
+        `workflow`: its name, or `name@3` for a version. Priority, compensation and metadata are those of the workflow, unless they
+        are given; without a workflow they are `normal`, `never` and empty.
         `priority`: the class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last.
         `compensate`: when the effects of the run are taken back, by the tools that its tools name for that (`@tool(compensate=…)`).
         `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
@@ -110,21 +115,20 @@ class Client(CompensationClient, Administration, Catalog, ToolCalls):
         Raises:
             NotJsonError, ValueTooDeepError: a value has no JSON form, or more than 64 levels; nothing was sent.
         """
-        if sum(choice is not None for choice in (agent, agents, plan)) != 1:
-            raise ValueError("give exactly one of agent, agents and plan")
-        body: dict[str, Any] = (
-            {"agent": agent}
-            if agent is not None
-            else {"plan": plan_of(plan) if plan is not None else {"kind": "sequential", "agents": list(agents or ())}}
-        )
+        if sum(choice is not None for choice in (agent, agents, plan, workflow)) != 1:
+            raise ValueError("give exactly one of agent, agents, plan and workflow")
+        body: dict[str, Any]
+        if agent is not None:
+            body = {"agent": agent}
+        elif workflow is not None:
+            body = {"workflow": named_version(workflow)}
+        else:
+            body = {"plan": plan_of(plan) if plan is not None else {"kind": "sequential", "agents": list(agents or ())}}
         if project_id is not None:
             body["project_id"] = str(project_id)
         if metadata is not None:
             body["metadata"] = object_of(metadata, "the metadata")
-        if priority != "normal":
-            body["priority"] = priority
-        if compensate != "never":
-            body["compensate"] = compensate
+        body |= {name: said for name, said in (("priority", priority), ("compensate", compensate)) if said is not None}
         body["input"] = to_json(input, "the input", max_bytes=None)
         headers = {"Idempotency-Key": idempotency_key or str(uuid7()), **self._for(on_behalf_of)}
         if wait_s is not None:

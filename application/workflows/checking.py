@@ -1,0 +1,53 @@
+"""All that is wrong with a definition that is to be published."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from application.workflows.children import InvalidChild
+from application.workflows.start import MOST_TOLD, Workflows
+from domain.errors import InvalidCommand, json_pointer
+from domain.http_requests import Fault
+from domain.workflows import WorkflowDefinition
+
+
+async def check_definition(workflows: Workflows, tenant_id: UUID, name: str, definition: WorkflowDefinition) -> None:
+    """Raises InvalidCommand, whose `faults` are all that is wrong, with their places in the definition."""
+    faults = await faults_of_definition(workflows, tenant_id, name, definition)
+    if faults:
+        told = "; ".join(f"{place}: {text}" for place, text in faults[:MOST_TOLD])
+        more = "; and more" if len(faults) > MOST_TOLD else ""
+        raise InvalidCommand(f"workflow '{name}': {told}{more}", pointer=faults[0][0], faults=faults)
+
+
+async def faults_of_definition(workflows: Workflows, tenant_id: UUID, name: str, definition: WorkflowDefinition) -> list[Fault]:
+    """What is wrong beside the form, which the model of the definition checks."""
+    found = [*_of_parameters(workflows, definition), *_of_command(definition)]
+    try:
+        await workflows.children.resolved(tenant_id, definition.plan, of=name, fresh=True)
+    except InvalidChild as error:
+        found.append((error.pointer or "/plan", error.message))
+    return found
+
+
+def _of_parameters(workflows: Workflows, definition: WorkflowDefinition) -> Iterator[Fault]:
+    if definition.parameters is None:
+        return
+    fault = workflows.schemas.fault_of_schema(definition.parameters)
+    if fault is not None:
+        yield f"/parameters{fault[0]}", fault[1]
+        return
+    properties = definition.parameters.get("properties")
+    for name, schema in (properties if isinstance(properties, dict) else {}).items():
+        if isinstance(schema, dict) and "default" in schema:
+            alone = {**definition.parameters, "required": [], "properties": {name: schema}}
+            for _, text in workflows.schemas.faults_of(alone, {name: schema["default"]})[0]:
+                yield f"/parameters/properties{json_pointer((name,))}/default", text
+
+
+def _of_command(definition: WorkflowDefinition) -> Iterator[Fault]:
+    text = None if definition.command is None else definition.command.text
+    if text is None:
+        return
+    properties = (definition.parameters or {}).get("properties")
+    if not isinstance(properties, dict) or text not in properties:
+        yield "/command/text", f"`{text}` is none of the properties of the parameters"
