@@ -124,7 +124,7 @@ async def _start(
     check_folders(settings)
     async with connection.server(settings, worker=True, quiet=as_json or quiet, begins=True) as server:
         if server.temporary and wait and settings.agents:
-            await connection.wait_for_agents(server, agents_of(body.get("plan") or {}))
+            await connection.wait_for_agents(server, agents_of(await _plan_of(server, body)))
         started: dict[str, Any] = await server.post("/v1/runs", body, key=key)
         if wait:
             await _to_the_end(server, started["run_id"], as_json)
@@ -135,6 +135,22 @@ async def _start(
             output.say(id if quiet else f"Started run {id}\n  {output.program()} runs watch {id}")
             if server.temporary:
                 output.note("No server runs any more, so the run waits: it goes on with the next `tidelog up --agents FOLDER`.")
+
+
+async def _plan_of(server: "ServerClient", body: dict[str, Any]) -> dict[str, Any]:
+    """The plan that a run will have. Empty for a workflow that is not there: the start says so."""
+    from tidelog.errors import NotFoundError
+
+    if "workflow" not in body:
+        plan: dict[str, Any] = body["plan"]
+        return plan
+    name, version = body["workflow"]["name"], body["workflow"].get("version")
+    try:
+        asked = server.client.workflow(name) if version is None else server.client.workflow_version(name, version)
+        definition = (await asked).definition
+    except NotFoundError:
+        return {}
+    return dict(definition["plan"]) if isinstance(definition, dict) else {}
 
 
 async def _to_the_end(server: "ServerClient", run_id: str, as_json: bool, traceback: bool = False) -> None:

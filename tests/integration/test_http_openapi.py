@@ -123,6 +123,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         await use_projections(shared, http)
         await use_keys(shared, http)
         await use_tools(shared, http)
+        await use_workflows(http)
         await use_blobs(shared, http)
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
@@ -162,6 +163,27 @@ async def use_tools(shared: System, http: httpx2.AsyncClient) -> None:
     assert [one["tool"] for one in (await http.get("/v1/breakers", headers=at)).json()["data"]] == ["data"]
     await use_calls(http)
     assert (await http.delete("/v1/tools/data")).status_code == 200
+
+
+async def use_workflows(http: httpx2.AsyncClient) -> None:
+    said = {"plan": {"steps": [{"key": "a", "agent": "nobody"}]}}
+    for description in "ab":
+        created = await http.post("/v1/workflows", json={"name": "flow", **said, "description": description})
+        assert created.status_code == 201, created.text
+    path = "/v1/workflows/flow"
+    for method, end, body in (
+        ("PUT", "draft", said), ("POST", "publish", {}), ("PUT", "draft", said), ("DELETE", "draft", None),
+        ("POST", "revert", {"version": 1}), ("POST", "deprecate", {"reason": "r"}), ("POST", "reinstate", {}),
+        ("POST", "deprecate", {"version": 2}),
+    ):  # fmt: skip
+        changed = await http.request(method, f"{path}/{end}", json=body)
+        assert changed.is_success, changed.text
+    at = {"Tidelog-Position": changed.headers["tidelog-position"]}
+    assert [one["name"] for one in (await http.get("/v1/workflows?prefix=flow", headers=at)).json()["data"]] == ["flow"]
+    assert (await http.get(path, headers=at)).json()["version"] == 4
+    assert len((await http.get(f"{path}/versions", headers=at)).json()["data"]) == 4
+    assert (await http.get(f"{path}/versions/2", headers=at)).json()["deprecated"]["reason"] is None
+    assert len((await http.get(f"{path}/diff", params={"from": "1", "to": "2"})).json()["differences"]) == 1
 
 
 async def use_blobs(shared: System, http: httpx2.AsyncClient) -> None:
@@ -399,8 +421,11 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     of_keys = {("POST", path) for path in ("/v1/keys", "/v1/keys/{key_id}/rotate", "/v1/keys/{key_id}/revoke")}
     of_tools = {("POST", "/v1/tools"), ("POST", "/v1/tools/{name}/versions"), ("PATCH", "/v1/tools/{name}")}
     of_calls = {("POST", f"/v1/tools/{{name}}/{path}") for path in ("calls", "calls:batch")}
+    one = "/v1/workflows/{name}"
+    of_workflows = {("POST", f"{one}/{path}") for path in ("publish", "revert", "deprecate", "reinstate")}
+    of_workflows |= {("POST", "/v1/workflows"), ("PUT", f"{one}/draft")}
     cancelled = ("POST", "/v1/invocations/{invocation_id}/cancel")
-    of_keys |= of_tools
+    of_keys |= of_tools | of_workflows
     of_compensation = {("POST", f"/v1/runs/{{run_id}}/compensation{what}") for what in ("", "/resume")}
     assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | {cancelled} | {
         ("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects"),
@@ -408,19 +433,20 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     }  # fmt: skip
     assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
         ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
-        ("DELETE", "/v1/tools/{name}"), ("DELETE", "/v1/blobs/{sha256}"),
+        ("DELETE", "/v1/tools/{name}"), ("DELETE", "/v1/blobs/{sha256}"), ("DELETE", f"{one}/draft"),
     }  # fmt: skip
     of_calls_and_runs = {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}"), ("GET", "/v1/invocations/{invocation_id}")}
     assert readers("Prefer") == of_calls | of_calls_and_runs
     assert readers("Cache-Control") == of_calls
     changes = of_tools - {("POST", "/v1/tools")} | {("DELETE", "/v1/tools/{name}")}
+    changes |= of_workflows | {("DELETE", f"{one}/draft")}
     assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")} | changes
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
     for method, path in readers("Tidelog-Position"):
         asked = path.replace("{run_id}", str(new_id())).replace("{step}", "a").replace("{key_id}", str(new_id()))
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 23
+    assert len(readers("Tidelog-Position")) == 27
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
         "/v1/runs/{run_id}/cancel",
@@ -436,10 +462,11 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         "/v1/tools/{name}/calls",
         "/v1/tools/{name}/calls:batch",
         "/v1/invocations/{invocation_id}/cancel",
+        *(path for _, path in of_workflows),
     }
 
 
 async def test_entries_of_lists_say_what_a_mark_means(shared: System) -> None:
     schemas = (await shared.http.get("/openapi.json")).json()["components"]["schemas"]
-    for view in ("RunSummary", "MessageView", "AgentView", "ToolView", "ProjectView"):
+    for view in ("RunSummary", "MessageView", "AgentView", "ToolView", "WorkflowView", "ProjectView"):
         assert "cannot be read" in schemas[view]["properties"]["unreadable"]["description"]

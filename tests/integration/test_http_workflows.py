@@ -197,12 +197,12 @@ async def test_a_plan_of_a_request_names_versions_and_child_workflows_likewise(s
 async def test_a_narrowed_key_starts_workflows_in_its_projects_and_changes_none(shared: System) -> None:
     http, one = shared.http, name()
     await agents(shared)
-    await publish(http, one)
+    published = await publish(http, one)
     project = (await http.post("/v1/projects", json={"name": "narrow"})).json()["project_id"]
     async with served(shared.container) as url, Client(url, shared.key) as client:
         key = (await client.issue_key("narrow", role="developer", projects=[project])).key
     async with shared.client(key) as narrowed:
-        got = await narrowed.get(f"/v1/workflows/{one}")
+        got = await narrowed.get(f"/v1/workflows/{one}", headers=at(published))
         assert got.json()["version"] == 1, got.text
         started = await narrowed.post("/v1/runs", json={"workflow": {"name": one}, "project_id": project})
         assert started.status_code == 201, started.text

@@ -61,7 +61,7 @@ DEFINITION_EXAMPLE: dict[str, Any] = {
     },
     "plan": {
         "steps": [
-            {"key": "read", "agent": "reader@2"},
+            {"key": "read", "agent": "reader", "agent_version": "2"},
             {"key": "write", "agent": "writer", "after": ["read"], "when": "steps.read.result.words > input.words"},
         ]
     },
@@ -293,7 +293,7 @@ async def delete_draft(request: Request, name: Name) -> Response:
     "/v1/workflows/{name}/publish",
     status_code=201,
     summary="Publish the draft of a workflow: it becomes a version, the current one from then on",
-    responses={201: openapi.gives(WorkflowAccepted, *OF_COMMANDS)},
+    responses={201: openapi.gives(WorkflowAccepted, "Location", *OF_COMMANDS)},
     openapi_extra=openapi.body(PublishBody, {"note": "a second reader"}, takes=TAKES),
 )
 @needs(Action.WORKFLOWS_DEFINE)
@@ -312,7 +312,7 @@ async def post_publish(request: Request, name: Name) -> Response:
     "/v1/workflows/{name}/revert",
     status_code=201,
     summary="Publish what an older version says as a new version",
-    responses={201: openapi.gives(WorkflowAccepted, *OF_COMMANDS)},
+    responses={201: openapi.gives(WorkflowAccepted, "Location", *OF_COMMANDS)},
     openapi_extra=openapi.body(RevertBody, {"version": 2, "note": "version 3 skips reviews"}, takes=TAKES),
 )
 @needs(Action.WORKFLOWS_DEFINE)
