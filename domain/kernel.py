@@ -20,6 +20,8 @@ Json = Any
 NAME_PATTERN = r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=100)]
 """A name of an agent, tool or step: lower-case words, dots between; safe as tokens of a NATS subject."""
+NAME_AT_VERSION = r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*(@[^\x00]+)?$"
+"""A name, and perhaps `@` and a version."""
 
 
 def _no_nul(value: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from domain.kernel import NAME_PATTERN
+from domain.kernel import NAME_AT_VERSION, NAME_PATTERN
 
 MAX_SHOWN = 100
 """Characters of a caller's own text in a fault."""
@@ -47,6 +47,7 @@ def _size(context: Mapping[str, Any]) -> str:
     return "none is given" if context["actual_length"] == 0 else f"{context['actual_length']:,} are given"
 
 
+_A_NAME = "a name has lower-case letters, digits, _ and -, and dots between such words"
 _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "missing": lambda context: "this field is missing",
     "extra_forbidden": lambda context: "there is no such field",
@@ -55,7 +56,7 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "string_too_short": lambda context: f"the text must have at least {_number(context['min_length'], 'character')}",
     "string_too_long": lambda context: f"the text may have at most {_number(context['max_length'], 'character')}",
     "string_pattern_mismatch": lambda context: (
-        "a name has lower-case letters, digits, _ and -, and dots between such words" if context["pattern"] == NAME_PATTERN else ""
+        _A_NAME + {NAME_PATTERN: "", NAME_AT_VERSION: "; a version comes after an @"}[context["pattern"]]
     ),
     "union_tag_not_found": lambda context: f"the field {context['discriminator']} is missing",
     "union_tag_invalid": lambda context: (

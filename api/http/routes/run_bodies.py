@@ -1,46 +1,86 @@
 """The body of the request that starts a run: a plan of one of three kinds, or one agent."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from api.http.conventions.bodies import Body
 from api.http.conventions.wording import told
 from application import workflows as starts
 from application.engine.ports.pages import MAX_POSITION
 from application.workflows.written import read_workflow
+from application.plans.spelling import name_and_version, of_versions, side_by_side, spelled_steps
+from domain import plans
 from domain import runs as rules
 from domain.errors import InvalidCommand
-from domain.kernel import Json, Name, Priority
+from domain.kernel import NAME_AT_VERSION, Json, Priority
+from domain.tool_policy import Expression
+
+LONGEST_NAME, LONGEST_VERSION = 100, 500
+
+
+def _bounded(text: str) -> str:
+    name, version = name_and_version(text)
+    for part, most in ((name, LONGEST_NAME), (version or "", LONGEST_VERSION)):
+        if len(part) > most:
+            raise PydanticKnownError("string_too_long", {"max_length": most})
+    return text
+
+
+AgentName = Annotated[str, StringConstraints(pattern=NAME_AT_VERSION), AfterValidator(_bounded)]
+"""`critic`, or `critic@2` for its version 2."""
+
+
+_STEPS = TypeAdapter(tuple[rules.Step, ...])
 
 
 class SequentialPlan(Body):
     """The agents run one after the other. Each agent finds the results of the agent before it in `ctx.results`."""
 
     kind: Literal["sequential"]
-    agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
+    agents: tuple[AgentName, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
 
     def plan(self) -> rules.Plan:
-        return rules.sequential(self.agents)
+        return of_versions(self.agents, rules.sequential)
 
 
 class ParallelPlan(Body):
-    """All agents run side by side, then the aggregator runs with all their results. A failed agent is left out and reported."""
+    """All agents run side by side, then the aggregator runs with all their results. A failed agent is left out and reported.
+
+    `aggregate` puts the results together without an agent.
+    """
 
     kind: Literal["parallel"]
-    agents: tuple[Name, ...] = Field(min_length=1, max_length=rules.MAX_STEPS - 1)
-    aggregator: Name | None = None
+    agents: tuple[AgentName, ...] = Field(min_length=1, max_length=rules.MAX_STEPS - 1)
+    aggregator: AgentName | None = None
+    aggregate: plans.Gather | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ParallelPlan":
+        if self.aggregator is not None and self.aggregate is not None:
+            raise ValueError("give either `aggregator` or `aggregate`")
+        return self
 
     def plan(self) -> rules.Plan:
-        return rules.parallel(self.agents, self.aggregator)
+        return side_by_side(self.agents, self.aggregator, self.aggregate)
 
 
 class GraphPlan(Body):
-    """Any graph of steps without cycles."""
+    """Any graph of steps without cycles. An agent may be written with its version, as `critic@2`."""
 
     kind: Literal["graph"]
     steps: tuple[rules.Step, ...] = Field(min_length=1, max_length=rules.MAX_STEPS)
+    result: Expression | None = None
+    """A CEL expression over `input`, `steps` and `metadata` that gives the result of the run."""
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _spelled_out(cls, steps: Any) -> Any:
+        # Read as JSON again: what a validator returns is strictly taken as values of Python, whose lists are no tuples.
+        return _STEPS.validate_json(json.dumps(spelled_steps(steps)), strict=True)
 
     @field_validator("steps")
     @classmethod
@@ -51,7 +91,7 @@ class GraphPlan(Body):
             raise ValueError(told(error.errors(include_url=False)[0])) from None
 
     def plan(self) -> rules.Plan:
-        return rules.Plan(steps=self.steps)
+        return rules.Plan(steps=self.steps, result=self.result)
 
 
 class WorkflowToStart(Body):
@@ -65,7 +105,7 @@ class WorkflowToStart(Body):
 class StartRunBody(Body):
     HAS_SHORT_FORMS = True
     plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
-    agent: Name | None = None
+    agent: AgentName | None = None
     """Shorthand for a plan of one agent."""
     workflow: WorkflowToStart | None = None
     """The plan, priority, compensation and metadata of a workflow, unless the request says others."""
@@ -106,7 +146,7 @@ class StartRunBody(Body):
         Raises InvalidCommand: the steps' keys, made of agents' names, may be too long if the plan names an agent twice.
         """
         try:
-            return self.plan.plan() if self.plan is not None else rules.sequential((self.agent or "",))
+            return self.plan.plan() if self.plan is not None else of_versions((self.agent or "",), rules.sequential)
         except ValidationError as error:
             why = told(error.errors(include_url=False)[0])
             raise InvalidCommand(f"the key of a step, made of its agent's name: {why}", pointer="/plan/agents") from None

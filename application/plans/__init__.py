@@ -1,0 +1,1 @@
+"""Plans as people write them: what their short forms stand for."""
