@@ -19,7 +19,7 @@ from application.views.large import Field, Held
 from application.views.messages import MessageView
 from application.views.parts import OpenParts
 from application.views.projects import ProjectView
-from application.views.runs import JournalEntryView, RunCallView, RunSummary, RunView
+from application.views.runs import JournalEntryView, PartView, RunCallView, RunSummary, RunView
 from application.views.tenants import ApiKeyView
 from application.views.tools import ToolVersionView, ToolView
 from application.views.workflows import WorkflowSummary, WorkflowVersionSummary, WorkflowVersionView, WorkflowView
@@ -93,11 +93,18 @@ class RunsWanted(NamedTuple):
     """The end: runs of this time are not among them."""
     within: Sequence[UUID] | None = None
     """Only runs of these projects, and nothing in the page tells of others. None: of all projects."""
+    parent: UUID | None = None
+    """Only runs that steps of this run started."""
+    workflow: str | None = None
+    """Only runs of this workflow: `name`, or `name@version`."""
+    origin: str | None = None
+    """Only runs that this started: `schedule`, or `schedule:name`."""
 
     @property
     def needs_terms(self) -> bool:
         """Whether more is asked for than the rows of runs know."""
-        return any(value is not None for value in (self.agent, self.actor, self.on_behalf_of, self.error)) or bool(self.metadata)
+        exact = (self.agent, self.actor, self.on_behalf_of, self.error, self.parent, self.workflow, self.origin)
+        return any(value is not None for value in exact) or bool(self.metadata)
 
 
 class RunReads(Protocol):
@@ -129,6 +136,21 @@ class RunReads(Protocol):
         """
         ...
 
+    async def parts(self, tenant_id: UUID, run_id: UUID, step: str, *, limit: int, after: int) -> Positioned[Page[PartView] | None]:
+        """Parts of a step whose numbers come after one, in the order of their numbers. None: the read model does not have them; the
+        log has them.
+
+        Raises NotFound if the run has no such step.
+        """
+        ...
+
+    async def parts_in(self, tenant_id: UUID, view: RunView, step: str, *, limit: int, after: int) -> Page[PartView]:
+        """The parts of a step in a document that was folded from events, with their values from the log.
+
+        Raises NotFound if the run has no such step.
+        """
+        ...
+
     def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:
         """The document after one more event of the run, made by the fold of the read model. Changes the given document.
 
@@ -140,8 +162,8 @@ class RunReads(Protocol):
         """The journal's entries of events that have one. `started`: the event that started the run."""
         ...
 
-    def held(self, recorded: RecordedEvent, field: Field, step: str | None = None) -> Held | None:
-        """A value of the run, or of a step, if the event holds it. Raises ValueError, UnknownEvent."""
+    def held(self, recorded: RecordedEvent, field: Field, step: str | None = None, part: int | None = None) -> Held | None:
+        """A value of the run, of a step, or of a part of it, if the event holds it. Raises ValueError, UnknownEvent."""
         ...
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:

@@ -22,7 +22,7 @@ from domain.errors import Unavailable
 from domain.kernel import RecordedEvent
 from projections.engine.kernel import TURN
 from projections.runs import evolve_view
-from projections.runs.fold import replay as replayed
+from projections.runs.folded import replay as replayed
 
 MAX_ASKED = 100_000
 """Number of runs that may wait to be read. The next caller gets Unavailable."""

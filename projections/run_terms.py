@@ -1,4 +1,5 @@
-"""What runs are found by: their agents, who started them and for whom, values of their metadata, words of their errors.
+"""What runs are found by: their agents, who started them and for whom, values of their metadata, words of their errors; the run
+whose step started them, the workflow that they are of, the schedule, trigger or command that started them.
 
 Each of these is a term, and a term has an entry for each of its runs. A term is a number: 64 bits of a hash of tenant, kind, name
 and value. So entries are small and of one size. Another value with the same hash cannot be made for a given one, and the list
@@ -20,7 +21,7 @@ from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
 from projections.kernel import Connection, Projection, decoded, dump_json, in_turns, load_json, topics_of
 
-Kind = Literal["agent", "actor", "on_behalf_of", "metadata", "error"]
+Kind = Literal["agent", "actor", "on_behalf_of", "metadata", "error", "parent", "workflow", "origin"]
 
 _WORD = re.compile(r"\w+")
 LONGEST_WORD = 64
@@ -59,6 +60,14 @@ def _terms_at_start(recorded: RecordedEvent) -> set[int]:
     if isinstance(asked, dict):
         who: dict[Kind, Json] = {"actor": asked.get("actor"), "on_behalf_of": asked.get("on_behalf_of")}
         found |= {term(tenant_id, kind, value) for kind, value in who.items() if isinstance(value, str)}
+    if event.parent is not None:
+        found.add(term(tenant_id, "parent", str(event.parent.run_id)))
+    if event.workflow is not None:
+        name = event.workflow.name
+        found |= {term(tenant_id, "workflow", value) for value in (name, f"{name}@{event.workflow.version}")}
+    if event.origin is not None:
+        kind_, name = event.origin.kind, event.origin.name
+        found |= {term(tenant_id, "origin", value) for value in (kind_, f"{kind_}:{name}")}
     return found | {term(tenant_id, "metadata", value, name) for name, value in _named(event.metadata)}
 
 
@@ -76,7 +85,10 @@ def _terms_of_error(tenant_id: UUID, error: Failure) -> set[int]:
 
 def terms_of(tenant_id: UUID, wanted: RunsWanted) -> list[int]:
     """The terms that wanted runs have. Raises InvalidCommand for filters that cannot be looked for."""
-    exact: dict[Kind, str | None] = {"agent": wanted.agent, "actor": wanted.actor, "on_behalf_of": wanted.on_behalf_of}
+    exact: dict[Kind, str | None] = {
+        "agent": wanted.agent, "actor": wanted.actor, "on_behalf_of": wanted.on_behalf_of, "workflow": wanted.workflow,
+        "origin": wanted.origin, "parent": None if wanted.parent is None else str(wanted.parent),
+    }  # fmt: skip
     found = [term(tenant_id, kind, value) for kind, value in exact.items() if value is not None]
     if len(wanted.metadata) > MOST_WANTED:
         raise InvalidCommand(f"at most {MOST_WANTED} values of metadata can be looked for at once", pointer="/metadata")

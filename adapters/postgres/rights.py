@@ -95,6 +95,7 @@ TABLES: dict[str, Table] = {
     "projection_previous": Table("app"),
     "run": _walled(),
     "run_call": _walled(),
+    "run_part": _walled(),
     "run_step": _walled(),
     "run_term": Table("app", reader="all"),  # numbers and ids of runs: see projections/run_terms.py
     "session_host": Table("app"),

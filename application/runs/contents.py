@@ -16,7 +16,7 @@ from application.reads import MessageReads, Positioned, RunReads
 from application.runs.lookup import must_be_a_run
 from application.runs.replay_at import pages_of_run, replayed
 from application.views.messages import MessageView
-from application.views.runs import JournalEntryView, RunCallView
+from application.views.runs import JournalEntryView, PartView, RunCallView
 from domain import agent_runs
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
@@ -69,6 +69,21 @@ class RunContents:
         view = await replayed(self._reads, self._feed, page.tenant_id, page.run_id, position, all_calls=True)
         calls = [call for call in self._reads.calls_in(view) if call.position > page.after]
         return Positioned(_page(calls, page.limit, lambda call: call.position), position)
+
+    async def parts(self, page: PageOf, step: str) -> Positioned[Page[PartView]]:
+        """Parts of a step in the order of their numbers; `after` is such a number. Raises NotFound: the run has no such step;
+        PayloadTooLarge: the run has more events than one replay reads."""
+        if page.as_of is None:
+            found = await self._reads.parts(page.tenant_id, page.run_id, step, limit=page.limit, after=page.after)
+            if found.value is not None:
+                return Positioned(found.value, found.position)
+            position = found.position
+        else:
+            position = await self._position(page, page.as_of)
+        view = await replayed(self._reads, self._feed, page.tenant_id, page.run_id, position, all_calls=True)
+        return Positioned(
+            await self._reads.parts_in(page.tenant_id, view, step, limit=page.limit, after=page.after), position
+        )  # fmt: skip
 
     async def journal(self, page: PageOf) -> Positioned[Page[JournalEntryView]]:
         """Entries of the journals of the run's agents, in the order of the log."""

@@ -66,6 +66,8 @@ class ValuesOfRun:
         if field != "result":
             return await self._value(None, field, as_of)
         found = await self._view(as_of)
+        if found.value.plan.result is not None:
+            return Positioned(await self._in(found.value, None, field), found.position)
         final = found.value.final_steps
         if len(final) == 1:
             return Positioned(await self._in(found.value, final[0].key, field), found.position)
@@ -76,6 +78,29 @@ class ValuesOfRun:
 
     async def of_step(self, key: str, field: Field, as_of: str | None) -> Positioned[Json]:
         return await self._value(key, field, as_of)
+
+    async def of_part(self, key: str, number: int, field: Field, as_of: str | None) -> Positioned[Json]:
+        """A value of a part of a step."""
+        position = None if as_of is None else parse_position(as_of)
+        event = await self._event(position) if position else None
+        if position and event is not None and (held := self.reads.held(event, field, key, number)) is not None:
+            return Positioned(held.value, position)
+        view = await self._view(as_of)
+        at = view.position
+        folded = await replayed(self.reads, self.feed, self.tenant_id, self.run_id, at, all_calls=True)
+        found = await self.reads.parts_in(self.tenant_id, folded, key, limit=1, after=number - 1)
+        part = next((part for part in found.data if part.number == number), None)
+        if part is None:
+            raise NotFound(f"step {key} of run {self.run_id} has no part {number}")
+        if part.large is not None and (place := part.large.get(field)) is not None:
+            event = await self._event(position_of(place))
+            held = None if event is None else self.reads.held(event, field, key, number)
+            assert held is not None, "the reference names the event that holds the value"
+            return Positioned(held.value, at)
+        value = getattr(part, field)
+        if value is None and (field != "result" or part.status != "completed"):
+            raise NotFound(f"part {number} of step {key} of run {self.run_id} has no {field}: it is {part.status}")
+        return Positioned(value.model_dump(mode="json") if isinstance(value, Failure) else value, at)
 
     async def of_entry(self, position: int, as_of: str | None) -> Positioned[Json]:
         """The result of the journal's entry at a position."""
@@ -118,7 +143,7 @@ class ValuesOfRun:
             raise NotFound(f"run {self.run_id} has no step {key}")
         if (place := _large(part, field)) is not None:
             return await self.follow(key, field, position_of(place))
-        if field == "input" and key is not None:
+        if isinstance(part, StepView) and field == "input" and part.input is None:
             value = next(step.input for step in view.plan.steps if step.key == key)
         else:
             value = getattr(part, field)

@@ -111,6 +111,10 @@ def path_of_step(run_id: UUID, key: str) -> str:
     return f"/v1/runs/{run_id}/steps/{key}"
 
 
+def path_of_part(run_id: UUID, key: str, number: int) -> str:
+    return f"{path_of_step(run_id, key)}/parts/{number}"
+
+
 def path_of_call(invocation_id: UUID) -> str:
     return f"/v1/invocations/{invocation_id}"
 

@@ -10,10 +10,13 @@ from application.views.invocations import ResolutionView
 from application.views.large import LARGE_BYTES, MEANING, HoldsLarge, Large, LargeValue, json_bytes, path_of_run, place_of
 from domain import runs
 from domain.failures import Failure
-from domain.kernel import Json, Priority
+from domain.kernel import Json, Priority, unsaid
 
 NEWEST_CALLS = 50
 """A run shows so many of its calls. All calls have a list of their own."""
+
+FIRST_PARTS = 20
+"""A step shows so many of its parts. All parts have a list of their own."""
 
 MAX_FOUND_NAMES = 50
 """Runs are found by the values of so many names of their metadata, the first ones."""
@@ -21,7 +24,11 @@ MAX_FOUND_WORDS = 50
 """Runs are found by so many different words of an error, the first ones."""
 
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
-StepStatus = Literal["pending", "scheduled", "running", "retrying", "completed", "failed", "cancelled"]
+StepStatus = Literal["pending", "scheduled", "running", "waiting", "retrying", "completed", "failed", "cancelled", "skipped"]
+"""`waiting`: for a clock."""
+PartStatus = Literal["scheduled", "running", "retrying", "completed", "failed", "cancelled"]
+Form = Literal["agent", "gather", "value", "wait", "each", "repeat", "adaptive", "run"]
+"""What a step is. `each`, `repeat` and `adaptive` are made of parts, each of them an agent's or a run."""
 CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
 
 
@@ -52,6 +59,8 @@ class CallView(Folded, HoldsLarge):
     resolution: ResolutionView | None = None
     started_at: Timestamp
     finished_at: Timestamp | None = None
+    part: int | None = Field(default=None, exclude_if=unsaid)
+    """The part of the step that called. Missing: the step has no parts."""
 
 
 class RunCallView(CallView):
@@ -84,9 +93,78 @@ class JournalEntryView(HoldsLarge):
     message_id: UUID | None = None
 
 
+class WhyView(BaseModel):
+    """Why a step ran, or did not."""
+
+    reason: Literal["condition", "upstream", "not_needed"] | None = None
+    """Why the step was skipped. `condition`: its condition was false. `upstream`: all steps before it were skipped. `not_needed`:
+    the step `by` had enough results. Null: it was not skipped."""
+    condition: str | None = None
+    """The step's `when`."""
+    value: Json = None
+    """What the condition gave."""
+    saw: dict[str, Json] = {}
+    """The values that the condition named, as far as they are small."""
+    by: str | None = None
+    """`not_needed`: the step that had enough."""
+
+
+class TriedFallback(BaseModel):
+    """An agent that was tried because the one before it had failed."""
+
+    number: int
+    """Its place among the fallbacks of the plan: 1, 2, 3 …"""
+    agent: str
+    error: Failure
+    """Of the agent before it. Without its traceback, which the event has."""
+    at: Timestamp
+
+
+class PartBrief(Folded):
+    """One of the executions of a step that has several, or a child run."""
+
+    number: int
+    """0, 1, 2 …: the place of the item of `each`, the time of `repeat` and `adaptive`."""
+    status: PartStatus = "scheduled"
+    agent: str | None = None
+    """Null: the part is a run."""
+    agent_version: str | None = None
+    agent_run_id: UUID | None = None
+    run_id: UUID | None = None
+    """The child run."""
+    fallback: int = 0
+    """Which of the fallbacks `agent` is. 0: none."""
+    attempt: int = 0
+    worker_id: str | None = None
+    scheduled_at: Timestamp
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+
+
+class PartView(PartBrief, HoldsLarge):
+    """A part in the list of a step's parts."""
+
+    input: Json = None
+    result: Json = None
+    error: Failure | None = None
+
+
+class PartsView(Folded):
+    """The parts of a step, counted. `GET /v1/runs/{id}/steps/{key}/parts` has all of them."""
+
+    total: int | None = None
+    """`each`: the items. `repeat`: the most times. `run`: 1. Null: nobody knows before the end."""
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    first: list[PartBrief] = Field(default=[], description=f"The first {FIRST_PARTS}")
+
+
 class StepView(Folded, HoldsLarge):
     key: str
-    agent: str
+    agent: str | None = None
+    """Null: the step is no agent's."""
     agent_version: str | None = None
     version_asked: bool = False
     """Whether the plan asked for the version. Otherwise it is the one that was registered when the run started."""
@@ -110,6 +188,19 @@ class StepView(Folded, HoldsLarge):
     calls: list[CallView] = Field(
         default=[], description=f"Those of the step's calls that are among the newest {NEWEST_CALLS} of the run"
     )
+    form: Form = "agent"
+
+    # Missing where there is nothing to say.
+    why: WhyView | None = Field(default=None, exclude_if=unsaid)
+    input: Json = Field(default=None, exclude_if=unsaid)
+    """What `input_from` gave. Missing: the step has none, or was not begun."""
+    waits_until: Timestamp | None = Field(default=None, exclude_if=unsaid)
+    """The time that a step waits for, or has waited for."""
+    parts: PartsView | None = Field(default=None, exclude_if=unsaid)
+    exhausted: bool = Field(default=False, exclude_if=unsaid)
+    """Whether a loop ended because of its bound."""
+    fallbacks: list[TriedFallback] | None = Field(default=None, exclude_if=unsaid)
+    """Agents that were tried after the one of the plan. The last of them gave the result, or the error."""
 
 
 class CompensationBrief(BaseModel):
@@ -156,6 +247,14 @@ class RunView(Folded):
     call_count: int = 0
     """Tool calls of the run. The steps show the newest of them."""
     steps: list[StepView] = []
+    parent: runs.Parent | None = None
+    """The step of another run that started the run, and waits for it."""
+    workflow: runs.WorkflowRef | None = None
+    """The workflow that the plan is of."""
+    origin: runs.Origin | None = None
+    """What started the run, where no client did."""
+    given_result: Json = Field(default=None, exclude=True)
+    """What the plan's own `result` gave."""
 
     _large: dict[str, LargeValue] = PrivateAttr(default_factory=dict)
 
@@ -165,10 +264,18 @@ class RunView(Folded):
         if place is not None:
             self._large[field] = place
 
+    def put_result(self, value: Json, place: LargeValue | None) -> None:
+        """Sets what the plan's own `result` gave."""
+        self.given_result = value
+        if place is not None:
+            self._large["result"] = place
+
     @computed_field  # type: ignore[prop-decorator]  # as pydantic documents it
     @property
     def result(self) -> Json:
-        """The result of the only final step. With several final steps: their results by key."""
+        """What the plan's `result` gave. Without one: the result of the only final step; of several final steps, theirs by key."""
+        if self.plan.result is not None:
+            return self.given_result
         final = self.final_steps
         if len(final) == 1:
             return final[0].result
@@ -178,6 +285,8 @@ class RunView(Folded):
     @property
     def large(self) -> Large:
         final, found = self.final_steps, dict(self._large)
+        if self.plan.result is not None:
+            return found or None
         if len(final) == 1:
             if final[0].large is not None and "result" in final[0].large:
                 found["result"] = final[0].large["result"]
@@ -224,3 +333,9 @@ class RunSummary(ListedRow):
     finished_at: Timestamp | None
     position: int
     event_count: int
+    parent: UUID | None = None
+    """The run whose step started the run."""
+    workflow: str | None = None
+    """`name@version` of the workflow that the plan is of."""
+    origin: str | None = None
+    """What started the run, where no client did: `schedule:name`, `trigger:name` …"""

@@ -1,6 +1,8 @@
 """Runs as the HTTP interface shows them.
 
-fold        what an event changes of a run, a step, a call: the rules, and the replay to a document
+fold        what an event changes of a run, a step, a part, a call: the rules
+folded      the replay to a document, by these rules
+forms       what steps have that are more than one execution of an agent
 tables      the rows, and what they hold
 rows        events into rows: an event changes a few small ones
 documents   runs as the release before stores them, while it is among the members
@@ -18,7 +20,7 @@ from uuid import UUID
 from application.engine.ports.pages import Page
 from application.reads import Positioned, RunsWanted
 from application.views.large import Field, Held
-from application.views.runs import NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
+from application.views.runs import NEWEST_CALLS, JournalEntryView, PartView, RunCallView, RunSummary, RunView
 from domain.errors import ProjectionBehind
 from domain.kernel import RecordedEvent
 from domain.registry import SLICES
@@ -27,11 +29,11 @@ from projections.engine.checkpoints import position_of, reading, reading_at
 from projections.kernel import Connection, Database, EarlierForm, Projection
 from projections.run_terms import PROJECTION as RUN_TERMS
 from projections.runs import documents
-from projections.runs.fold import calls_in, evolve_view, replay
+from projections.runs.folded import calls_in, evolve_view, parts_of_step, replay
 from projections.runs.journal import journal
 from projections.runs.lists import list_runs
 from projections.runs.lists_as_of import list_runs_as_of
-from projections.runs.queries import ONE_SNAPSHOT, get_run, read_calls
+from projections.runs.queries import ONE_SNAPSHOT, get_run, must_be_a_step, page_of_parts, read_calls, read_parts
 from projections.runs.rows import apply, apply_as_live
 from projections.runs.starters import with_starters
 from projections.runs.values import held
@@ -43,7 +45,7 @@ INSIDE_RUNS = frozenset(
 PROJECTION = Projection(
     "runs",
     INSIDE_RUNS,
-    ("run", "run_step", "run_call"),
+    ("run", "run_step", "run_part", "run_call"),
     apply,
     # Empty where a release before wrote the row.
     not_of_the_log={"run": frozenset({"actor", "on_behalf_of"})},
@@ -95,14 +97,26 @@ class RunQueries:
             position = await position_of(connection, PROJECTION.name)
             return Positioned(await read_calls(connection, tenant_id, run_id, limit=limit, after=after), position)
 
+    async def parts(self, tenant_id: UUID, run_id: UUID, step: str, *, limit: int, after: int) -> Positioned[Page[PartView] | None]:
+        async with self._database.transaction(tenant_id) as connection:
+            await connection.execute(ONE_SNAPSHOT)
+            position = await position_of(connection, PROJECTION.name)
+            return Positioned(await read_parts(connection, tenant_id, run_id, step, limit=limit, after=after), position)
+
+    async def parts_in(self, tenant_id: UUID, view: RunView, step: str, *, limit: int, after: int) -> Page[PartView]:
+        must_be_a_step(view.plan, view.run_id, step)
+        rows = parts_of_step(view, step, limit=limit + 1, after=after)
+        async with self._database.connection(tenant_id) as connection:
+            return await page_of_parts(connection, rows, limit)
+
     def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:
         return evolve_view(view, recorded, None if all_calls else NEWEST_CALLS)
 
     def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
         return journal(started, events)
 
-    def held(self, recorded: RecordedEvent, field: Field, step: str | None = None) -> Held | None:
-        return held(recorded, field, step)
+    def held(self, recorded: RecordedEvent, field: Field, step: str | None = None, part: int | None = None) -> Held | None:
+        return held(recorded, field, step, part)
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:
         return calls_in(view)

@@ -12,7 +12,7 @@ from application.views.runs import NEWEST_CALLS, RunSummary, RunView
 from domain import values
 from domain.kernel import RecordedEvent
 from projections.kernel import Connection, in_turns
-from projections.runs.fold import evolve_view, parts_of
+from projections.runs.folded import evolve_view, parts_of
 from projections.runs.values import UNKNOWN, Values, error_of_call
 
 NOT_STORED = {"result", "large", "actor", "on_behalf_of"}
@@ -102,7 +102,7 @@ def summary(document: bytes) -> RunSummary:
         degraded=view.degraded,
         missing=view.missing,
         priority=view.priority,
-        agents=[step.agent for step in view.steps],
+        agents=[step.agent for step in view.steps if step.agent is not None],
         created_at=view.created_at,
         finished_at=view.finished_at,
         position=view.position,

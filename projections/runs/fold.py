@@ -1,31 +1,24 @@
 """The fold of a run's events. The replay folds into the document that people see, the read model into rows, by the same rules.
 
-So a replay to a position and the read model at that position cannot tell different stories. An event changes the run, one step or
-one call; only the end of a run that did not complete changes all open steps. Its cost does not depend on the size of the run.
+So a replay to a position and the read model at that position cannot tell different stories. An event changes the run, one step,
+one part of a step or one call; only the end of a run that did not complete changes all open steps, and the event names what it
+abandons. Its cost does not depend on the size of the run.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from application.views.runs import (
-    NEWEST_CALLS,
-    CallStatus,
-    CallView,
-    CompensationBrief,
-    RunCallView,
-    RunStatus,
-    RunView,
-    StepStatus,
-    StepView,
-)
+from application.views.runs import CallStatus, CompensationBrief, PartStatus, RunStatus, StepStatus
 from domain import agent_runs, compensations, invocations, runs
 from domain.failures import Failure
-from domain.kernel import RecordedEvent, who_asked
+from domain.kernel import RecordedEvent
 from projections.kernel import decoded
-from projections.runs.values import Values, error_of_call, resolution_of_call
+
+STEPS_OVER = frozenset({"completed", "failed", "skipped"})
+"""A step of a run that was called off is `cancelled`, unless it had one of these."""
+PARTS_OVER = frozenset({"completed", "failed", "cancelled"})
 
 # --- what an event changes ----------------------------------------------------------------------------------------------
 
@@ -54,7 +47,6 @@ class FoldedStep(Protocol):
     """A step. Fields have the meaning of those of `StepView`."""
 
     status: StepStatus
-    agent_run_id: UUID | None
     attempt: int
     worker_id: str | None
     recorded_steps: int
@@ -67,6 +59,32 @@ class FoldedStep(Protocol):
     def unused_keys(self) -> list[str]: ...
     @unused_keys.setter
     def unused_keys(self, value: list[str]) -> None: ...
+
+
+class FoldedPart(Protocol):
+    """A part of a step. Fields have the meaning of those of `PartView`."""
+
+    status: PartStatus
+    attempt: int
+    fallback: int
+    worker_id: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def scheduled_at(self) -> datetime | None: ...
+    @scheduled_at.setter
+    def scheduled_at(self, value: datetime) -> None: ...
+
+
+class FoldedCounts(Protocol):
+    """How many parts a step has. Fields have the meaning of those of `PartsView`."""
+
+    total: int | None
+    started: int
+    completed: int
+    failed: int
+    cancelled: int
 
 
 class FoldedCall(Protocol):
@@ -86,15 +104,35 @@ class FoldedCall(Protocol):
 
 
 class FoldedParts(Protocol):
-    """The steps and calls of one run."""
+    """The steps, their parts, and the calls of one run."""
 
     def step(self, key: str, agent_run_id: UUID | None) -> FoldedStep:
         """The step of the plan. `agent_run_id`: its agent run, if the event names one."""
         ...
 
     def step_of(self, agent_run_id: UUID) -> FoldedStep | None:
-        """The step of an agent run; None if the step is not scheduled yet."""
+        """The step of an agent run, which may be one of several; None if the step is not scheduled yet, or went on with another."""
         ...
+
+    def part_of(self, execution_id: UUID) -> tuple[str, FoldedPart] | None:
+        """The part that an agent run or a child run is, with the key of its step. None: it is the only one of its step."""
+        ...
+
+    def part(self, key: str, number: int) -> FoldedPart: ...
+
+    def counts(self, key: str) -> FoldedCounts:
+        """The parts of a step, to be counted."""
+        ...
+
+    def schedule(self, step: Any, event: runs.StepScheduled, recorded: RecordedEvent) -> None:
+        """Notes the agent run of a step, and the input that was made for it."""
+        ...
+
+    def schedule_part(self, event: runs.PartScheduled, recorded: RecordedEvent) -> bool:
+        """Adds a part, or gives a part another execution. Returns whether the part is new."""
+        ...
+
+    def fall_back(self, step: Any, event: runs.StepFellBack, recorded: RecordedEvent) -> None: ...
 
     def call_of(self, invocation_id: UUID) -> FoldedCall | None: ...
 
@@ -104,9 +142,18 @@ class FoldedParts(Protocol):
         """Every step without an outcome that an event has changed before, and perhaps others."""
         ...
 
-    # What may be large. `part`: the run, or a step or call that this object gave out.
+    def keep_why(self, step: Any, event: Any) -> None:
+        """Notes what a decision about a step saw, if anything."""
+        ...
 
+    def keep_wait(self, step: Any, until: datetime) -> None: ...
+    def keep_exhausted(self, step: Any) -> None: ...
+
+    # What may be large. `part`: the run, or a step, part or call that this object gave out.
+
+    def keep_run_result(self, run: Any, event: runs.RunCompleted, recorded: RecordedEvent) -> None: ...
     def keep_result(self, step: Any, event: runs.StepCompleted, recorded: RecordedEvent) -> None: ...
+    def keep_part_result(self, part: Any, event: runs.PartCompleted, recorded: RecordedEvent) -> None: ...
     def keep_error(self, part: Any, error: Failure | None, recorded: RecordedEvent) -> None: ...
     def keep_resolution(self, call: Any, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None: ...
     def keep_compensation(self, run: Any, recorded: RecordedEvent) -> None: ...
@@ -131,30 +178,103 @@ def _on_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -
     match event := decoded(recorded):
         case runs.StepScheduled():
             step = parts.step(event.step, event.agent_run_id)
-            step.status, step.agent_run_id, step.scheduled_at = "scheduled", event.agent_run_id, at
+            step.status, step.scheduled_at = "scheduled", at
+            parts.schedule(step, event, recorded)
+            parts.keep_why(step, event)
         case runs.StepCompleted():
             step = parts.step(event.step, event.agent_run_id)
             step.status, step.finished_at = "completed", at
             parts.keep_result(step, event, recorded)
+            parts.keep_why(step, event)
+            if event.exhausted:
+                parts.keep_exhausted(step)
+            _abandon(parts, event, at)
         case runs.StepFailed():
             step = parts.step(event.step, event.agent_run_id)
             step.status, step.finished_at = "failed", at
             parts.keep_error(step, event.error, recorded)
+            _abandon(parts, event, at)
         case runs.RunCompleted():
             run.status, run.degraded, run.missing, run.finished_at = "completed", event.degraded, list(event.missing), at
+            parts.keep_run_result(run, event, recorded)
         case runs.RunFailed():
             run.status, run.finished_at = "failed", at
             parts.keep_error(run, event.error, recorded)
+            _abandon(parts, event, at)
             _call_off(parts, at)
         case runs.RunCancelled():
             run.status, run.cancel_reason, run.finished_at = "cancelled", event.reason, at
+            _abandon(parts, event, at)
             _call_off(parts, at)
+
+
+def _abandon(parts: FoldedParts, event: Any, at: datetime) -> None:
+    """Closes the parts that the event abandons."""
+    for execution_id in (*event.abandoned, *event.abandoned_runs):
+        if (found := parts.part_of(execution_id)) is not None:
+            _end_part(parts, *found, "cancelled", at)
+
+
+def _end_part(parts: FoldedParts, key: str, part: FoldedPart, status: PartStatus, at: datetime) -> None:
+    if part.status in PARTS_OVER:
+        return
+    part.status, part.finished_at = status, at
+    counts = parts.counts(key)
+    match status:
+        case "completed":
+            counts.completed += 1
+        case "failed":
+            counts.failed += 1
+        case "cancelled":
+            counts.cancelled += 1
+
+
+# --- steps of several executions ----------------------------------------------------------------------------------------
+
+
+def _on_form(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
+    at = recorded.recorded_at
+    event = decoded(recorded)
+    match event:
+        case runs.StepSkipped():
+            step = parts.step(event.step, None)
+            step.status, step.finished_at = "skipped", at
+            parts.keep_why(step, event)
+            _abandon(parts, event, at)
+        case runs.StepStarted():
+            step = parts.step(event.step, None)
+            step.status, step.scheduled_at, step.started_at = "running", at, at
+            parts.keep_why(step, event)
+            if event.form == "wait":
+                step.status = "waiting"
+                parts.keep_wait(step, event.until or at + timedelta(seconds=event.delay_s or 0))
+            else:
+                counts = parts.counts(event.step)
+                counts.total = len(event.items) if event.items is not None else counts.total
+        case runs.PartScheduled():
+            if parts.schedule_part(event, recorded):
+                parts.counts(event.step).started += 1
+        case runs.PartCompleted():
+            part = parts.part(event.step, event.part)
+            parts.keep_part_result(part, event, recorded)
+            _end_part(parts, event.step, part, "completed", at)
+        case runs.PartFailed():
+            part = parts.part(event.step, event.part)
+            parts.keep_error(part, event.error, recorded)
+            _end_part(parts, event.step, part, "failed", at)
+        case runs.StepFellBack(part=None):
+            parts.fall_back(parts.step(event.step, None), event, recorded)
+        case runs.StepFellBack():
+            assert event.part is not None
+            part = parts.part(event.step, event.part)
+            part.fallback = event.number
+            parts.keep_error(part, event.error, recorded)
 
 
 def _call_off(parts: FoldedParts, at: datetime) -> None:
     """Closes the steps of a run that has ended. An outcome that arrives later does not count."""
     for step in parts.open_steps():
-        if step.status not in ("completed", "failed"):
+        if step.status not in STEPS_OVER:
             step.status = "cancelled"
             step.finished_at = at if step.started_at is not None else None
 
@@ -174,6 +294,9 @@ def _on_record(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> N
 def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
     step = parts.step_of(recorded.stream_id)
     if step is None:
+        return
+    if (part := parts.part_of(recorded.stream_id)) is not None:
+        _on_part_event(run, parts, step, *part, recorded)
         return
     at = recorded.recorded_at
     match event := decoded(recorded):
@@ -197,6 +320,29 @@ def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEv
             step.unused_keys = list(event.unused_keys)
         case agent_runs.AgentRunCancelled():
             step.status, step.finished_at = "cancelled", at
+
+
+def _on_part_event(
+    run: FoldedRun, parts: FoldedParts, step: FoldedStep, key: str, part: FoldedPart, recorded: RecordedEvent
+) -> None:
+    at, goes_on = recorded.recorded_at, run.status == "running" and part.status not in PARTS_OVER
+    match event := decoded(recorded):
+        case agent_runs.AgentRunClaimed():
+            part.attempt, part.worker_id, part.started_at = event.attempt, event.worker_id, part.started_at or at
+            part.status = "running" if goes_on else part.status
+        case agent_runs.CallStarted():
+            step.call_count += 1
+            run.call_count += 1
+            parts.start_call(event, recorded)
+        case agent_runs.AgentRunRetryScheduled():
+            parts.keep_error(part, event.error, recorded)
+            part.status = "retrying" if goes_on else part.status
+        case agent_runs.AgentRunResumed():
+            part.scheduled_at = at
+            if event.lapsed is not None and goes_on:
+                part.status = "scheduled"
+        case agent_runs.AgentRunCancelled():
+            _end_part(parts, key, part, "cancelled", at)
 
 
 # --- their calls --------------------------------------------------------------------------------------------------------
@@ -257,6 +403,9 @@ Change = Callable[[FoldedRun, FoldedParts, RecordedEvent], None]
 _OF_RUNS = (
     runs.StepScheduled, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed, runs.RunCancelled,
 )  # fmt: skip
+_OF_FORMS = (
+    runs.StepSkipped, runs.StepStarted, runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack,
+)  # fmt: skip
 _OF_AGENT_RUNS = (
     agent_runs.AgentRunClaimed, agent_runs.CallStarted, agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunResumed,
     agent_runs.AgentRunCompleted, agent_runs.AgentRunCancelled,
@@ -274,6 +423,7 @@ CHANGES_A_STEP = frozenset(kind.TOPIC for kind in (*_OF_AGENT_RUNS, agent_runs.S
 CHANGES_A_CALL = frozenset(kind.TOPIC for kind in _OF_CALLS)
 _CHANGES: Mapping[str, Change] = {
     **{kind.TOPIC: _on_run_event for kind in _OF_RUNS},
+    **{kind.TOPIC: _on_form for kind in _OF_FORMS},
     **{kind.TOPIC: _on_agent_run_event for kind in _OF_AGENT_RUNS},
     **{kind.TOPIC: _on_invocation_event for kind in _OF_CALLS},
     **{kind.TOPIC: _on_compensation for kind in _OF_COMPENSATIONS},
@@ -281,163 +431,3 @@ _CHANGES: Mapping[str, Change] = {
     "message.sent": _on_message,
 }
 """What changes more of a run than its number of events and its last position. Other events are not decoded."""
-
-
-# --- the document -------------------------------------------------------------------------------------------------------
-
-
-class StartedCall:
-    """A call, and where it was started."""
-
-    __slots__ = ("position", "step", "view")
-
-    def __init__(self, position: int, step: StepView, view: CallView) -> None:
-        self.position, self.step, self.view = position, step, view
-
-
-class ViewParts:
-    """The parts of a document."""
-
-    def __init__(self, view: RunView, keep: int | None, whole: bool) -> None:
-        """`keep`: so many of the newest calls stay in the document. None: all. `whole`: large values stay in it, too."""
-        self.values = Values(view.run_id, len(view.steps))
-        self.whole = whole
-        self._steps = {step.key: step for step in view.steps}
-        self._of_agent_run = {step.agent_run_id: step for step in view.steps if step.agent_run_id is not None}
-        self.keep = keep
-        shown = [StartedCall(0, step, call) for step in view.steps for call in step.calls]
-        self.calls = deque(sorted(shown, key=lambda call: call.view.started_at))
-        """The calls in the document, in the order of their start."""
-        self._calls = {call.view.invocation_id: call.view for call in self.calls}
-
-    def step(self, key: str, agent_run_id: UUID | None) -> StepView:
-        step = self._steps[key]
-        if agent_run_id is not None:
-            self._of_agent_run[agent_run_id] = step
-        return step
-
-    def step_of(self, agent_run_id: UUID) -> StepView | None:
-        return self._of_agent_run.get(agent_run_id)
-
-    def call_of(self, invocation_id: UUID) -> CallView | None:
-        return self._calls.get(invocation_id)
-
-    def start_call(self, event: agent_runs.CallStarted, recorded: RecordedEvent) -> None:
-        step = self._of_agent_run[recorded.stream_id]
-        call = CallView(key=event.key, tool=event.tool, invocation_id=event.invocation_id, started_at=recorded.recorded_at)
-        step.calls.append(call)
-        self.calls.append(StartedCall(recorded.position, step, call))
-        self._calls[event.invocation_id] = call
-        if self.keep is not None and len(self.calls) > self.keep:
-            oldest = self.calls.popleft()
-            del oldest.step.calls[0]
-            del self._calls[oldest.view.invocation_id]
-
-    def open_steps(self) -> Iterable[StepView]:
-        return self._steps.values()
-
-    def keep_result(self, step: StepView, event: runs.StepCompleted, recorded: RecordedEvent) -> None:
-        if self.whole:
-            step.result = event.result
-        else:
-            self.values.result(step, event.result, event.agent_run_id, recorded.position, len(recorded.state))
-
-    def keep_error(self, part: RunView | StepView | CallView, error: Failure | None, recorded: RecordedEvent) -> None:
-        at = recorded.position, 0 if self.whole else len(recorded.state)
-        match part:
-            case RunView():
-                self.values.error_of_run(part, error, *at)
-            case StepView():
-                self.values.error_of_step(part, error, *at)
-            case CallView():
-                error_of_call(part, error, *at)
-
-    def keep_resolution(self, call: CallView, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None:
-        resolution_of_call(call, event, recorded.recorded_at, recorded.position, 0 if self.whole else len(recorded.state))
-
-    def keep_compensation(self, run: RunView, recorded: RecordedEvent) -> None:
-        run.compensation = compensation_brief(decoded(recorded))
-
-
-def evolve_view(
-    view: RunView | None, recorded: RecordedEvent, keep: int | None = NEWEST_CALLS, *, whole: bool = False
-) -> RunView | None:
-    """The document after one more event of the run. Changes the given document in place; None before the run started.
-
-    `keep`: so many of the newest calls stay in the document. None: all. `whole`: large values stay in it, too. Else references to
-    them do.
-    """
-    if recorded.topic == runs.RunStarted.TOPIC:
-        return started(decoded(recorded), recorded, whole=whole)
-    if view is None:
-        return None
-    evolve(view, parts_of(view, keep, whole=whole), recorded)
-    return view
-
-
-def parts_of(view: RunView, keep: int | None = NEWEST_CALLS, *, whole: bool = False) -> ViewParts:
-    """The parts of a document. They are kept with the document, as a cached property is: no field, so no part of its value."""
-    parts: ViewParts | None = view.__dict__.get("_parts")
-    if parts is None or (parts.keep, parts.whole) != (keep, whole):
-        parts = view.__dict__["_parts"] = ViewParts(view, keep, whole)
-    return parts
-
-
-def calls_in(view: RunView) -> list[RunCallView]:
-    """The calls of a document that was folded with all its calls, in the order of their start."""
-    shown = []
-    for call in parts_of(view, None).calls:
-        assert call.step.agent_run_id is not None
-        given = {name: getattr(call.view, name) for name in CallView.model_fields}
-        shown.append(RunCallView(**given, step=call.step.key, agent_run_id=call.step.agent_run_id, position=call.position))
-    return shown
-
-
-def started(event: runs.RunStarted, recorded: RecordedEvent, *, whole: bool) -> RunView:
-    actor, on_behalf_of = who_asked(recorded.metadata)
-    view = RunView(
-        run_id=recorded.stream_id,
-        project_id=event.project_id,
-        status="running",
-        missing=[],
-        plan=event.plan,
-        input=event.input,
-        metadata=event.metadata,
-        priority=event.priority,
-        actor=actor,
-        on_behalf_of=on_behalf_of,
-        compensate=event.compensate,
-        created_at=recorded.recorded_at,
-        updated_at=recorded.recorded_at,
-        version=recorded.version,
-        position=recorded.position,
-        event_count=1,
-        steps=steps_of(event),
-    )
-    if not whole:
-        Values(view.run_id, len(view.steps)).start(view, event, recorded.position, len(recorded.state))
-    return view
-
-
-def steps_of(event: runs.RunStarted) -> list[StepView]:
-    """The steps of a run that has just started. Lists are given, for pydantic makes deep copies of those in defaults."""
-    asked = frozenset(event.versions_asked)
-    return [
-        StepView(
-            key=s.key, agent=s.agent, agent_version=s.agent_version, version_asked=s.key in asked, after=list(s.after),
-            unused_keys=[], calls=[],
-        )
-        for s in event.plan.steps
-    ]  # fmt: skip
-
-
-def replay(events: Iterable[RecordedEvent]) -> RunView | None:
-    """The document after the given events of one run, in order."""
-    view: RunView | None = None
-    parts: ViewParts | None = None
-    for recorded in events:
-        if view is not None and parts is not None and recorded.topic != runs.RunStarted.TOPIC:
-            evolve(view, parts, recorded)
-        elif (view := evolve_view(view, recorded)) is not None:
-            parts = parts_of(view)
-    return view

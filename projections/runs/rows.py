@@ -1,6 +1,7 @@
 """Events of runs into rows: a batch reads and writes the rows that its events change, each kind with one statement."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,20 @@ from domain.failures import Failure
 from domain.kernel import RecordedEvent, who_asked
 from projections.kernel import Connection, decoded, in_turns
 from projections.runs import documents
-from projections.runs.fold import CHANGES_A_CALL, CHANGES_A_STEP, evolve
-from projections.runs.tables import CALL_COLUMNS, RUN_COLUMNS, STEP_COLUMNS, CallRow, RunRow, StepRow
+from projections.runs.fold import CHANGES_A_CALL, CHANGES_A_STEP, STEPS_OVER, evolve
+from projections.runs.forms import part_row, said_of
+from projections.runs.tables import (
+    ALIAS,
+    CALL_COLUMNS,
+    PART_COLUMNS,
+    RUN_COLUMNS,
+    STEP_COLUMNS,
+    CallRow,
+    PartRow,
+    RunRow,
+    StepForm,
+    StepRow,
+)
 
 # --- reading ------------------------------------------------------------------------------------------------------------
 
@@ -33,8 +46,22 @@ FIND_CALLS = f"""
 SELECT {CALL_COLUMNS} FROM unnest(%b::uuid[], %b::uuid[]) AS u (run, part)
 JOIN run_call AS c ON c.run_id = u.run AND c.invocation_id = u.part
 """
+FIND_PARTS = f"""
+SELECT {PART_COLUMNS} FROM unnest(%b::uuid[], %b::uuid[]) AS u (run, execution)
+JOIN run_part AS p ON p.run_id = u.run AND p.execution_id = u.execution
+"""
+FIND_PARTS_BY_NUMBER = f"""
+SELECT {PART_COLUMNS} FROM unnest(%b::uuid[], %b::text[], %b::integer[]) AS u (run, step, number)
+JOIN run_part AS p ON p.run_id = u.run AND p.step = u.step AND p.number = u.number
+"""
 CALLS_OFF = frozenset({runs.RunFailed.TOPIC, runs.RunCancelled.TOPIC})
 ENDS_A_STEP = frozenset({runs.StepCompleted.TOPIC, runs.StepFailed.TOPIC})
+OF_A_PART = frozenset(kind.TOPIC for kind in (runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack))
+NAMES_PARTS = (
+    OF_A_PART | ENDS_A_STEP | CALLS_OFF | {kind.TOPIC for kind in (runs.StepScheduled, runs.StepStarted, runs.StepSkipped)}
+)
+"""Events that name a step, parts of a step, or parts that are abandoned."""
+ABANDONED = ("abandoned", "abandoned_runs")
 
 
 class Rows:
@@ -44,6 +71,8 @@ class Rows:
         self.runs: dict[UUID, RunRow] = {}
         self.steps: dict[UUID, dict[UUID, StepRow]] = {}
         """Run → agent run → step."""
+        self.parts: dict[UUID, dict[tuple[str, int], PartRow]] = {}
+        """Run → step and number → part."""
         self.calls: dict[tuple[UUID, UUID], CallRow] = {}
         self.begun: set[UUID] = set()
         """The runs that began in the batch."""
@@ -59,24 +88,55 @@ class Rows:
         calls = {(r.root_id, r.stream_id) for r in known if r.topic in CHANGES_A_CALL}
         ended = {r.root_id for r in known if r.topic in CALLS_OFF}
         steps = {part for r in known if r.root_id not in ended and (part := self._step_of(r)) is not None}
-        cursors = [
-            await connection.execute(FIND_RUNS, [list({r.root_id for r in known})], binary=True),
-            await connection.execute(FIND_STEPS, _columns(steps), binary=True) if steps else None,
-            await connection.execute(FIND_STEPS_OF, [list(ended)], binary=True) if ended else None,
-            await connection.execute(FIND_CALLS, _columns(calls), binary=True) if calls else None,
-        ]
-        found_runs, *found_steps, found_calls = [await cursor.fetchall() if cursor is not None else [] for cursor in cursors]
-        for self.documents, *columns, view in found_runs:
+        cursor = await connection.execute(FIND_RUNS, [list({r.root_id for r in known})], binary=True)
+        for self.documents, *columns, view in await cursor.fetchall():
             if view is not None:
                 self.stored[columns[0]] = view
             elif columns[0] is not None:
                 row = RunRow(*columns)
                 self.runs[row.run_id] = row
+        if of_parts := [r for r in known if (run := self.runs.get(r.root_id)) is not None and run.has_parts]:
+            steps |= await self._load_parts(connection, of_parts, ended)
+        cursors = [
+            await connection.execute(FIND_STEPS, _columns(steps), binary=True) if steps else None,
+            await connection.execute(FIND_STEPS_OF, [list(ended)], binary=True) if ended else None,
+            await connection.execute(FIND_CALLS, _columns(calls), binary=True) if calls else None,
+        ]
+        *found_steps, found_calls = [await cursor.fetchall() if cursor is not None else [] for cursor in cursors]
         for step in (StepRow(*columns) for found in found_steps for columns in found):
             assert step.agent_run_id is not None
             self.steps.setdefault(step.run_id, {})[step.agent_run_id] = step
         for call in (CallRow(*columns) for columns in found_calls):
             self.calls[call.run_id, call.invocation_id] = call
+
+    async def _load_parts(
+        self, connection: Connection, known: Sequence[RecordedEvent], ended: Collection[UUID]
+    ) -> set[tuple[UUID, UUID]]:
+        """Reads the parts that events of runs with parts change. Returns the keys of the steps' rows that they change."""
+        executions: set[tuple[UUID, UUID]] = set()
+        numbers: set[tuple[UUID, str, int]] = set()
+        steps: set[tuple[UUID, str]] = set()
+        for recorded in known:
+            run_id = recorded.root_id
+            if recorded.topic in CHANGES_A_STEP:
+                executions.add((run_id, recorded.stream_id))
+            elif recorded.topic in NAMES_PARTS:
+                event: Any = decoded(recorded)
+                if recorded.topic not in CALLS_OFF:
+                    steps.add((run_id, event.step))
+                if recorded.topic in OF_A_PART:
+                    numbers.add((run_id, event.step, ALIAS if event.part is None else event.part))
+                executions |= {(run_id, id) for name in ABANDONED for id in getattr(event, name, ())}
+        found = []
+        if executions:
+            found += await (await connection.execute(FIND_PARTS, _columns(executions), binary=True)).fetchall()
+        if numbers:
+            found += await (await connection.execute(FIND_PARTS_BY_NUMBER, _columns(numbers), binary=True)).fetchall()
+        for part in (PartRow(*columns) for columns in found):
+            of_run = self.parts.setdefault(part.run_id, {})
+            of_run.setdefault((part.step, part.number), part)
+            steps.add((part.run_id, part.step))
+        return {(run_id, runs.agent_run_id_of(run_id, key)) for run_id, key in steps if run_id not in ended}
 
     def _step_of(self, recorded: RecordedEvent) -> tuple[UUID, UUID] | None:
         """The key of the row of a step that an event changes."""
@@ -96,7 +156,11 @@ class Rows:
             position=recorded.position, created_at=recorded.recorded_at, updated_at=recorded.recorded_at, finished_at=None,
             start_position=recorded.position, end_position=None, version=recorded.version, event_count=1, message_count=0,
             call_count=0, priority=event.priority, missing_keys=None, compensation_position=None,
+            has_parts=None if event.plan.is_plain else True,
             agents=" ".join(filter(None, [step.agent for step in event.plan.steps])), actor=actor, on_behalf_of=on_behalf_of,
+            parent_id=None if event.parent is None else event.parent.run_id,
+            workflow=None if event.workflow is None else f"{event.workflow.name}@{event.workflow.version}",
+            origin=None if event.origin is None else f"{event.origin.kind}:{event.origin.name}",
         )  # fmt: skip
 
 
@@ -107,11 +171,15 @@ class RunParts:
         self._rows = rows
         self._run = run
         self._steps = rows.steps.setdefault(run.run_id, {})
+        self._parts = rows.parts.setdefault(run.run_id, {})
+        self._executions = {part.execution_id: part for part in self._parts.values()}
         self.changed_steps: dict[UUID, StepRow] = {}
+        self.changed_parts: dict[tuple[str, int], PartRow] = {}
         self.changed_calls: dict[UUID, CallRow] = {}
 
     def step(self, key: str, agent_run_id: UUID | None) -> StepRow:
-        run, part = self._run, _agent_run_of(self._run.run_id, key, agent_run_id)
+        run = self._run
+        part = _agent_run_of(run.run_id, key, None if run.has_parts else agent_run_id)
         if part not in self._steps:
             self._steps[part] = StepRow(
                 run.run_id, part, run.tenant_id, None, None, None, None, None, None, 0, 0, 0, "pending", key, None
@@ -119,12 +187,61 @@ class RunParts:
         return self._change(part)
 
     def step_of(self, agent_run_id: UUID) -> StepRow | None:
-        return self._change(agent_run_id) if agent_run_id in self._steps else None
+        if (part := self._executions.get(agent_run_id)) is not None:
+            return self.step(part.step, None)
+        step = self._steps.get(agent_run_id)
+        if step is None or (step.has_form and step.form.execution is not None):  # it went on with another agent run
+            return None
+        return self._change(agent_run_id)
 
     def _change(self, part: UUID) -> StepRow:
         step = self.changed_steps[part] = self._steps[part]
         step.now = self._run.position
         return step
+
+    def part_of(self, execution_id: UUID) -> tuple[str, PartRow] | None:
+        part = self._executions.get(execution_id)
+        return None if part is None or part.number == ALIAS else (part.step, self.part(part.step, part.number))
+
+    def part(self, key: str, number: int) -> PartRow:
+        part = self.changed_parts[key, number] = self._parts[key, number]
+        return part
+
+    def counts(self, key: str) -> StepForm:
+        form = self.step(key, None).form
+        form.counted = True
+        return form
+
+    def schedule(self, step: StepRow, event: runs.StepScheduled, recorded: RecordedEvent) -> None:
+        if event.mapped:
+            step.form.input = recorded.position
+        if event.agent_run_id != step.agent_run_id:
+            step.form.execution = str(event.agent_run_id)
+            again = runs.PartScheduled(step=event.step, part=ALIAS, agent_run_id=event.agent_run_id, agent=event.agent)
+            self.schedule_part(again, recorded)
+
+    def schedule_part(self, event: runs.PartScheduled, recorded: RecordedEvent) -> bool:
+        before = self._parts.get((event.step, event.part))
+        part = self._parts[event.step, event.part] = part_row(event, recorded, before)
+        self.changed_parts[event.step, event.part] = part
+        if before is not None:
+            self._executions.pop(before.execution_id, None)
+        self._executions[part.execution_id] = part
+        return before is None
+
+    def fall_back(self, step: StepRow, event: runs.StepFellBack, recorded: RecordedEvent) -> None:
+        step.form.fallbacks.append(recorded.position)
+        self.keep_error(step, event.error, recorded)
+
+    def keep_why(self, step: StepRow, event: Any) -> None:
+        if (said := said_of(event)) is not None:
+            step.form.why = said
+
+    def keep_wait(self, step: StepRow, until: datetime) -> None:
+        step.form.until = until.isoformat()
+
+    def keep_exhausted(self, step: StepRow) -> None:
+        step.form.exhausted = True
 
     def call_of(self, invocation_id: UUID) -> CallRow | None:
         call = self._rows.calls.get((self._run.run_id, invocation_id))
@@ -137,15 +254,24 @@ class RunParts:
             recorded.root_id, event.invocation_id, recorded.tenant_id, recorded.stream_id, recorded.position, recorded.recorded_at,
             None, None, None, 0, False, "requested", event.key, event.tool, None, None,
         )  # fmt: skip
+        if (part := self._executions.get(recorded.stream_id)) is not None:
+            call.step, call.part = part.step, None if part.number == ALIAS else part.number
         self._rows.calls[recorded.root_id, event.invocation_id] = self.changed_calls[event.invocation_id] = call
 
     def open_steps(self) -> Iterable[StepRow]:
-        return [self._change(part) for part, step in self._steps.items() if step.status not in ("completed", "failed")]
+        return [self._change(part) for part, step in self._steps.items() if step.status not in STEPS_OVER]
 
     def keep_result(self, step: StepRow, event: runs.StepCompleted, recorded: RecordedEvent) -> None:
         step.result_position = None if event.result is None else recorded.position
 
-    def keep_error(self, part: RunRow | StepRow | CallRow, error: Failure | None, recorded: RecordedEvent) -> None:
+    def keep_run_result(self, run: RunRow, event: runs.RunCompleted, recorded: RecordedEvent) -> None:
+        if event.result is not None:
+            run.end_position = recorded.position
+
+    def keep_part_result(self, part: PartRow, event: runs.PartCompleted, recorded: RecordedEvent) -> None:
+        part.result_position = None if event.result is None else recorded.position
+
+    def keep_error(self, part: RunRow | StepRow | PartRow | CallRow, error: Failure | None, recorded: RecordedEvent) -> None:
         if isinstance(part, RunRow):
             part.end_position = recorded.position
         else:
@@ -163,7 +289,7 @@ def _agent_run_of(run_id: UUID, step: str, agent_run_id: UUID | None) -> UUID:
     return runs.agent_run_id_of(run_id, step) if agent_run_id is None else agent_run_id
 
 
-def _columns(keys: Collection[tuple[UUID, UUID]]) -> list[list[UUID]]:
+def _columns(keys: Collection[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*keys, strict=True)]
 
 
@@ -172,13 +298,13 @@ def _columns(keys: Collection[tuple[UUID, UUID]]) -> list[list[UUID]]:
 INSERT_RUNS = """
 INSERT INTO run (
     run_id, tenant_id, project_id, status, degraded, position, created_at, updated_at, finished_at, start_position, end_position,
-    version, event_count, message_count, call_count, priority, missing, compensation_position, agents, actor,
-    on_behalf_of
+    version, event_count, message_count, call_count, priority, missing, compensation_position, has_parts, agents, actor,
+    on_behalf_of, parent_id, workflow, origin
 )
 SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::timestamptz[],
     %b::timestamptz[], %b::bigint[], %b::bigint[], %b::integer[], %b::integer[], %b::integer[], %b::integer[], %b::text[],
-    %b::text[], %b::bigint[], %b::text[], %b::text[], %b::text[]
+    %b::text[], %b::bigint[], %b::boolean[], %b::text[], %b::text[], %b::text[], %b::uuid[], %b::text[], %b::text[]
 )
 """
 UPDATE_RUNS = """
@@ -198,7 +324,7 @@ WHERE run.run_id = u.run_id
 RUN_FIELDS = attrgetter(
     "run_id", "tenant_id", "project_id", "status", "degraded", "position", "created_at", "updated_at", "finished_at",
     "start_position", "end_position", "version", "event_count", "message_count", "call_count", "priority", "missing_keys",
-    "compensation_position", "agents", "actor", "on_behalf_of",
+    "compensation_position", "has_parts", "agents", "actor", "on_behalf_of", "parent_id", "workflow", "origin",
 )  # fmt: skip
 CHANGED_FIELDS = attrgetter(
     "run_id", "status", "degraded", "position", "updated_at", "finished_at", "end_position", "version", "event_count",
@@ -207,30 +333,52 @@ CHANGED_FIELDS = attrgetter(
 WRITE_STEPS = """
 INSERT INTO run_step (
     run_id, agent_run_id, tenant_id, scheduled_at, started_at, finished_at, result_position, error_position, unused_position,
-    attempt, recorded_steps, call_count, status, step, worker_id
+    attempt, recorded_steps, call_count, status, step, worker_id, form
 )
 SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::timestamptz[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[],
-    %b::bigint[], %b::integer[], %b::integer[], %b::integer[], %b::text[], %b::text[], %b::text[]
+    %b::bigint[], %b::integer[], %b::integer[], %b::integer[], %b::text[], %b::text[], %b::text[], %b::text[]
 )
 ON CONFLICT (run_id, agent_run_id) DO UPDATE
 SET scheduled_at = EXCLUDED.scheduled_at, started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at,
     result_position = EXCLUDED.result_position, error_position = EXCLUDED.error_position,
     unused_position = EXCLUDED.unused_position, attempt = EXCLUDED.attempt, recorded_steps = EXCLUDED.recorded_steps,
-    call_count = EXCLUDED.call_count, status = EXCLUDED.status, worker_id = EXCLUDED.worker_id
+    call_count = EXCLUDED.call_count, status = EXCLUDED.status, worker_id = EXCLUDED.worker_id, form = EXCLUDED.form
 """
 STEP_FIELDS = attrgetter(
     "run_id", "agent_run_id", "tenant_id", "scheduled_at", "started_at", "finished_at", "result_position", "error_position",
-    "unused_position", "attempt", "recorded_steps", "call_count", "status", "step", "worker_id",
+    "unused_position", "attempt", "recorded_steps", "call_count", "status", "step", "worker_id", "form_text",
+)  # fmt: skip
+WRITE_PARTS = """
+INSERT INTO run_part (
+    run_id, step, number, tenant_id, execution_id, is_run, agent, agent_version, status, attempt, fallback, worker_id, scheduled_at,
+    started_at, finished_at, scheduled_position, result_position, error_position
+)
+SELECT * FROM unnest(
+    %b::uuid[], %b::text[], %b::integer[], %b::uuid[], %b::uuid[], %b::boolean[], %b::text[], %b::text[], %b::text[],
+    %b::integer[], %b::integer[], %b::text[], %b::timestamptz[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[],
+    %b::bigint[]
+)
+ON CONFLICT (run_id, step, number) DO UPDATE
+SET execution_id = EXCLUDED.execution_id, agent = EXCLUDED.agent, agent_version = EXCLUDED.agent_version,
+    status = EXCLUDED.status, attempt = EXCLUDED.attempt, fallback = EXCLUDED.fallback, worker_id = EXCLUDED.worker_id,
+    scheduled_at = EXCLUDED.scheduled_at, started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at,
+    scheduled_position = EXCLUDED.scheduled_position, result_position = EXCLUDED.result_position,
+    error_position = EXCLUDED.error_position
+"""
+PART_FIELDS = attrgetter(
+    "run_id", "step", "number", "tenant_id", "execution_id", "is_run", "agent", "agent_version", "status", "attempt", "fallback",
+    "worker_id", "scheduled_at", "started_at", "finished_at", "scheduled_position", "result_position", "error_position",
 )  # fmt: skip
 WRITE_CALLS = """
 INSERT INTO run_call (
     run_id, invocation_id, tenant_id, agent_run_id, position, started_at, finished_at, error_position, resolution_position,
-    attempts, cancel_requested, status, key, tool, worker_id, effect, fallback
+    attempts, cancel_requested, status, key, tool, worker_id, effect, fallback, step, part
 )
 SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::uuid[], %b::bigint[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[],
-    %b::integer[], %b::boolean[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[]
+    %b::integer[], %b::boolean[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
+    %b::integer[]
 )
 ON CONFLICT (run_id, invocation_id) DO UPDATE
 SET finished_at = EXCLUDED.finished_at, error_position = EXCLUDED.error_position,
@@ -241,7 +389,7 @@ SET finished_at = EXCLUDED.finished_at, error_position = EXCLUDED.error_position
 CALL_FIELDS = attrgetter(
     "run_id", "invocation_id", "tenant_id", "agent_run_id", "position", "started_at", "finished_at", "error_position",
     "resolution_position", "attempts", "cancel_requested", "status", "key", "tool", "worker_id", "effect",
-    "fallback",
+    "fallback", "step", "part",
 )  # fmt: skip
 
 
@@ -282,6 +430,7 @@ async def _apply(connection: Connection, batch: Sequence[RecordedEvent], become_
     await _write(connection, INSERT_RUNS, RUN_FIELDS, [rows.runs[run_id] for run_id in rows.begun])
     await _write(connection, UPDATE_RUNS, CHANGED_FIELDS, [run for run_id, run in rows.runs.items() if run_id not in rows.begun])
     await _write(connection, WRITE_STEPS, STEP_FIELDS, [step for part in parts.values() for step in part.changed_steps.values()])
+    await _write(connection, WRITE_PARTS, PART_FIELDS, [row for part in parts.values() for row in part.changed_parts.values()])
     await _write(connection, WRITE_CALLS, CALL_FIELDS, [call for part in parts.values() for call in part.changed_calls.values()])
 
 

@@ -1,15 +1,21 @@
-"""The rows of runs: a header, a row for each step whose work was requested, a row for each tool call.
+"""The rows of runs: a header, a row for each step that has begun, for each part of a step, for each tool call.
 
 What may be large stays in the log: a row holds the position of the event that has it. The fold reads none of these values.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from application.views.runs import CallStatus, RunStatus, StepStatus
-from domain.kernel import Priority
+from application.views.runs import CallStatus, PartStatus, RunStatus, StepStatus
+from domain.kernel import Json, Priority
+from projections.kernel import dump_json, load_json
+
+Said = dict[str, Json]
+"""What an event says of a decision about a step: fields of `WhyView`."""
+ALIAS = -1
+"""In place of the number of a part: the step itself, since it fell back to another agent."""
 
 
 @dataclass(slots=True)
@@ -32,10 +38,15 @@ class RunRow:
     priority: Priority
     missing_keys: str | None
     compensation_position: int | None
+    has_parts: bool | None
+    """Whether the plan has more than agents that each run once."""
     agents: str | None = None
-    """Written once, and not read with the other columns. The same holds for who started the run, and for whom."""
+    """Written once, and not read with the other columns. The same holds for the columns that follow."""
     actor: str | None = None
     on_behalf_of: str | None = None
+    parent_id: UUID | None = None
+    workflow: str | None = None
+    origin: str | None = None
 
     @property
     def missing(self) -> list[str]:
@@ -55,6 +66,43 @@ class RunRow:
 
 
 @dataclass(slots=True)
+class StepForm:
+    """What a row has of such a step. Numbers and small values only: what may be large is named by positions of events."""
+
+    why: Said | None = None
+    input: int | None = None
+    """Position of the event with the input that was made for the step."""
+    until: str | None = None
+    """The time that the step waits for."""
+    counted: bool = False
+    """Whether the step has parts. The numbers are those of `PartsView`."""
+    total: int | None = None
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    exhausted: bool = False
+    fallbacks: list[int] = field(default_factory=list)
+    """Positions of the events that say that another agent is tried."""
+    execution: str | None = None
+    """The agent run that is not the first one."""
+
+    @classmethod
+    def parse(cls, text: str) -> "StepForm":
+        """Raises ValueError."""
+        found = load_json(text)
+        return cls(**{name: found[name] for name in cls.__slots__ if name in found})
+
+    def text(self) -> str | None:
+        """None: nothing to say."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return dump_json({name: value for name, value in values.items() if value not in _NOTHING}) if self != StepForm() else None
+
+
+_NOTHING: tuple[object, ...] = (None, False, 0, [])
+
+
+@dataclass(slots=True)
 class StepRow:
     run_id: UUID
     agent_run_id: UUID | None
@@ -71,8 +119,25 @@ class StepRow:
     status: StepStatus
     step: str
     worker_id: str | None
+    stored_form: str | None = None
     now: int = 0
     """Position of the event that changes the row."""
+    parsed_form: StepForm | None = None
+
+    @property
+    def form(self) -> StepForm:
+        """What the step has besides. Raises ValueError for a stored text that cannot be read."""
+        if self.parsed_form is None:
+            self.parsed_form = StepForm() if self.stored_form is None else StepForm.parse(self.stored_form)
+        return self.parsed_form
+
+    @property
+    def has_form(self) -> bool:
+        return self.stored_form is not None or self.parsed_form is not None
+
+    @property
+    def form_text(self) -> str | None:
+        return self.stored_form if self.parsed_form is None else self.parsed_form.text()
 
     @property
     def unused_keys(self) -> list[str]:
@@ -81,6 +146,30 @@ class StepRow:
     @unused_keys.setter
     def unused_keys(self, value: list[str]) -> None:
         self.unused_position = self.now if value else None
+
+
+@dataclass(slots=True)
+class PartRow:
+    """A part of a step. The replay has the same of each part."""
+
+    run_id: UUID
+    step: str
+    number: int
+    tenant_id: UUID
+    execution_id: UUID
+    is_run: bool
+    agent: str | None
+    agent_version: str | None
+    status: PartStatus
+    attempt: int
+    fallback: int
+    worker_id: str | None
+    scheduled_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    scheduled_position: int
+    result_position: int | None
+    error_position: int | None
 
 
 @dataclass(slots=True)
@@ -102,6 +191,9 @@ class CallRow:
     worker_id: str | None
     effect: Any
     fallback: str | None = None
+    step: str | None = None
+    """Missing where the agent run is the step's first."""
+    part: int | None = None
 
 
 class NotStored(Exception):
@@ -111,15 +203,19 @@ class NotStored(Exception):
 RUN_COLUMNS = """
 r.run_id, r.tenant_id, r.project_id, r.status, r.degraded, r.position, r.created_at, r.updated_at, r.finished_at, r.start_position,
 r.end_position, r.version, r.event_count, r.message_count, r.call_count, r.priority, r.missing,
-r.compensation_position
+r.compensation_position, r.has_parts
 """
 RUN_WIDTH = RUN_COLUMNS.count(",") + 1
 STEP_COLUMNS = """
 s.run_id, s.agent_run_id, s.tenant_id, s.scheduled_at, s.started_at, s.finished_at, s.result_position, s.error_position,
-s.unused_position, s.attempt, s.recorded_steps, s.call_count, s.status, s.step, s.worker_id
+s.unused_position, s.attempt, s.recorded_steps, s.call_count, s.status, s.step, s.worker_id, s.form
+"""
+PART_COLUMNS = """
+p.run_id, p.step, p.number, p.tenant_id, p.execution_id, p.is_run, p.agent, p.agent_version, p.status, p.attempt, p.fallback,
+p.worker_id, p.scheduled_at, p.started_at, p.finished_at, p.scheduled_position, p.result_position, p.error_position
 """
 CALL_COLUMNS = """
 c.run_id, c.invocation_id, c.tenant_id, c.agent_run_id, c.position, c.started_at, c.finished_at, c.error_position,
 c.resolution_position, c.attempts, c.cancel_requested, c.status, c.key, c.tool, c.worker_id, c.effect,
-c.fallback
+c.fallback, c.step, c.part
 """

@@ -5,6 +5,7 @@ The replay and the rows get the same document, because both go through here with
 
 import sys
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from application.views.large import (
@@ -15,13 +16,14 @@ from application.views.large import (
     json_bytes,
     most_of_results,
     path_of_call,
+    path_of_part,
     path_of_run,
     path_of_step,
     place_of,
     put_error,
     put_value,
 )
-from application.views.runs import CallView, RunView, StepView
+from application.views.runs import CallView, PartView, RunView, StepView
 from domain import agent_runs, invocations, messages, runs
 from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
@@ -32,15 +34,19 @@ from projections.kernel import decoded
 ROOM = 1024
 """More bytes than the event of a result has beside the result."""
 NULL = len("null")
+ANY_ID = UUID(int=0)
 UNKNOWN = sys.maxsize
 """In place of the bytes of an event: each value is measured."""
 
 
 HOLDERS: dict[Field, frozenset[str]] = {
-    "input": frozenset({runs.RunStarted.TOPIC}),
+    "input": frozenset({runs.RunStarted.TOPIC, runs.StepScheduled.TOPIC, runs.PartScheduled.TOPIC}),
     "metadata": frozenset({runs.RunStarted.TOPIC}),
-    "result": frozenset({runs.StepCompleted.TOPIC}),
-    "error": frozenset({runs.StepFailed.TOPIC, runs.RunFailed.TOPIC, agent_runs.AgentRunRetryScheduled.TOPIC}),
+    "result": frozenset({runs.StepCompleted.TOPIC, runs.RunCompleted.TOPIC, runs.PartCompleted.TOPIC}),
+    "error": frozenset(
+        kind.TOPIC
+        for kind in (runs.StepFailed, runs.RunFailed, runs.StepFellBack, runs.PartFailed, agent_runs.AgentRunRetryScheduled)
+    ),
     "entry": frozenset({agent_runs.StepRecorded.TOPIC}),
     "body": frozenset({messages.MessageSent.TOPIC}),
 }
@@ -74,9 +80,26 @@ class Values:
         shown.large = {**(shown.large or {}), "input": place}
         return planned.model_copy(update={"input": None})
 
-    def result(self, step: StepView, result: Json, agent_run_id: UUID | None, position: int, size: int) -> None:
+    def input(self, step: StepView, value: Json, position: int, size: int) -> None:
+        """What `input_from` gave. The value is not read if the event is larger than `LARGE_BYTES` and `ROOM`."""
+        _put(step, "input", value, path_of_step(self._run_id, step.key), position, size)
+
+    def of_part(self, part: PartView, step: str, field: Field, value: Json, position: int, size: int) -> None:
+        """The input or the result of a part."""
+        _put(part, field, value, path_of_part(self._run_id, step, part.number), position, size)
+
+    def error_of_part(self, part: PartView, step: str, error: Failure, position: int, size: int) -> None:
+        _put_error(part, error, path_of_part(self._run_id, step, part.number), position, size)
+
+    def result_of_run(self, view: RunView, value: Json, position: int, size: int) -> None:
+        """What the plan's own `result` gave."""
+        large = size > LARGE_BYTES and json_bytes(value) > LARGE_BYTES
+        place = place_of(path_of_run(self._run_id), "result", position, json_bytes(value)) if large else None
+        view.put_result(None if large else value, place)
+
+    def result(self, step: StepView, result: Json, position: int, size: int) -> None:
         """`result`: not read if the event is larger than a result that stands in the document, and `ROOM`."""
-        if size > self._most_of_results and (bytes_ := size - _beside(step.key, agent_run_id)) > self._most_of_results:
+        if size > self._most_of_results and (bytes_ := size - _beside(step.key)) > self._most_of_results:
             step.put("result", None, place_of(path_of_step(self._run_id, step.key), "result", position, bytes_))
         else:
             step.put("result", result)
@@ -105,26 +128,41 @@ def _put_error(part: HasLarge, error: Failure | None, path: str, position: int, 
         put_error(part, error, path, position)
 
 
-def _beside(key: str, agent_run_id: UUID | None) -> int:
-    """Bytes of the event of a result, without the result."""
-    assert agent_run_id is not None
-    return len(REGISTRY.encode(runs.StepCompleted(step=key, agent_run_id=agent_run_id))) - NULL
+def _put(part: HasLarge, field: Field, value: Json, path: str, position: int, size: int) -> None:
+    """By the size of the event alone, because the event of a large value is not read."""
+    if size <= LARGE_BYTES + ROOM:
+        part.put(field, value)
+    else:
+        part.put(field, None, place_of(path, field, position, size))
+
+
+def _beside(key: str) -> int:
+    """Bytes of the event of an agent run's result, without the result. All ids have as many bytes."""
+    return len(REGISTRY.encode(runs.StepCompleted(step=key, agent_run_id=ANY_ID))) - NULL
 
 
 # --- single values ------------------------------------------------------------------------------------------------------
 
 
-def held(recorded: RecordedEvent, field: Field, step: str | None = None) -> Held | None:
-    """A value of the run (`step`: None) or of a step, if the event holds it. Raises ValueError, UnknownEvent."""
+def held(recorded: RecordedEvent, field: Field, step: str | None = None, part: int | None = None) -> Held | None:
+    """A value of the run (`step`: None), of a step or of a part of it, if the event holds it. Raises ValueError, UnknownEvent."""
     if recorded.topic not in HOLDERS[field]:
         return None
+    if part is not None:
+        return _held_of_part(decoded(recorded), step, part)
     match decoded(recorded):
         case runs.RunStarted() as started if step is None:
             return Held(started.input if field == "input" else started.metadata)
         case runs.RunStarted(plan=plan) if field == "input":
             return next((Held(planned.input) for planned in plan.steps if planned.key == step and planned.input is not None), None)
+        case runs.StepScheduled() as scheduled if scheduled.step == step and scheduled.mapped:
+            return Held(scheduled.input)
         case runs.StepCompleted() as completed if completed.step == step:
             return Held(completed.result)
+        case runs.RunCompleted(result=result) if step is None and result is not None:
+            return Held(result)
+        case runs.StepFellBack(part=None) as back if back.step == step:
+            return Held(_plain(back.error))
         case runs.StepFailed() as failed if failed.step == step:
             return Held(_plain(failed.error))
         case runs.RunFailed(error=error) if step is None:
@@ -136,6 +174,19 @@ def held(recorded: RecordedEvent, field: Field, step: str | None = None) -> Held
             return Held(result)
         case messages.MessageSent(body=body):
             return Held(body)
+    return None
+
+
+def _held_of_part(event: Any, step: str | None, part: int) -> Held | None:
+    match event:
+        case runs.PartScheduled() if (event.step, event.part) == (step, part):
+            return Held(event.input)
+        case runs.PartCompleted() if (event.step, event.part) == (step, part):
+            return Held(event.result)
+        case runs.PartFailed() | runs.StepFellBack() if (event.step, event.part) == (step, part):
+            return Held(_plain(event.error))
+        case agent_runs.AgentRunRetryScheduled():  # of an agent run of the run: the row of the part names the event
+            return Held(_plain(event.error))
     return None
 
 

@@ -10,15 +10,16 @@ import pytest
 
 from adapters.postgres.database import PostgresDatabase
 from adapters.postgres.pool import open_pool
-from application.views.runs import RunView
+from application.views.runs import FIRST_PARTS, RunView
 from domain import agent_runs, invocations, runs
 from domain.failures import Failure
 from domain.kernel import Event, RecordedEvent
+from domain.plans import Each
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.runs import PROJECTION, replay
-from projections.runs.queries import Kept, assembled, positions_of
-from projections.runs.tables import CALL_COLUMNS, RUN_COLUMNS, STEP_COLUMNS, CallRow, RunRow, StepRow
+from projections.runs.queries import FIRST_PARTS_OF_RUN, Kept, assembled, positions_of
+from projections.runs.tables import CALL_COLUMNS, RUN_COLUMNS, STEP_COLUMNS, CallRow, PartRow, RunRow, StepRow
 from tests.integration.projection_kit import PROJECT
 from tests.integration.system_kit import new_id
 
@@ -85,7 +86,21 @@ def many_steps() -> Story:
     return story
 
 
-@pytest.mark.parametrize("make", [many_recorded, many_calls, many_steps])
+def many_parts() -> Story:
+    story = Story()
+    plan = runs.Plan(steps=(runs.Step(key="map", agent="a", each=Each(over="input")),))
+    story.add(story.run_id, runs.RunStarted(project_id=PROJECT, plan=plan, input="x" * 50_000))
+    story.add(story.run_id, runs.StepStarted(step="map", form="each", items=tuple(range(PARTS))))
+    story.add(story.run_id, agent_runs.MailDelivered(message_id=new_id(), sender="a", sent_at=AT))
+    for n in range(PARTS):
+        id = new_id()
+        story.add(story.run_id, runs.PartScheduled(step="map", part=n, agent_run_id=id, agent="a", input=n))
+        story.add(id, agent_runs.AgentRunClaimed(attempt=1, worker_id="w", dispatch=1))
+        story.add(story.run_id, runs.PartCompleted(step="map", part=n, execution_id=id, result="y" * 200))
+    return story
+
+
+@pytest.mark.parametrize("make", [many_recorded, many_calls, many_steps, many_parts])
 async def test_the_last_events_of_a_large_run_cost_what_the_first_ones_cost(database_url: str, make: Callable[[], Story]) -> None:
     story = make()
     head, last = story.events[:3], story.events[-WATCHED * 3 :]
@@ -171,6 +186,8 @@ async def stored(database: PostgresDatabase, story: Story) -> RunView:
             CallRow(*row)
             for row in await rows(f"SELECT {CALL_COLUMNS} FROM run_call AS c WHERE c.run_id = %s ORDER BY c.position DESC LIMIT 50")
         ]
+        shown = {"run": story.run_id, "tenant": DEFAULT_TENANT_ID, "limit": FIRST_PARTS}
+        parts = [PartRow(*row) for row in await (await connection.execute(FIRST_PARTS_OF_RUN, shown)).fetchall()]
     run = RunRow(*found)
     wanted = positions_of(run, steps, calls)
     events = {
@@ -178,4 +195,4 @@ async def stored(database: PostgresDatabase, story: Story) -> RunView:
         for e in story.events
         if e.position in wanted
     }
-    return assembled(run, steps, calls, events)
+    return assembled(run, steps, calls, events, parts)

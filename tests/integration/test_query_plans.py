@@ -36,32 +36,16 @@ from projections import activity, agents, audit, invocations, messages, projects
 from projections.engine.positions import Positions
 from projections.run_terms import term
 from projections.runs import queries
-from projections.runs.queries import NEWEST_CALLS_OF_RUN
-from projections.runs.rows import FIND_CALLS, FIND_RUNS, FIND_STEPS, FIND_STEPS_OF
+from projections.runs.queries import FIRST_PARTS_OF_RUN, NEWEST_CALLS_OF_RUN, PARTS_OF_STEP
+from projections.runs.rows import FIND_CALLS, FIND_PARTS, FIND_PARTS_BY_NUMBER, FIND_RUNS, FIND_STEPS, FIND_STEPS_OF
 from projections.runs.starters import starters
 from tests.integration.plans_kit import explained
 
 ROWS = 20_000
-GROWING = frozenset(
-    {
-        "event",
-        "command",
-        "run",
-        "run_step",
-        "run_call",
-        "run_term",
-        "invocation",
-        "message",
-        "timer",
-        "api_key",
-        "parked_event",
-        "agent",
-        "project",
-        "activity",
-        "snapshot",
-        "audit_entry",
-    }
-)
+GROWING = frozenset({
+    "event", "command", "run", "run_step", "run_call", "run_part", "run_term", "invocation", "message", "timer", "api_key",
+    "parked_event", "agent", "project", "activity", "snapshot", "audit_entry",
+})  # fmt: skip
 """Tables that grow: no hot query may read all of one, or sort more of it than the rows of a page."""
 PAGE_ROWS = 500
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -105,6 +89,13 @@ INSERT INTO run_term SELECT {term(BIG, "metadata", "c-1", "customer")}, created_
 WHERE tenant_id = '{BIG}' AND position % 40 = 1;
 INSERT INTO run_step (run_id, agent_run_id, tenant_id, attempt, recorded_steps, call_count, status, step)
 SELECT {id_sql(ROOT, "n / 100")}, {id_sql(STREAM, "n")}, {TENANT_OF_ROOT}, 1, 0, 0, 'completed', 's' || n
+FROM generate_series(1, {ROWS}) AS n;
+UPDATE run_step SET form = '{{}}' WHERE run_id = {id_sql(ROOT, "7")};
+INSERT INTO run_part (
+    run_id, step, number, tenant_id, execution_id, is_run, status, attempt, fallback, scheduled_at, scheduled_position
+)
+SELECT {id_sql(ROOT, "n / 1000")}, 's' || n / 100, n % 100, {TENANT_OF_ROOT.replace("100", "1000")}, {id_sql(STREAM, "n")}, false,
+       'running', 1, 0, now(), n
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO run_call (
     run_id, invocation_id, tenant_id, agent_run_id, position, started_at, attempts, cancel_requested, status, key, tool
@@ -287,6 +278,22 @@ HOT_QUERIES: dict[str, tuple[Callable[[Hot], Awaitable[object]], str]] = {
     "all calls of a run": (
         lambda hot: queries.read_calls(hot.connection, BIG, uuid(ROW, 2), limit=50, after=0),
         "run_pkey run_call_position run_step_pkey event_pkey",
+    ),
+    "the first parts of a run": (
+        lambda hot: hot.connection.execute(FIRST_PARTS_OF_RUN, {"run": uuid(ROOT, 7), "tenant": BIG, "limit": 20}),
+        "run_step_pkey run_part_pkey",
+    ),
+    "the parts of a step": (
+        lambda hot: hot.connection.execute(
+            PARTS_OF_STEP, {"run": uuid(ROOT, 7), "tenant": BIG, "step": "s70", "after": 50, "limit": 20}
+        ),
+        "run_part_pkey",
+    ),
+    "the rows of parts that events change": (
+        lambda hot: hot.connection.execute(FIND_PARTS, [[uuid(ROOT, 7)], [uuid(STREAM, 7_005)]]), "run_part_execution"
+    ),
+    "the rows of parts that events name": (
+        lambda hot: hot.connection.execute(FIND_PARTS_BY_NUMBER, [[uuid(ROOT, 7)], ["s70"], [5]]), "run_part_pkey"
     ),
     "the events that a run names": (lambda hot: queries.read_events(hot.connection, []), "event_pkey"),
     "the rows of runs that events change": (lambda hot: hot.connection.execute(FIND_RUNS, [[uuid(ROW, 7)]]), "run_pkey"),

@@ -354,6 +354,7 @@ async def test_storage_parameters_are_those_of_the_migrated_tables(database_url:
         assert before == [
             ("run", ["autovacuum_vacuum_scale_factor=0.01"], ["autovacuum_enabled=off"]),
             ("run_call", ["fillfactor=80"], None),
+            ("run_part", ["fillfactor=80"], None),
             ("run_step", ["fillfactor=80"], None),
         ]
         await log.ask(RUNS, "rebuild", swap=True)

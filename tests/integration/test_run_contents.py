@@ -11,7 +11,7 @@ from api.cli import run_view
 from application.views.runs import NEWEST_CALLS
 from domain.tenants import DEFAULT_TENANT_ID
 from projections import runs
-from projections.runs.fold import calls_in, evolve_view
+from projections.runs.folded import calls_in, evolve_view
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.projection_kit import NO_OLD_MEMBER, OLD_MEMBER, Log, building, log_on, projecting
 from tests.integration.system_kit import System, new_id, served

@@ -33,6 +33,7 @@ def filled(path: str, seen: Seen) -> Iterator[tuple[str, str]]:
         "name": "runs",
         "topic": "x",
         "version": "1",
+        "number": "0",
     }
     for name in others:
         path = path.replace(f"{{{name}}}", values.get(name, "x"))

@@ -170,7 +170,7 @@ class Other:
         assert (await self.http.post(f"/v1/keys/{own['key_id']}/rotate", json={})).status_code == 201  # it can be done once
         body = {"plan": plan, "project_id": own["project_id"], "input": 1, "metadata": {"team": "own"}}
         own["run_id"] = (await self.http.post("/v1/runs", json=body)).json()["run_id"]
-        own["step"] = "own"
+        own["step"], own["number"] = "own", "0"
         own["sha256"] = (await self.http.post("/v1/blobs", content=b"own")).json()["sha256"]
         tool = {"name": "own_http", "version": "1", "kind": "http", "parameters": {}, "request": {"url": "https://example.com/"}}
         assert (await self.http.post("/v1/tools", json=tool)).status_code == 201

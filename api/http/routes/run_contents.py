@@ -1,4 +1,4 @@
-"""What is inside a run, page by page: its tool calls, its journal and its messages."""
+"""What is inside a run, page by page: the parts of its steps, its tool calls, its journal and its messages."""
 
 from typing import Annotated
 from uuid import UUID
@@ -16,7 +16,7 @@ from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.runs.contents import PageOf, RunContents
 from application.views.messages import MessageView
-from application.views.runs import JournalEntryView, RunCallView
+from application.views.runs import JournalEntryView, PartView, RunCallView
 from domain.access import Action
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
@@ -27,6 +27,11 @@ ListAsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 t
 
 class CallPage(BaseModel):
     data: list[RunCallView]
+    next_cursor: str | None
+
+
+class PartPage(BaseModel):
+    data: list[PartView]
     next_cursor: str | None
 
 
@@ -53,6 +58,26 @@ async def get_calls(
     """In the order of their start. The run itself shows the newest ones. `GET /v1/invocations/{id}` has a call's values."""
     page = await _wanted(request, "runs", run_id, limit, cursor, as_of)
     return page_answer(request, CallPage, await _contents(request).calls(page))
+
+
+@router.get(
+    "/v1/runs/{run_id}/steps/{step}/parts",
+    summary="Parts of a step: items of a map, times of a loop, child runs",
+    responses={200: openapi.gives(PartPage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
+@needs(Action.RUNS_READ, Reach.RUN)
+async def get_parts(
+    request: Request, run_id: UUID, step: str, limit: Limit = 100, cursor: str | None = None, as_of: ListAsOf = None
+) -> Response:
+    """In the order of their numbers. The run itself shows the first ones, without their values. A value over 16 KiB is a reference.
+
+    A step that is a single execution of an agent has no parts.
+    """
+    number = position_cursor(cursor)
+    page = await _wanted(request, "runs", run_id, limit, None, as_of)
+    page = page._replace(after=-1 if number is None else number)
+    return page_answer(request, PartPage, await _contents(request).parts(page, step))
 
 
 @router.get(

@@ -49,6 +49,7 @@ from domain.kernel import ShortText
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
 MAX_NAME = 500
+MAX_ORIGIN = 600
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the run as replayed from the log up to there")]
 NamedValues = Annotated[
     list[str] | None, Query(description="`name=value`: runs whose metadata have this value. A value that is no string: its JSON")
@@ -200,21 +201,58 @@ async def get_runs(
     error: Annotated[str | None, Query(description="Words that the errors of the run and of its failed steps have")] = None,
     started_after: Time = None,
     started_before: Time = None,
+    parent: Annotated[UUID | None, Query(description="Runs that steps of this run started")] = None,
+    workflow: Annotated[
+        str | None, Query(max_length=MAX_NAME, description="Runs of this workflow: `name`, or `name@version` for one version")
+    ] = None,
+    origin: Annotated[
+        str | None,
+        Query(
+            max_length=MAX_ORIGIN, description="Runs that this started: `schedule`, or `schedule:name` for one; `trigger:name` …"
+        ),
+    ] = None,
     as_of: ListAsOf = None,
 ) -> Response:
     """A run is listed if all filters hold. `started_after` is the first time that counts, `started_before` the first that does not.
 
     With `status=degraded`: the completed runs whose `missing` steps failed.
 
-    With `as_of`, a page looks at 20,000 runs at most. With one of the filters from `agent` to `error` and another filter, a page
-    looks at 2,000. So a page may have fewer runs than `limit`, or none, and a `next_cursor`. `error` has no `as_of`.
+    With `as_of`, a page looks at 20,000 runs at most. With one of the filters from `agent` to `error`, `parent`, `workflow` or
+    `origin`, and another filter, a page looks at 2,000. So a page may have fewer runs than `limit`, or none, and a `next_cursor`.
+    `error` has no `as_of`.
     """
-    reads, tenant_id = container_of(request).reads.runs, principal_of(request).tenant_id
     since, end = time_of("started_after", started_after), time_of("started_before", started_before)
     wanted = RunsWanted(
         limit, uuid_cursor(cursor), status, project_id, agent, actor, on_behalf_of, _named(metadata or []), error, since, end,
-        projects_of(request),
+        projects_of(request), parent, workflow, origin,
     )  # fmt: skip
+    return await _listed(request, wanted, as_of)
+
+
+@router.get(
+    "/v1/runs/{run_id}/children",
+    summary="Runs that steps of a run started, newest first",
+    responses={200: openapi.gives(RunPage, *OF_LISTS)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
+@needs(Action.RUNS_READ, Reach.RUN)
+async def get_children(
+    request: Request,
+    run_id: UUID,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
+    cursor: str | None = None,
+    status: Literal["running", "completed", "failed", "cancelled", "degraded"] | None = None,
+    as_of: ListAsOf = None,
+) -> Response:
+    """The parts of the run's steps name them, too, in the order of the plan."""
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    await must_be_a_run(container.feed, tenant_id, run_id)
+    wanted = RunsWanted(limit, uuid_cursor(cursor), status, within=projects_of(request), parent=run_id)
+    return await _listed(request, wanted, as_of)
+
+
+async def _listed(request: Request, wanted: RunsWanted, as_of: str | None) -> Response:
+    reads, tenant_id = container_of(request).reads.runs, principal_of(request).tenant_id
     read_models = ("runs", "run_terms") if wanted.needs_terms else ("runs",)
     if as_of is None:
         await caught_up(request, *read_models)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.http.conventions.answers import json_text, knows, tag_of
@@ -20,10 +20,12 @@ from application.reads import Positioned
 from application.runs.values import JoinedResults, ValuesOfRun
 from domain.access import Action
 
+MOST_PARTS = 1_000_000
 of_runs = APIRouter(tags=["runs"], route_class=DirectRoute)
 of_calls = APIRouter(tags=["invocations"], route_class=DirectRoute)
 
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the value as it was then")]
+Number = Annotated[int, Path(ge=0, le=MOST_PARTS, description="Which part: 0, 1, 2 …")]
 CACHING = "private, no-cache"
 """A copy is asked about again each time, which costs no transfer: so a revoked key reads nothing from a cache."""
 OF_LOG = openapi.takes_headers("If-None-Match")
@@ -51,8 +53,8 @@ async def get_metadata(request: Request, run_id: UUID, as_of: AsOf = None) -> Re
 @value_of_run("/v1/runs/{run_id}/result", summary="The result of a run")
 @needs(Action.RUNS_READ, Reach.RUN)
 async def get_result(request: Request, run_id: UUID, as_of: AsOf = None) -> Response:
-    """The result of the only final step; with several final steps their results by key, of those that are completed. 404 if there
-    is none."""
+    """What the plan's `result` gave. Without one: the result of the only final step; with several final steps their results by key,
+    of those that are completed. 404 if there is none."""
     return _answer(request, await (await _of(request, run_id, as_of)).of_run("result", as_of))
 
 
@@ -82,6 +84,26 @@ async def get_result_of_step(request: Request, run_id: UUID, step: str, as_of: A
 async def get_error_of_step(request: Request, run_id: UUID, step: str, as_of: AsOf = None) -> Response:
     """404 if no attempt of the step has failed."""
     return _answer(request, await (await _of(request, run_id, as_of)).of_step(step, "error", as_of))
+
+
+@value_of_run("/v1/runs/{run_id}/steps/{step}/parts/{number}/input", summary="The input of a part of a step")
+@needs(Action.RUNS_READ, Reach.RUN)
+async def get_input_of_part(request: Request, run_id: UUID, step: str, number: Number, as_of: AsOf = None) -> Response:
+    return _answer(request, await (await _of(request, run_id, as_of)).of_part(step, number, "input", as_of))
+
+
+@value_of_run("/v1/runs/{run_id}/steps/{step}/parts/{number}/result", summary="The result of a part of a step")
+@needs(Action.RUNS_READ, Reach.RUN)
+async def get_result_of_part(request: Request, run_id: UUID, step: str, number: Number, as_of: AsOf = None) -> Response:
+    """404 if the part is not completed."""
+    return _answer(request, await (await _of(request, run_id, as_of)).of_part(step, number, "result", as_of))
+
+
+@value_of_run("/v1/runs/{run_id}/steps/{step}/parts/{number}/error", summary="The last error of a part of a step")
+@needs(Action.RUNS_READ, Reach.RUN)
+async def get_error_of_part(request: Request, run_id: UUID, step: str, number: Number, as_of: AsOf = None) -> Response:
+    """404 if no attempt of the part has failed."""
+    return _answer(request, await (await _of(request, run_id, as_of)).of_part(step, number, "error", as_of))
 
 
 @value_of_log("/v1/runs/{run_id}/journal/{position}/result", summary="The result of an entry of a journal")

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 
 from application.engine.sagas.manager import PARTITIONS
-from application.views.runs import NEWEST_CALLS, RunView
+from application.views.runs import FIRST_PARTS, NEWEST_CALLS, RunView
 from domain import agent_runs, agents, invocations, messages, projects, tenants, tools
 from domain.kernel import Metadata, RecordedEvent, timestamp
 from projections import runs, timers, work
@@ -17,7 +17,7 @@ from projections.kernel import decoded
 from projections.registry import PROJECTIONS
 from projections.runs import documents
 from projections.runs.queries import Kept, assembled, positions_of
-from projections.runs.tables import CallRow, RunRow, StepRow
+from projections.runs.tables import CallRow, PartRow, RunRow, StepRow
 from tests.chaos.checks.activity import check_activity
 from tests.chaos.checks.snapshot import Fact, Row, Snapshot, Violation
 
@@ -62,7 +62,7 @@ def _runs(snapshot: Snapshot) -> Iterator[Violation]:
         if event.topic in runs.INSIDE_RUNS and event.position <= reached:
             inside[event.root_id].append(event)
     rows = {row["run_id"]: row for row in snapshot.tables["run"]}
-    steps, calls = _by_run(snapshot.tables["run_step"]), _by_run(snapshot.tables["run_call"])
+    steps, parts, calls = (_by_run(snapshot.tables[name]) for name in ("run_step", "run_part", "run_call"))
     at = {event.position: event for event in snapshot.events}
     for run_id in rows.keys() - inside.keys():
         yield Violation("row-has-events", f"run {run_id}", "the log knows nothing of it")
@@ -81,7 +81,7 @@ def _runs(snapshot: Snapshot) -> Iterator[Violation]:
             "position": events[-1].position, "created_at": view.created_at,
         }  # fmt: skip
         try:
-            shown = _shown(row, steps[run_id], calls[run_id], at)
+            shown = _shown(row, steps[run_id], parts[run_id], calls[run_id], at)
             shown.actor, shown.on_behalf_of = view.actor, view.on_behalf_of  # no row has them: queries ask the log
         except (AttributeError, KeyError, ValueError) as error:
             yield Violation("row-equals-replay", f"run {run_id}", f"a row names an event that does not have its value: {error!r}")
@@ -97,18 +97,20 @@ def _by_run(rows: list[Row]) -> defaultdict[UUID, list[Row]]:
     return found
 
 
-def _shown(row: Row, steps: list[Row], calls: list[Row], at: dict[int, RecordedEvent]) -> RunView:
+def _shown(row: Row, steps: list[Row], parts: list[Row], calls: list[Row], at: dict[int, RecordedEvent]) -> RunView:
     """The run as its query puts it together."""
     columns = dict(row)
     document, missing = columns.pop("view"), columns.pop("missing")
     if document is not None:
         return documents.shown(document)
     run = RunRow(**columns, missing_keys=missing)
-    of_steps, of_calls = [StepRow(**step) for step in steps], [CallRow(**call) for call in calls]
+    of_steps = [StepRow(**{"stored_form" if name == "form" else name: value for name, value in step.items()}) for step in steps]
+    of_parts, of_calls = [PartRow(**part) for part in parts], [CallRow(**call) for call in calls]
     newest = sorted(of_calls, key=lambda call: call.position)[-NEWEST_CALLS:]
     named = {position: at[position] for position in positions_of(run, of_steps, newest)}
     kept = {n: Kept(decoded(event), event.recorded_at, n, len(event.state), event.metadata) for n, event in named.items()}
-    return assembled(run, of_steps, newest, kept)
+    first = [part for part in of_parts if 0 <= part.number < FIRST_PARTS]
+    return assembled(run, of_steps, newest, kept, first)
 
 
 def _compare(snapshot: Snapshot, table: str, key: str, expected: Callable[[Snapshot], dict[UUID, Row]]) -> Iterator[Violation]:

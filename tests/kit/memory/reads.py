@@ -9,7 +9,7 @@ from application.engine.ports.pages import Page, encode_cursor
 from application.reads import DataTool, Positioned, RunsWanted
 from application.views.activity import OpenRunCount
 from application.views.large import Field, Held
-from application.views.runs import DEGRADED, NEWEST_CALLS, JournalEntryView, RunCallView, RunSummary, RunView
+from application.views.runs import DEGRADED, NEWEST_CALLS, JournalEntryView, PartView, RunCallView, RunSummary, RunView
 from domain.agents import AgentRegistered
 from domain.errors import InvalidCommand
 from domain.invocations import InvocationRequested, InvocationSucceeded
@@ -18,8 +18,9 @@ from domain.registry import REGISTRY
 from domain.runs import ENDS, RunStarted
 from domain.tools import DATA_KINDS, ToolRegistered, ToolRemoved
 from projections.run_terms import PROJECTION, terms_in, terms_of
-from projections.runs.fold import calls_in, evolve_view
+from projections.runs.folded import calls_in, evolve_view, parts_of_step
 from projections.runs.journal import journal
+from projections.runs.queries import Kept, must_be_a_step, part_view
 from projections.runs.values import held
 from tests.kit.memory.log import MemoryLog
 
@@ -82,14 +83,30 @@ class MemoryRunReads:
         self.log.reach()
         return Positioned(None, self.log.head)
 
+    async def parts(self, tenant_id: UUID, run_id: UUID, step: str, *, limit: int, after: int) -> Positioned[Page[PartView] | None]:
+        self.log.reach()
+        return Positioned(None, self.log.head)
+
+    async def parts_in(self, tenant_id: UUID, view: RunView, step: str, *, limit: int, after: int) -> Page[PartView]:
+        must_be_a_step(view.plan, view.run_id, step)
+        rows = parts_of_step(view, step, limit=limit + 1, after=after)
+        events = {
+            event.position: Kept(REGISTRY.decoded(event), event.recorded_at, event.position, len(event.state), event.metadata)
+            for event in self.log.events
+            if event.root_id == view.run_id
+        }
+        shown = rows[:limit]
+        cursor = encode_cursor(str(shown[-1].number)) if len(rows) > limit else None
+        return Page([part_view(row, events) for row in shown], cursor)
+
     def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:
         return evolve_view(view, recorded, None if all_calls else NEWEST_CALLS)
 
     def journal(self, started: RecordedEvent, events: Sequence[RecordedEvent]) -> Sequence[JournalEntryView]:
         return journal(started, events)
 
-    def held(self, recorded: RecordedEvent, field: Field, step: str | None = None) -> Held | None:
-        return held(recorded, field, step)
+    def held(self, recorded: RecordedEvent, field: Field, step: str | None = None, part: int | None = None) -> Held | None:
+        return held(recorded, field, step, part)
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:
         return calls_in(view)
@@ -101,7 +118,15 @@ def _place(view: RunView) -> tuple[datetime, UUID]:
 
 def _summary(view: RunView) -> RunSummary:
     shared = RunSummary.model_fields.keys() & RunView.model_fields.keys()
-    return RunSummary(**{name: getattr(view, name) for name in shared}, agents=[step.agent for step in view.steps])
+    shared -= {"parent", "workflow", "origin"}
+    workflow, origin = view.workflow, view.origin
+    return RunSummary(
+        **{name: getattr(view, name) for name in shared},
+        agents=[step.agent for step in view.steps if step.agent is not None],
+        parent=None if view.parent is None else view.parent.run_id,
+        workflow=None if workflow is None else f"{workflow.name}@{workflow.version}",
+        origin=None if origin is None else f"{origin.kind}:{origin.name}",
+    )
 
 
 class MemoryOpenRuns:
