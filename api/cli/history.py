@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from api.cli import phrases
+from api.cli.explain import parts_of
 from api.cli.failures import FAILED_ATTEMPTS, headline
 from api.cli.output import gist, shortened
 from api.cli.quiet_events import QUIET
@@ -21,7 +22,10 @@ from projections.runs import evolve_view
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
 
-BOTH = ("invocation.fell_back", "invocation.reconciled", "invocation.requeued", "invocation.not_happened")
+BOTH = (
+    "run.step_skipped", "run.step_started", "run.step_fell_back", "run.part_failed", "invocation.fell_back",
+    "invocation.reconciled", "invocation.requeued", "invocation.not_happened",
+)  # fmt: skip
 """Types of events whose changes do not say why."""
 
 
@@ -127,7 +131,8 @@ class RunHistory:
 
     def _step(self, agent_run_id: str) -> str:
         steps = self.view.steps if self.view is not None else ()
-        return next((step.key for step in steps if str(step.agent_run_id) == agent_run_id), "?")
+        part = self._timeline._actors.get(agent_run_id, "?")
+        return next((step.key for step in steps if str(step.agent_run_id) == agent_run_id), part)
 
     def document(self) -> dict[str, Any] | None:
         """The run as `GET /v1/runs/{id}` would show it, with its large values."""
@@ -170,6 +175,8 @@ def _facts(view: RunView | None, shown: Callable[[Any], str]) -> dict[str, str]:
             "error": headline(step.error.model_dump()) if step.error else "",
             "result": shown(step.result) if step.result is not None else "",
             "unused_keys": ", ".join(step.unused_keys),
+            "input": shown(step.input) if step.input is not None else "",
+            "parts": parts_of(step.model_dump(mode="json", include={"form", "parts"})),
         }
         facts |= {f"{step.key}.{name}": value for name, value in told.items() if value}
         for call in step.calls:

@@ -14,6 +14,7 @@ from api.cli import (
     demo,
     doctor,
     events,
+    explain,
     invocations,
     keys,
     large_values,
@@ -60,6 +61,7 @@ app = typer.Typer(
 )
 for module in (up, worker, demo, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
+runs.app.registered_commands.extend(explain.app.registered_commands)
 runs.app.registered_commands.extend(logs.app.registered_commands)
 runs.app.registered_commands.extend(contents.app.registered_commands)
 runs.app.registered_commands.extend(large_values.app.registered_commands)

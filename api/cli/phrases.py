@@ -54,7 +54,9 @@ def who(resolution: Mapping[str, Any]) -> str:
 
 
 def agent_of(step: Mapping[str, Any]) -> str:
-    """The agent of a step, and its version: one that the plan asks for, or else the registered one, which is only noted."""
-    version = step.get("agent_version")
+    """What a step is, its agent and its version: one that the plan asks for, or else the registered one, which is only noted."""
+    version, form = step.get("agent_version"), step.get("form", "agent")
     asked = " (asked for)" if step.get("version_asked") else ""
-    return f"{step['agent']} v{version}{asked}" if version else str(step["agent"])
+    agent = f"{step['agent']} v{version}{asked}" if version else str(step["agent"] or "")
+    tried = f" → {step['fallbacks'][-1]['agent']}" if step.get("fallbacks") else ""
+    return " ".join(filter(None, ["" if form == "agent" else form, f"{agent}{tried}"]))

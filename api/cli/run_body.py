@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from api.cli import options, output
+from api.cli.plan_files import plan_of
 
 OnFailure = Literal["fail", "continue"]
 Priority = Literal["high", "normal", "low"]
@@ -52,7 +53,7 @@ def agents_of(plan: dict[str, Any]) -> set[str]:
     """The names of the agents in a plan of any kind."""
     steps = plan.get("steps") or ()
     named = [*(plan.get("agents") or ()), plan.get("aggregator"), *(step.get("agent") for step in steps if isinstance(step, dict))]
-    return {name for name in named if isinstance(name, str)}
+    return {name.partition("@")[0] for name in named if isinstance(name, str)}
 
 
 def _workflow(given: StartOptions) -> dict[str, Any]:
@@ -83,7 +84,8 @@ def _of_agents(given: StartOptions) -> list[str]:
 def _given_plan(given: StartOptions) -> dict[str, Any]:
     if also := _of_agents(given):
         raise output.CommandFailed(f"--plan says everything about its steps: give it without {', '.join(also)}", output.WRONG_USAGE)
-    return options.object_of("--plan", str(given.plan))
+    plan = plan_of(str(given.plan))
+    return {"kind": "graph", **plan} if "kind" not in plan and "steps" in plan else plan
 
 
 def _plan_of_agents(given: StartOptions) -> dict[str, Any]:

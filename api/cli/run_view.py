@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from api.cli import failures, output, phrases
 from api.cli.compensations import compensation_of, to_see
+from api.cli.explain import parts_of
 from api.cli.invocations import to_resolve
 from api.cli.large_values import command_of, left_out
+from api.cli.plan_events import why_skipped
 from api.cli.timeline import duration_of
 from api.cli.waiting import FIRST_S, waits
 from api.cli.watching import outcome, warnings
 
 if TYPE_CHECKING:
     from api.cli.run_calls import RunValues
+
+MOST_CHILDREN = 5
+"""Child runs of a step that are shown, without --tree."""
 
 
 def show(run: dict[str, Any], values: "RunValues | None" = None, *, full: bool = False, traceback: bool = False) -> None:
@@ -57,8 +62,17 @@ def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
         "effects": compensation_of(run),
         "input": large["input"] or (shown(run["input"]) if run["input"] is not None else ""),
         "metadata": large["metadata"] or (shown(run["metadata"]) if run["metadata"] else ""),
+        "workflow": f"{run['workflow']['name']}@{run['workflow']['version']}" if run.get("workflow") else "",
+        "parent": f"run {run['parent']['run_id']}, step {run['parent']['step']}" if run.get("parent") else "",
+        "origin": _origin(run["origin"]) if run.get("origin") else "",
         "priority": "" if run.get("priority", "normal") == "normal" else run["priority"],
     }
+
+
+def _origin(origin: dict[str, Any]) -> str:
+    due = f", due at {origin['due_at']}" if origin.get("due_at") else ""
+    event = f", on event {origin['event']}" if origin.get("event") else ""
+    return f"{origin['kind']} {origin['name']}{due}{event}"
 
 
 def _say_what_waits_for_a_person(run: dict[str, Any]) -> None:
@@ -97,6 +111,25 @@ def _show_tracebacks(run: dict[str, Any], wanted: bool) -> None:
         output.say(f"\n{name} failed:\n{phrases.quoted(failures.details(error))}")
 
 
+def _form(step: dict[str, Any]) -> str:
+    """What a step is that is more than one execution of an agent, or why it was skipped."""
+    if step["status"] == "skipped":
+        return why_skipped(step.get("why") or {})
+    if step["status"] == "waiting":
+        return f"until {step.get('waits_until')}"
+    return parts_of(step) + (", ended by its bound" if step.get("exhausted") else "")
+
+
+def _children(run: dict[str, Any], step: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The first child runs of a step, and where the others are."""
+    parts = step.get("parts") or {"first": (), "started": 0}
+    children = [part for part in parts["first"] if part["run_id"]]
+    for part in children[:MOST_CHILDREN]:
+        yield f"run {part['run_id']}", part["status"]
+    if children and (more := parts["started"] - min(len(children), MOST_CHILDREN)) > 0:
+        yield f"… {more:,} more: {output.program()} runs list --parent {run['run_id']}", ""
+
+
 def _steps(run: dict[str, Any], full: bool) -> Any:
     width = 120
     table = output.table("Step", "Agent", "Status", "After", "Attempt", "Took", "What")
@@ -109,6 +142,7 @@ def _steps(run: dict[str, Any], full: bool) -> Any:
             if error
             else (phrases.uncut(step["result"]) if full and result and not large else result)
         )
+        what = "; ".join(filter(None, [_form(step), what]))
         name, attempt = f"[bold]{output.escape(step['key'])}[/bold]", str(step["attempt"] or "")
         table.add_row(
             name,
@@ -119,6 +153,8 @@ def _steps(run: dict[str, Any], full: bool) -> Any:
             phrases.took(step),
             output.escape(what),
         )
+        for child, status in _children(run, step):
+            table.add_row(f"  {child}", "", output.status(status) if status else "", "", "", "", "")
         for call in step["calls"]:
             resolution = call["resolution"]
             reason = output.shortened(resolution["reason"], 80) if resolution else ""

@@ -35,7 +35,9 @@ def start(
     ] = None,
     plan: Annotated[
         str | None,
-        typer.Option("--plan", metavar="JSON|@FILE", help="Instead of agents: a plan of any kind, as POST /v1/runs takes it."),
+        typer.Option(
+            "--plan", metavar="FILE|JSON", help="Instead of agents: a plan of any kind, in JSON or YAML, or as JSON itself."
+        ),
     ] = None,
     workflow: Annotated[
         str | None, typer.Option("--workflow", metavar="NAME[@VERSION]", help="Instead of agents: a workflow by its name.")
@@ -84,7 +86,7 @@ def start(
 
       tidelog runs start writer --retry 5:1:60 --timeout 600 --metadata '{"ticket": "T-1"}'
 
-      tidelog runs start --plan @plan.json --idempotency-key nightly-2026-11-28
+      tidelog runs start --plan plan.yaml --idempotency-key nightly-2026-11-28
 
       tidelog runs start --workflow digest@3 --input '{"text": "tides"}'
 
@@ -208,6 +210,13 @@ def list_runs(
         str | None, typer.Option("--error", metavar="WORDS", help="Only runs that have these words in their errors.")
     ] = None,
     project: Annotated[str | None, typer.Option("--project", metavar="ID", help="Only runs of this project.")] = None,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", metavar="NAME[@VERSION]", help="Only runs of this workflow.")
+    ] = None,
+    parent: Annotated[str | None, typer.Option("--parent", metavar="ID", help="Only runs that steps of this run started.")] = None,
+    origin: Annotated[
+        str | None, typer.Option("--origin", metavar="KIND[:NAME]", help="Only runs that this started, such as schedule:nightly.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
     details: Annotated[
         bool, typer.Option("--details", help="Each run with its steps and calls, as runs show --full shows it.")
@@ -228,10 +237,13 @@ def list_runs(
       tidelog runs list --agent researcher --since 2026-01-30 --until 2026-01-31 --details
 
       tidelog runs list --metadata ticket=T-1 --error "connection refused"
+
+      tidelog runs list --workflow review@2 --origin schedule:nightly
     """
     wanted = {
         "status": status, "agent": agent, "started_after": since, "started_before": until, "actor": actor,
-        "on_behalf_of": on_behalf_of, "metadata": metadata or None, "error": error, "project_id": project, "as_of": at,
+        "on_behalf_of": on_behalf_of, "metadata": metadata or None, "error": error, "project_id": project,
+        "workflow": workflow, "parent": parent, "origin": origin, "as_of": at,
     }  # fmt: skip
     output.run(_list(wanted, limit, details, data_dir, url, as_json))
 
@@ -246,7 +258,10 @@ def _checked(wanted: dict[str, Any]) -> dict[str, Any]:
 
 async def _list(wanted: dict[str, Any], limit: int, details: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
     wanted = _checked(wanted)
+    above = None if wanted.get("parent") is None else GivenId.parse(wanted["parent"])
     async with server_of(data_dir, url, as_json) as server:
+        if above is not None:
+            wanted = wanted | {"parent": await above.complete(server)}
         found = [run async for run in server.pages("/v1/runs", wanted, limit=limit)]
         others = [run async for run in server.pages("/v1/runs", limit=1)] if any(wanted.values()) and not found else []
         if details and found:
@@ -266,14 +281,21 @@ async def _list(wanted: dict[str, Any], limit: int, details: bool, data_dir: Pat
         output.say("No runs yet. Start one with: tidelog runs start AGENT, or see one with: tidelog demo")
         return
     for_some = any(run.get("on_behalf_of") for run in found)
-    table = output.table("Run", "Status", "Agents", "Started", "Events", *(("For",) if for_some else ()))
+    of_some = any(run.get("workflow") or run.get("origin") for run in found)
+    more = (*(("Of",) if of_some else ()), *(("For",) if for_some else ()))
+    table = output.table("Run", "Status", "Agents", "Started", "Events", *more)
     for run in found:
-        started = run["created_at"][:19].replace("T", " ")
-        table.add_row(
-            run["run_id"], phrases.run_status(run), output.escape(output.shortened(", ".join(run["agents"]), 60)), started,
-            str(run["event_count"]), *((output.escape(output.shortened(run.get("on_behalf_of") or "", 40)),) if for_some else ()),
-        )  # fmt: skip
+        started, agents = run["created_at"][:19].replace("T", " "), output.shortened(", ".join(run["agents"]), 60)
+        told = [_of(run)] if of_some else []
+        told += [output.shortened(run.get("on_behalf_of") or "", 40)] if for_some else []
+        shown = (run["run_id"], phrases.run_status(run), output.escape(agents), started, str(run["event_count"]))
+        table.add_row(*shown, *map(output.escape, told))
     output.console().print(table)
+
+
+def _of(run: dict[str, Any]) -> str:
+    """The workflow of a run, and what started it."""
+    return output.shortened(", ".join(filter(None, [run.get("workflow"), run.get("origin")])), 60)
 
 
 async def _show_each(server: "ServerClient", run_ids: list[str], as_json: bool) -> None:
@@ -297,6 +319,7 @@ async def _show_each(server: "ServerClient", run_ids: list[str], as_json: bool) 
 def show(
     run_id: RunId,
     full: Annotated[bool, typer.Option("--full", help="All calls and recorded steps, with values that are not cut.")] = False,
+    tree: Annotated[bool, typer.Option("--tree", help="The steps with the runs that they started, and theirs.")] = False,
     traceback: options.Traceback = False,
     data_dir: options.DataDir = None,
     url: options.Url = None,
@@ -309,7 +332,14 @@ def show(
       tidelog runs show 0198c0de-…
 
       tidelog runs show 0198c0de-… --full --traceback
+
+      tidelog runs show 0198c0de-… --tree
     """
+    if tree and (full or traceback or as_json):
+        output.fail("--tree goes without --full, --traceback and --json", output.WRONG_USAGE)
+    if tree:
+        output.run(_show_tree(run_id, data_dir, url))
+        return
     output.run(_show(run_id, full, traceback, data_dir, url, as_json))
 
 
@@ -327,6 +357,14 @@ async def _show(run_id: str, full: bool, traceback: bool, data_dir: Path | None,
     else:
         run_view.show(run, values, full=full, traceback=traceback)
         _show_outcome(run)
+
+
+async def _show_tree(run_id: str, data_dir: Path | None, url: str | None) -> None:
+    from api.cli.run_tree import Tree
+
+    given = GivenId.parse(run_id)
+    async with server_of(data_dir, url) as server:
+        await Tree(server).show(await server.get(f"/v1/runs/{await given.complete(server)}"))
 
 
 @app.command()

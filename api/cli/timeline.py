@@ -9,6 +9,7 @@ from api.cli.failures import headline
 from api.cli.invocations import to_resolve
 from api.cli.output import duration, gist, one_line, shortened
 from api.cli.phrases import named, who
+from api.cli.plan_events import OF_PLANS
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -120,7 +121,10 @@ def _run_started(line: Timeline, event: Event, data: Mapping[str, Any], at: date
     first = [step["key"] for step in steps if not step["after"]]
     rest = [step["key"] for step in steps if step["after"]]
     then = f", then {', '.join(rest)}" if rest else ""
-    return RUN, f"started: {', '.join(first)}{then}", "plain"
+    of, origin = data.get("workflow"), data.get("origin")
+    why = f" ({of['name']}@{of['version']})" if of else ""
+    why += f" by {origin['kind']} {origin['name']}" if origin else ""
+    return RUN, f"started{why}: {', '.join(first)}{then}", "plain"
 
 
 def _step_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
@@ -388,6 +392,7 @@ _TELL: Mapping[str, Teller] = {
     "invocation.cancelled": _call_cancelled,
     "message.sent": _message_sent,
     "context.value_set": _value_set,
+    **OF_PLANS,
 }
 """Event type → function that returns actor, text and mood of a line. Other events have no line."""
 

@@ -43,6 +43,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs start": ["writer"],
     "runs list": [],
     "runs show": [str(RUN)],
+    "runs explain": [str(RUN)],
     "runs watch": [str(RUN)],
     "runs cancel": [str(RUN)],
     "runs messages": [str(RUN)],
@@ -175,6 +176,12 @@ def answers() -> dict[str, Any]:
     view = replay(EVENTS)
     assert view is not None
     run = {**view.model_dump(mode="json"), "result": view.result, "missing": [HOSTILE]}
+    run["steps"][0] |= {
+        "why": {"condition": HOSTILE, "value": HOSTILE, "saw": {HOSTILE: HOSTILE}}, "input": HOSTILE, "waits_until": HOSTILE,
+        "fallbacks": [{"number": 1, "agent": HOSTILE, "error": FAILURE.model_dump(mode="json"), "at": HOSTILE}],
+    }  # fmt: skip
+    run["workflow"] = {"name": HOSTILE, "version": 1}
+    run["origin"] = {"kind": HOSTILE, "name": HOSTILE, "due_at": HOSTILE, "event": HOSTILE}
     call = invocations.replay([event for event in EVENTS if event.stream_id == CALL])
     assert call is not None
     call_document = call.model_dump(mode="json") | {"tool": HOSTILE, "worker_id": HOSTILE}

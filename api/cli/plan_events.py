@@ -1,0 +1,114 @@
+"""Words of events of plans: conditions, lists, loops, waits, child runs, fallbacks."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from api.cli.failures import headline
+from api.cli.output import duration, gist, shortened
+
+if TYPE_CHECKING:
+    from api.cli.timeline import Event, Timeline, Told
+
+MOST_SEEN = 5
+MOST_NUMBERS = 10
+
+
+def seen(saw: Mapping[str, Any]) -> str:
+    """The values that a decision saw."""
+    some = ", ".join(f"{name} = {gist(value, 60)}" for name, value in list(saw.items())[:MOST_SEEN])
+    return some + (" …" if len(saw) > MOST_SEEN else "")
+
+
+def why_skipped(why: Mapping[str, Any]) -> str:
+    """`why`: the data of the event, or `why` of the step."""
+    match why.get("reason"):
+        case "condition":
+            saw = f"; it saw {seen(why['saw'])}" if why.get("saw") else ""
+            return f"its condition was {gist(why.get('value'), 60)}: {shortened(str(why.get('condition')), 200)}{saw}"
+        case "upstream":
+            return "all steps before it were skipped"
+        case _:
+            return f"{why.get('by')} had enough results without it"
+
+
+def part_name(data: Mapping[str, Any]) -> str:
+    return f"{data['step']}.{data['part']}"
+
+
+def _skipped(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+    return data["step"], f"skipped: {why_skipped(data)}", "warning" if data["reason"] == "not_needed" else "plain"
+
+
+def _started(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+    line._since[data["step"]] = at
+    match data["form"]:
+        case "each":
+            items = len(data.get("items") or ())
+            what = f"begins: {items:,} item{'' if items == 1 else 's'}"
+        case "repeat":
+            what = "begins to repeat"
+        case "adaptive":
+            what = "begins: its agent names the next steps"
+        case "wait":
+            what = f"waits until {data['until']}" if data.get("until") else f"waits for {duration(data.get('delay_s') or 0)}"
+        case _:
+            what = "begins"
+    return data["step"], what, "plain"
+
+
+def _part_scheduled(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+    name = part_name(data)
+    line._since[name] = at
+    if data.get("agent_run_id") is not None:
+        line._actors[str(data["agent_run_id"])] = name
+        if data.get("version_asked"):
+            line._versions[name] = f", version {data['agent_version']} asked for"
+        return None
+    of = data.get("workflow")
+    what = f" of {of['name']}@{of['version']}" if of else ""
+    return name, f"starts run {data['child_id']}{what}", "plain"
+
+
+def _part_completed(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+    if str(data["execution_id"]) in line._actors:  # the agent run's event has a line
+        return None
+    return part_name(data), f"its run completed{_took(line, part_name(data), at)}", "good"
+
+
+def _part_failed(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+    if str(data["execution_id"]) not in line._actors:
+        more = ", and the step goes on without it" if data["tolerated"] else ""
+        return part_name(data), f"its run did not complete{more}: {headline(data['error'])}", "warning" if more else "bad"
+    return (part_name(data), "the step goes on without it", "warning") if data["tolerated"] else None
+
+
+def _fell_back(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+    name = data["step"] if data.get("part") is None else part_name(data)
+    return name, f"goes on with {data['agent']}: {headline(data['error'])}", "warning"
+
+
+def _completed(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+    if data.get("exhausted"):
+        return data["step"], f"done{_took(line, data['step'], at)}: the loop was ended by its bound", "warning"
+    if without := data.get("without"):
+        numbers = ", ".join(map(str, without[:MOST_NUMBERS])) + (" …" if len(without) > MOST_NUMBERS else "")
+        return data["step"], f"done{_took(line, data['step'], at)}, without {numbers}", "warning"
+    return (data["step"], f"done{_took(line, data['step'], at)}", "good") if data["agent_run_id"] is None else None
+
+
+def _took(line: "Timeline", name: str, at: datetime) -> str:
+    since = line._since.get(name)
+    return f" in {duration((at - since).total_seconds())}" if since else ""
+
+
+OF_PLANS: "Mapping[str, Callable[[Timeline, Event, Mapping[str, Any], datetime], Told]]" = {
+    "run.step_skipped": _skipped,
+    "run.step_started": _started,
+    "run.step_fell_back": _fell_back,
+    "run.step_completed": _completed,
+    "run.part_scheduled": _part_scheduled,
+    "run.part_completed": _part_completed,
+    "run.part_failed": _part_failed,
+}
+"""Event type → function that returns actor, text and mood of a line."""
