@@ -85,11 +85,14 @@ def parts_of(step: Mapping[str, Any]) -> str:
     if parts is None:
         return ""
     form = step["form"]
-    if form == "adaptive":
-        done = f"{parts['completed']:,} of {parts['started']:,} done"
-    else:
-        total = parts["started"] if parts["total"] is None else parts["total"]
-        done = f"{parts['completed']:,}/{'≤ ' if form == 'repeat' else ''}{total:,} done"
+    total = parts["started"] if parts["total"] is None else parts["total"]
+    match form:
+        case "adaptive":
+            done = f"{parts['completed']:,} of {parts['started']:,} done"
+        case "repeat":
+            done = f"{parts['completed']:,} of at most {total:,} done"
+        case _:
+            done = f"{parts['completed']:,}/{total:,} done"
     failed = f", {parts['failed']:,} failed" if parts["failed"] else ""
     cancelled = f", {parts['cancelled']:,} cancelled" if parts["cancelled"] else ""
     return f"{form} {done}{failed}{cancelled}"

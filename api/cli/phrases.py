@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from api.cli import output
+
+Mood = Literal["plain", "good", "bad", "warning", "quiet"]
 
 
 def uncut(value: Any) -> str:

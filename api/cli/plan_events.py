@@ -2,13 +2,23 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from api.cli.failures import headline
 from api.cli.output import duration, gist, shortened
+from api.cli.phrases import Mood
 
-if TYPE_CHECKING:
-    from api.cli.timeline import Event, Timeline, Told
+Told = tuple[str, str, Mood] | None
+Event = Mapping[str, Any]
+
+
+class Known(Protocol):
+    """What the timeline knows: the step or part of an agent run, when each began, the versions that were asked for."""
+
+    _actors: dict[str, str]
+    _since: dict[str, datetime]
+    _versions: dict[str, str]
+
 
 MOST_SEEN = 5
 MOST_NUMBERS = 10
@@ -36,11 +46,11 @@ def part_name(data: Mapping[str, Any]) -> str:
     return f"{data['step']}.{data['part']}"
 
 
-def _skipped(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+def _skipped(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     return data["step"], f"skipped: {why_skipped(data)}", "warning" if data["reason"] == "not_needed" else "plain"
 
 
-def _started(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+def _started(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     line._since[data["step"]] = at
     match data["form"]:
         case "each":
@@ -57,7 +67,7 @@ def _started(line: "Timeline", event: "Event", data: Mapping[str, Any], at: date
     return data["step"], what, "plain"
 
 
-def _part_scheduled(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+def _part_scheduled(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     name = part_name(data)
     line._since[name] = at
     if data.get("agent_run_id") is not None:
@@ -70,25 +80,25 @@ def _part_scheduled(line: "Timeline", event: "Event", data: Mapping[str, Any], a
     return name, f"starts run {data['child_id']}{what}", "plain"
 
 
-def _part_completed(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+def _part_completed(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     if str(data["execution_id"]) in line._actors:  # the agent run's event has a line
         return None
     return part_name(data), f"its run completed{_took(line, part_name(data), at)}", "good"
 
 
-def _part_failed(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+def _part_failed(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     if str(data["execution_id"]) not in line._actors:
         more = ", and the step goes on without it" if data["tolerated"] else ""
         return part_name(data), f"its run did not complete{more}: {headline(data['error'])}", "warning" if more else "bad"
     return (part_name(data), "the step goes on without it", "warning") if data["tolerated"] else None
 
 
-def _fell_back(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+def _fell_back(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     name = data["step"] if data.get("part") is None else part_name(data)
     return name, f"goes on with {data['agent']}: {headline(data['error'])}", "warning"
 
 
-def _completed(line: "Timeline", event: "Event", data: Mapping[str, Any], at: datetime) -> "Told":
+def _completed(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     if data.get("exhausted"):
         return data["step"], f"done{_took(line, data['step'], at)}: the loop was ended by its bound", "warning"
     if without := data.get("without"):
@@ -97,12 +107,12 @@ def _completed(line: "Timeline", event: "Event", data: Mapping[str, Any], at: da
     return (data["step"], f"done{_took(line, data['step'], at)}", "good") if data["agent_run_id"] is None else None
 
 
-def _took(line: "Timeline", name: str, at: datetime) -> str:
+def _took(line: Known, name: str, at: datetime) -> str:
     since = line._since.get(name)
     return f" in {duration((at - since).total_seconds())}" if since else ""
 
 
-OF_PLANS: "Mapping[str, Callable[[Timeline, Event, Mapping[str, Any], datetime], Told]]" = {
+OF_PLANS: Mapping[str, Callable[[Known, Event, Mapping[str, Any], datetime], Told]] = {
     "run.step_skipped": _skipped,
     "run.step_started": _started,
     "run.step_fell_back": _fell_back,

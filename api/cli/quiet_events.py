@@ -7,6 +7,7 @@ from typing import Any
 from api.cli.failures import headline
 from api.cli.output import gist, shortened
 from api.cli.phrases import who
+from api.cli.plan_events import part_name
 from api.cli.timeline import RUN, Event, Teller, Timeline, Told
 
 
@@ -131,7 +132,12 @@ def _chain_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: 
     return _chain(line, event, f"cancelled{why}")
 
 
+def _part_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return part_name(data), f"waits for {data['agent']}", "quiet"
+
+
 QUIET: Mapping[str, Teller] = {
+    "run.part_scheduled": _part_scheduled,
     "agent_run.requested": _of_agent("waits for a worker"),
     "agent_run.resumed": _of_agent("waits for a worker again"),
     "agent_run.step_recorded": _step_recorded,

@@ -295,7 +295,9 @@ async def _list(wanted: dict[str, Any], limit: int, details: bool, data_dir: Pat
 
 def _of(run: dict[str, Any]) -> str:
     """The workflow of a run, and what started it."""
-    return output.shortened(", ".join(filter(None, [run.get("workflow"), run.get("origin")])), 60)
+    of, origin = run.get("workflow"), run.get("origin")
+    told = [f"{of['name']}@{of['version']}" if of else "", f"{origin['kind']}:{origin['name']}" if origin else ""]
+    return output.shortened(", ".join(filter(None, told)), 60)
 
 
 async def _show_each(server: "ServerClient", run_ids: list[str], as_json: bool) -> None:

@@ -3,18 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from api.cli.failures import headline
 from api.cli.invocations import to_resolve
 from api.cli.output import duration, gist, one_line, shortened
-from api.cli.phrases import named, who
+from api.cli.phrases import Mood, named, who
 from api.cli.plan_events import OF_PLANS
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-Mood = Literal["plain", "good", "bad", "warning", "quiet"]
 Event = Mapping[str, Any]
 
 ACTOR_WIDTH = 12

@@ -316,6 +316,19 @@ DEGRADED = "degraded"
 """The filter of lists for completed runs without some of their steps. The status of such a run is `completed`."""
 
 
+class ParentBrief(BaseModel):
+    """The run whose step started the run."""
+
+    run_id: UUID
+
+
+class OriginBrief(BaseModel):
+    """What started the run, where no client did."""
+
+    kind: str
+    name: str
+
+
 class RunSummary(ListedRow):
     run_id: UUID
     project_id: UUID
@@ -333,9 +346,7 @@ class RunSummary(ListedRow):
     finished_at: Timestamp | None
     position: int
     event_count: int
-    parent: UUID | None = None
-    """The run whose step started the run."""
-    workflow: str | None = None
-    """`name@version` of the workflow that the plan is of."""
-    origin: str | None = None
-    """What started the run, where no client did: `schedule:name`, `trigger:name` …"""
+    parent: ParentBrief | None = None
+    workflow: runs.WorkflowRef | None = None
+    """The workflow that the plan is of."""
+    origin: OriginBrief | None = None

@@ -6,11 +6,28 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import RunsWanted
-from application.views.runs import RunSummary
+from application.views.runs import OriginBrief, ParentBrief, RunSummary
+from domain.runs import WorkflowRef
 from projections.kernel import Connection, listed
 from projections.moments import page_of_then
 from projections.run_terms import terms_of
 from projections.runs import documents, walks
+
+
+def _workflow(text: str | None) -> WorkflowRef | None:
+    """Of `name@version`. A name has no @."""
+    if text is None:
+        return None
+    name, _, version = text.rpartition("@")
+    return WorkflowRef(name=name, version=int(version))
+
+
+def _origin(text: str | None) -> OriginBrief | None:
+    """Of `kind:name`. A kind has no colon."""
+    if text is None:
+        return None
+    kind, _, name = text.partition(":")
+    return OriginBrief(kind=kind, name=name)
 
 
 async def list_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted) -> Page[RunSummary]:
@@ -32,8 +49,9 @@ def summary_of(row: Sequence[Any]) -> RunSummary:
         return RunSummary(
             run_id=run_id, project_id=project_id, status=status, degraded=degraded, missing=missing.split(" ") if missing else [],
             priority=priority, agents=agents.split(" ") if agents else [], created_at=created_at, finished_at=finished_at,
-            position=position, event_count=event_count, actor=actor, on_behalf_of=on_behalf_of, parent=parent_id,
-            workflow=workflow, origin=origin,
+            position=position, event_count=event_count, actor=actor, on_behalf_of=on_behalf_of,
+            parent=None if parent_id is None else ParentBrief(run_id=parent_id), workflow=_workflow(workflow),
+            origin=_origin(origin),
         )  # fmt: skip
 
     def mark() -> RunSummary:

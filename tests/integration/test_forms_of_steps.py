@@ -295,11 +295,15 @@ async def test_runs_are_found_by_their_parent_their_workflow_and_what_started_th
         assert await found(events[0].position, parent=parent) == [first]
         async with log.database.connection() as connection:
             page = await list_runs(connection, DEFAULT_TENANT_ID, RunsWanted(10))
-        assert [(run.parent, run.workflow, run.origin, run.agents) for run in page.data] == [
-            (other, "reviews@1", "trigger:nightly", []),
-            (parent, "review@2", "schedule:nightly", []),
-            (parent, "review@1", None, []),
-        ]  # fmt: skip
+        told = [run.model_dump(include={"parent", "workflow", "origin", "agents"}) for run in page.data]
+        assert told == [
+            {"agents": [], "parent": {"run_id": of}, "workflow": {"name": name, "version": version}, "origin": origin}
+            for of, name, version, origin in (
+                (other, "reviews", 1, {"kind": "trigger", "name": "nightly"}),
+                (parent, "review", 2, {"kind": "schedule", "name": "nightly"}),
+                (parent, "review", 1, None),
+            )
+        ]
         assert third == page.data[0].run_id
 
 

@@ -26,6 +26,7 @@ TOLD: list[tuple[str, str, dict[str, Any], str]] = [
     ("agent_run.mail_delivered", AGENT, {"sender": "critic"}, "seller: has a message of critic"),
     ("agent_run.mail_refused", AGENT, {"reason": "it is over"}, "seller: does not take a message: it is over"),
     ("agent_run.mail_received", AGENT, {"message_id": "m"}, "seller: read a message"),
+    ("run.part_scheduled", "run", {"step": "map", "part": 3, "agent_run_id": "a", "agent": "critic"}, "map.3: waits for critic"),
     ("invocation.requested", CALL, {}, "seller: seat#2 is asked for"),
     ("invocation.requeued", CALL, {}, "seller: seat#2 waits for a worker again"),
     ("invocation.reconcile_requested", CALL, {"reason": "lost"}, "seller: seat#2 is in doubt: whether it took effect is found out"),

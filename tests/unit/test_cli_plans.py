@@ -134,7 +134,7 @@ TRIED = [{"number": 1, "agent": "b", "error": FAILURE}]
         (step(status="waiting", waits_until=TIME), f"ran at once: no step comes before it; it waits until {TIME}"),
         (step(waits_until=TIME), f"ran at once: no step comes before it; it waited until {TIME}"),
         (step(exhausted=True, **parts("repeat", 5, 5, 5)),
-         "ran at once: no step comes before it; repeat 5/≤ 5 done; the loop was ended by its bound"),
+         "ran at once: no step comes before it; repeat 5 of at most 5 done; the loop was ended by its bound"),
         (step(**parts("each", 1000, 47, 37, 2)), "ran at once: no step comes before it; each 37/1,000 done, 2 failed"),
         (step(**parts("adaptive", None, 3, 1, 0, 1)),
          "ran at once: no step comes before it; adaptive 1 of 3 done, 1 cancelled"),

@@ -83,7 +83,7 @@ _NAMES = {
 }
 """Module → the names that this package takes from the module."""
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
-_MODULES = {*_NAMES, "calling", "journal", "models", "naming", "sse", "transport", "values"}
+_MODULES = {*_NAMES, "calling", "journal", "models", "naming", "plans", "sse", "transport", "values"}
 """Modules that `import tidelog` alone makes usable, as in `tidelog.errors.NotFoundError`."""
 
 if not TYPE_CHECKING:  # a type checker that saw this function would accept every name

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import quote
 from uuid import UUID
 
 import pydantic_core
@@ -32,10 +33,12 @@ from tidelog.models import (
     JournalEntry,
     LargeValue,
     LoggedLine,
+    Part,
     ResolvedInvocation,
     Run,
     RunCall,
     RunPage,
+    RunSummary,
     StartedRun,
     WorkerInfo,
 )
@@ -191,20 +194,25 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, ToolCa
         started_after: datetime | None = None,
         started_before: datetime | None = None,
         as_of: int | datetime | None = None,
+        parent: UUID | None = None,
+        workflow: str | None = None,
+        origin: str | None = None,
     ) -> RunPage:
         """Runs, newest first, one page of at most `limit`: those for which all given filters hold.
 
         `status="degraded"`: completed runs whose `missing` steps failed. `agent`: has a step in the run. `actor`: started the run,
         as `key:<key id>`. `metadata`: values that the run's metadata has; no lists and objects. `error`: words that the errors of
         the run and of its failed steps have, all of them; not with `as_of`. `started_after` is the first time that counts,
-        `started_before` the first that does not. `as_of`: the list as it was at a position or a time.
+        `started_before` the first that does not. `parent`: the run whose steps started the runs. `workflow`: a name, or
+        name@version. `origin`: what started them, as `schedule` or `schedule:nightly`. `as_of`: the list as it was at a position or
+        a time.
 
         With `as_of` or several filters, a page before the last one may have fewer runs than `limit`: read on with `next_cursor`.
         """
         given = {
             "limit": limit, "cursor": cursor, "status": status, "project_id": project_id, "agent": agent, "actor": actor,
             "on_behalf_of": on_behalf_of, "error": error, "started_after": _rfc3339(started_after),
-            "started_before": _rfc3339(started_before),
+            "started_before": _rfc3339(started_before), "parent": parent, "workflow": workflow, "origin": origin,
         }  # fmt: skip
         wanted: dict[str, Any] = {name: str(v) for name, v in given.items() if v is not None} | _as_of(as_of)
         if metadata:
@@ -234,6 +242,15 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, ToolCa
     async def calls(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[RunCall]:
         """All tool calls of a run, in the order of their start. `as_of`: as they were at a position or a time."""
         return await self._filled(RunCall, f"/v1/runs/{run_id}/calls", _as_of(as_of) | {"limit": "1000"}, whole)
+
+    async def parts(self, run_id: UUID, step: str, *, as_of: int | datetime | None = None, whole: bool = True) -> list[Part]:
+        """All parts of a step, in the order of their numbers, with their values. `as_of`: as they were at a position or a time."""
+        path = f"/v1/runs/{run_id}/steps/{quote(step, safe='')}/parts"
+        return await self._filled(Part, path, _as_of(as_of) | {"limit": "1000"}, whole)
+
+    async def children(self, run_id: UUID, *, as_of: int | datetime | None = None) -> list[RunSummary]:
+        """The runs that steps of the run started, newest first. `as_of`: as they were at a position or a time."""
+        return [run async for run in self._all(RunSummary, f"/v1/runs/{run_id}/children", _as_of(as_of) | {"limit": "1000"})]
 
     async def journal(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[JournalEntry]:
         """What the agents of a run have finished, in the order of the log. `as_of`: as it was at a position or a time."""

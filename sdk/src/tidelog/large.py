@@ -27,8 +27,9 @@ async def fill_run(run: dict[str, Any], read: Read) -> None:
     planned = {step.get("key"): step for step in (run.get("plan") or {}).get("steps", ())}
     places = []
     for holder, field, ref in _places(_inside(run)):
-        of_plan = field == "input" and holder is not run  # the input that a plan gives to a step stands in the plan
-        places.append((planned[holder["key"]] if of_plan else holder, field, ref))
+        step = planned.get(holder.get("key")) if field == "input" and holder is not run else None
+        of_plan = step is not None and step.get("input_from") is None  # the input that a plan gives to a step stands in the plan
+        places.append((step if step is not None and of_plan else holder, field, ref))
     await _fill(places, read)
     for holder in _inside(run):
         _forget(holder)

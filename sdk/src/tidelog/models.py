@@ -4,167 +4,26 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-FINISHED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
-
-
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class LargeValue(Model):
-    """Where a value is that is too large for its place: `Client.value` reads it. `bytes`: its size as JSON."""
-
-    ref: str
-    bytes: int
-
-
-class HoldsLarge(Model):
-    """An object with values that may be too large for it.
-
-    `large`: the values that were left out, by their fields, which are then empty. None: all values are here. The client gets all
-    values, unless it was asked for `whole=False`.
-    """
-
-    large: dict[str, LargeValue] | None = None
-
-
-class Call(HoldsLarge):
-    """A tool call of a step. `error`: `{type, message, kind, file, line, traceback, causes}`.
-
-    `status`: requested, running, retrying, succeeded, failed, reconciling (the tool's `reconcile` function is asked about the
-    effect), ambiguous (the effect is not known) or cancelled. `cancel_requested`:
-    cancelled in the middle of an attempt; not tried again. `effect`: "unknown" if the worker of a cancelled call vanished.
-    `resolution`: `{by, reason, evidence, at}` if a person stated the outcome.
-    """
-
-    key: str
-    tool: str
-    status: str
-    invocation_id: UUID | None = None
-    attempts: int = 0
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    error: dict[str, Any] | None = None
-    cancel_requested: bool = False
-    fallback: str | None = None
-    """The tool that is called, or that answered, instead of `tool`."""
-    effect: str | None = None
-    resolution: dict[str, Any] | None = None
-
-
-class RunCall(Call):
-    """A tool call in the list of a run's calls. `position`: of the event that started the call."""
-
-    step: str
-    agent_run_id: UUID
-    position: int
-
-
-class JournalEntry(HoldsLarge):
-    """Something that an agent of a run has finished or begun.
-
-    `kind`: step, send, receive, state_get, state_set, call (started) or call_finished. `result`: of a recorded step.
-    """
-
-    position: int
-    at: datetime
-    step: str | None = None
-    agent_run_id: UUID
-    attempt: int | None = None
-    key: str
-    kind: str
-    result: Any = None
-    tool: str | None = None
-    invocation_id: UUID | None = None
-    succeeded: bool | None = None
-    message_id: UUID | None = None
-
-
-class Step(HoldsLarge):
-    """A step of a run: one agent's part of the plan. `error` as of `Call`.
-
-    `status`: pending, scheduled, running, retrying, completed, failed or cancelled. `scheduled_at`: the work was put into the queue
-    of the agent then. `unused_keys`: recorded results that the last execution did not use, so the code was changed.
-    """
-
-    key: str
-    agent: str
-    status: str
-    after: tuple[str, ...] = ()
-    agent_version: str | None = None
-    version_asked: bool = False
-    """Whether the plan asked for the version. Otherwise it is the one that was registered when the run started."""
-    agent_run_id: UUID | None = None
-    attempt: int = 0
-    worker_id: str | None = None
-    result: Any = None
-    error: dict[str, Any] | None = None
-    unused_keys: tuple[str, ...] = ()
-    scheduled_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    call_count: int = 0
-    calls: tuple[Call, ...] = ()
-    """The calls that are among the newest of the run. `Client.calls` lists all."""
-
-
-class RunSummary(Model):
-    """A run in a list. `status`: running, completed, failed or cancelled.
-
-    `degraded`: completed, though the steps in `missing` failed. `priority`: high, normal or low.
-
-    `unreadable`, here and in the other lists: the server cannot read its stored document, so the fields of that document are
-    missing.
-    """
-
-    run_id: UUID
-    status: str
-    project_id: UUID | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    finished_at: datetime | None = None
-    degraded: bool = False
-    missing: tuple[str, ...] = ()
-    priority: str = "normal"
-    actor: str | None = None
-    """Who started the run, such as `key:<id>`."""
-    on_behalf_of: str | None = None
-    """For whom the actor started it, as the actor said."""
-    unreadable: bool = False
-
-    @property
-    def finished(self) -> bool:
-        return self.status in FINISHED
-
-
-class Run(RunSummary, HoldsLarge):
-    """A run as of a position of the log. `result`: the result of its only final step, else the results of all final steps by key.
-
-    `error` as of `Call`.
-    """
-
-    input: Any = None
-    plan: Any = None
-    metadata: dict[str, Any] | None = None
-    result: Any = None
-    error: dict[str, Any] | None = None
-    version: int = 0
-    position: int = 0
-    event_count: int = 0
-    call_count: int = 0
-    compensate: str = "never"
-    compensation: dict[str, Any] | None = None
-    """The status of taking its effects back, and how many; see `Client.compensation`. None: it has not begun."""
-    steps: tuple[Step, ...] = ()
-
-    def step(self, key: str) -> Step:
-        """The step of that key. Raises `KeyError` if there is none."""
-        for step in self.steps:
-            if step.key == key:
-                return step
-        raise KeyError(key)
+from tidelog.run_models import (
+    FINISHED as FINISHED,
+)
+from tidelog.run_models import Call as Call
+from tidelog.run_models import HoldsLarge as HoldsLarge
+from tidelog.run_models import JournalEntry as JournalEntry
+from tidelog.run_models import LargeValue as LargeValue
+from tidelog.run_models import Model as Model
+from tidelog.run_models import Origin as Origin
+from tidelog.run_models import Parent as Parent
+from tidelog.run_models import Part as Part
+from tidelog.run_models import Parts as Parts
+from tidelog.run_models import Run as Run
+from tidelog.run_models import RunCall as RunCall
+from tidelog.run_models import RunSummary as RunSummary
+from tidelog.run_models import Step as Step
+from tidelog.run_models import Why as Why
+from tidelog.run_models import WorkflowVersion as WorkflowVersion
 
 
 class StartedRun(Model):

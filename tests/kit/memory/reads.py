@@ -9,7 +9,17 @@ from application.engine.ports.pages import Page, encode_cursor
 from application.reads import DataTool, Positioned, RunsWanted
 from application.views.activity import OpenRunCount
 from application.views.large import Field, Held
-from application.views.runs import DEGRADED, NEWEST_CALLS, JournalEntryView, PartView, RunCallView, RunSummary, RunView
+from application.views.runs import (
+    DEGRADED,
+    NEWEST_CALLS,
+    JournalEntryView,
+    OriginBrief,
+    ParentBrief,
+    PartView,
+    RunCallView,
+    RunSummary,
+    RunView,
+)
 from domain.agents import AgentRegistered
 from domain.errors import InvalidCommand
 from domain.invocations import InvocationRequested, InvocationSucceeded
@@ -118,14 +128,14 @@ def _place(view: RunView) -> tuple[datetime, UUID]:
 
 def _summary(view: RunView) -> RunSummary:
     shared = RunSummary.model_fields.keys() & RunView.model_fields.keys()
-    shared -= {"parent", "workflow", "origin"}
-    workflow, origin = view.workflow, view.origin
+    shared = shared - {"parent", "workflow", "origin"}
+    origin = view.origin
     return RunSummary(
         **{name: getattr(view, name) for name in shared},
         agents=[step.agent for step in view.steps if step.agent is not None],
-        parent=None if view.parent is None else view.parent.run_id,
-        workflow=None if workflow is None else f"{workflow.name}@{workflow.version}",
-        origin=None if origin is None else f"{origin.kind}:{origin.name}",
+        parent=None if view.parent is None else ParentBrief(run_id=view.parent.run_id),
+        workflow=view.workflow,
+        origin=None if origin is None else OriginBrief(kind=origin.kind, name=origin.name),
     )
 
 
