@@ -105,7 +105,8 @@ async def test_an_unknown_field_is_refused_wherever_it_stands(shared: System) ->
     }  # fmt: skip
     assert tried.keys() == with_a_body
     assert len(tried) > 12
-    assert tried["/v1/runs"] == {"", "/plan", "/plan/steps/0", "/plan/steps/0/retry"}
+    step = {"", "/retry", "/run", "/gather", "/wait", "/each", "/repeat", "/adaptive", "/adaptive/agents/0", "/fallbacks/0"}
+    assert tried["/v1/runs"] == {"", "/plan", "/plan/aggregate", *(f"/plan/steps/0{place}" for place in step)}
     for failing in ("agent-runs/{agent_run_id}/fail", "invocations/{invocation_id}/fail", "invocations/{invocation_id}/resolve"):
         assert tried[f"/v1/{failing}"] == {"", "/error", "/error/causes/0"}
     assert await shared.container.feed.head() == before, "nothing was recorded"

@@ -245,7 +245,7 @@ async def test_large_values_are_not_read_for_documents_and_lists(shared: System,
         [(position, tenant)] = rows
         asked = {"tenant": tenant, "run": UUID(run_id), "after": None, "largest": LARGE_BYTES, "limit": 10}
         sizes.append(
-            (await pages(shared, EVENTS, ["run.step_completed", LARGE_BYTES, [position]]), await pages(shared, LIST, asked))
+            (await pages(shared, EVENTS, [["run.step_completed"], LARGE_BYTES, [position]]), await pages(shared, LIST, asked))
         )
         whole = await pages(shared, "SELECT state FROM event WHERE notification_id = ANY (%s)", [[position]])
     (small_event, small_list), (large_event, large_list) = sizes
