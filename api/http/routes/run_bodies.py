@@ -11,12 +11,11 @@ from api.http.conventions.bodies import Body
 from api.http.conventions.wording import told
 from application import workflows as starts
 from application.engine.ports.pages import MAX_POSITION
-from application.workflows.written import read_workflow
 from application.plans.spelling import name_and_version, of_versions, side_by_side, spelled_steps
 from domain import plans
 from domain import runs as rules
 from domain.errors import InvalidCommand
-from domain.kernel import NAME_AT_VERSION, Json, Priority
+from domain.kernel import NAME_AT_VERSION, Json, Name, Priority
 from domain.tool_policy import Expression
 
 LONGEST_NAME, LONGEST_VERSION = 100, 500
@@ -103,7 +102,6 @@ class WorkflowToStart(Body):
 
 
 class StartRunBody(Body):
-    HAS_SHORT_FORMS = True
     plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
     agent: AgentName | None = None
     """Shorthand for a plan of one agent."""
@@ -119,10 +117,6 @@ class StartRunBody(Body):
     """The class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last."""
     compensate: rules.Compensate = "never"
     """When the effects of the run are taken back, by the tools that its tools declare for that."""
-
-    @classmethod
-    def in_full(cls, written: dict[str, Json]) -> dict[str, Json]:
-        return read_workflow(written)
 
     @model_validator(mode="after")
     def _one_plan(self) -> "StartRunBody":
