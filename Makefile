@@ -27,7 +27,7 @@ up: $(INSTALLED) ## Start a server on .tidelog; Ctrl-C stops it
 
 # With bytecode, also where the environment switches it off: pytest would rewrite the asserts of all files anew in each process.
 test: $(INSTALLED) ## Run all tests, in six processes (JOBS=n; ARGS="-k name": some of them)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(or $(JOBS),6) --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(or $(JOBS),6) --dist loadfile --no-loadscope-reorder --max-worker-restart 1 $(ARGS)
 
 upgrades: $(INSTALLED) ## Upgrade from running processes of the release before, under load and with kills (a minute)
 	$(BIN)/pytest -m upgrade tests/chaos $(ARGS)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -25,6 +26,7 @@ from adapters.postgres.migrate import migrate
 from tests.integration.nats_kit import NatsProcess, running_nats
 from tests.kit import forked
 from tests.kit.copies import copy_database
+from tests.silence import Silence
 from tests.temporary import keep_temporary_files_in_memory
 
 TEMPLATE = "tidelog_template"
@@ -66,6 +68,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)  # as in the processes of the product
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    plugins = session.config.pluginmanager
+    if plugins.hasplugin("dsession"):  # the process that hands out the tests
+        silence = Silence(time.monotonic())
+        plugins.register(silence, "silence")
+        silence.watch(session.config)
 
 
 def pytest_unconfigure() -> None:
