@@ -19,6 +19,7 @@ from tests.kit import forked
 from tests.kit.forked import Forked
 from tests.pace import ANSWER_S, in_time, within
 from tests.ports import free_port
+from tests.silence import kernel_calls
 from tidelog import Client
 from tidelog.errors import TidelogAPIError, TidelogConnectionError
 from tidelog.models import Event, Run
@@ -148,7 +149,7 @@ async def worker_process(url: str, folder: Path, *arguments: str, key: str = KEY
         process = await forked.python(
             *("-m", "tidelog.worker", "--log-format", "json"),
             *("--agents", str(folder), "--workspace", str(folder), *arguments),
-            env={**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": key},
+            env={**os.environ, "TIDELOG_URL": url, "TIDELOG_API_KEY": key, "PYTHONFAULTHANDLER": "1"},
             stderr=output,
         )
 
@@ -159,11 +160,16 @@ async def worker_process(url: str, folder: Path, *arguments: str, key: str = KEY
     try:
         await until(registered)
         yield process
+    except BaseException:
+        print("the worker:", process.returncode, *kernel_calls(process.pid), sep="\n")
+        process.send_signal(signal.SIGABRT)  # the stack of each thread goes to the log
+        await process.wait()
+        raise
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-        print(log.read_text()[-4000:])
+        print(log.read_text()[-8000:])
 
 
 def log_lines(folder: Path, event: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -97,6 +98,8 @@ def _become(asked: dict[str, Any], descriptors: list[int]) -> NoReturn:
     os.environ.clear()
     os.environ.update(asked["env"])
     time.tzset()
+    if os.environ.get("PYTHONFAULTHANDLER"):
+        faulthandler.enable(os.dup(2))  # a worker puts a pipe of its own in the place of 2
     code = 0
     try:
         _run(asked["arguments"])
