@@ -377,3 +377,40 @@ async def test_a_crowded_root_waits_for_company(loop: CommandLoop, store: GatedS
     await elsewhere(log).execute(request_of(), put(stream, 9))
     await loop.execute(request_of(), put(stream, 10))
     assert values(log, stream)[-1] == 10
+
+
+async def waits_for_company(taken: turns.Turns, key: turns.Key) -> bool:
+    """Whether a command of this root lets others come before it is decided."""
+    begun: list[turns.TurnEntry] = []
+
+    async def lead(_: turns.Lane, entry: turns.TurnEntry) -> None:
+        begun.append(entry)
+
+    task = asyncio.create_task(taken.take(key, [turns.TurnEntry(request_of(), (), None)], lead))
+    await rounds()
+    waits = not begun
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return waits
+
+
+async def test_a_root_counts_as_crowded_for_a_second_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "COMPANY_S", 3_600.0)
+    now, taken = asyncio.get_running_loop().time(), turns.Turns()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    taken.crowd((1, 1))
+    assert await waits_for_company(taken, (1, 1))
+    assert not await waits_for_company(taken, (1, 2)), "another root"
+    now += turns.CROWDED_S
+    assert await waits_for_company(taken, (1, 1)), "to the very end of the second"
+    now += 0.001
+    assert not await waits_for_company(taken, (1, 1))
+    assert not taken._crowded, "and nothing is kept of it"
+
+
+async def test_no_more_roots_are_remembered_as_crowded_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "MAX_CROWDED", 2)
+    taken = turns.Turns()
+    for root in (1, 2, 1, 3):
+        taken.crowd((0, root))
+    assert list(taken._crowded) == [(0, 1), (0, 3)], "the one that was crowded last stays"
