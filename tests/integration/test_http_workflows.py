@@ -172,6 +172,9 @@ async def test_a_run_is_started_by_the_name_and_keeps_its_plan(shared: System) -
     wrong = await http.post("/v1/runs", json={"workflow": {"name": one, "version": 1}, "input": {"text": 1}})
     is_refused(wrong, 422, "invalid-command")
     assert pointers(wrong) == ["/input/text"]
+    await publish(http, f"{one}.x", plan={"steps": [{"key": "a", "agent": "flow.reder"}]})
+    agent = await http.post("/v1/runs", json={"workflow": {"name": f"{one}.x"}})
+    assert "did you mean 'flow.reader'" in is_refused(agent, 404, "unknown-agent") and pointers(agent) == ["/workflow"]
     unknown = await http.post("/v1/runs", json={"workflow": {"name": one[:-1]}})
     assert is_refused(unknown, 404, "unknown-workflow").endswith(f"did you mean '{one}'?") and pointers(unknown) == ["/workflow"]
     for wrong_body in ({"workflow": {"name": one}, "agent": "flow.reader"}, {}, {"workflow": {"name": one, "version": 0}}):
@@ -187,7 +190,8 @@ async def test_a_plan_of_a_request_names_versions_and_child_workflows_likewise(s
     assert answer.status_code == 201, answer.text
     started = json.loads((await shared.events(answer.json()["run_id"]))[0].state)
     assert started["versions_asked"] == ["a"] and started["plan"]["steps"][0]["agent"] == "flow.reader"
-    assert started["plan"]["steps"][1]["run"] == {"workflow": one, "version": 1, "plan": says()["plan"]}
+    pinned = {"steps": [{"key": "read", "agent": "flow.reader", "agent_version": "1"}]}
+    assert started["plan"]["steps"][1]["run"] == {"workflow": one, "version": 1, "plan": pinned}
     other = [{"key": "b", "run": {"workflow": name()}}]
     refused = await http.post("/v1/runs", json={"plan": {"kind": "graph", "steps": other}})
     is_refused(refused, 422, "invalid-child-workflow")

@@ -145,14 +145,14 @@ class StartRunBody(Body):
             why = told(error.errors(include_url=False)[0])
             raise InvalidCommand(f"the key of a step, made of its agent's name: {why}", pointer="/plan/agents") from None
 
-    def place_of(self, step: int) -> str:
-        """JSON Pointer to the agent of a step in this body."""
+    def place_of(self, step: int, place: str = "/agent") -> str:
+        """JSON Pointer to an agent of a step in this body. `place`: where it stands in the step."""
         match self.plan:
             case None:
-                return "/agent"
-            case GraphPlan():
-                return f"/plan/steps/{step}/agent"
+                return "/agent" if self.workflow is None else "/workflow"
             case ParallelPlan() if step == len(self.plan.agents):
                 return "/plan/aggregator"
-            case _:
+            case SequentialPlan() | ParallelPlan():
                 return f"/plan/agents/{step}"
+            case _:
+                return f"/plan/steps/{step}{place}"

@@ -133,9 +133,7 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
         with one_content(key):
             return await _begin(request, body, run_id, key)
     except UnknownAgent as error:
-        error.faults = tuple(
-            (body.place_of(step) if place == "/agent" else f"/plan/steps/{step}{place}", why) for step, place, why in error.refused
-        )
+        error.faults = tuple((body.place_of(step, place), why) for step, place, why in error.refused)
         raise
     except AlreadyExists as error:
         if (seen := seen_by(request)) is not None and not await seen.has(run_id):
