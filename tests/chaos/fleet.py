@@ -55,10 +55,10 @@ class Machine:
         await until(ready, START_TIMEOUT_S)
 
     async def _begin(self, output: IO[bytes]) -> Process:
-        """A process of this release is forked from one that has imported it."""
+        """A process of this release is forked from one that has imported it. One of another release imports its own sources."""
         program, *arguments = self._command
         how = {str(COMMAND): forked.tidelog, sys.executable: forked.python}.get(program)
-        if how is not None:
+        if how is not None and forked.imports_the_same(self._environment):
             return await how(*arguments, env=self._environment, stdout=output, stderr=output)
         return await asyncio.create_subprocess_exec(
             *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output

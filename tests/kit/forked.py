@@ -165,6 +165,11 @@ def close() -> None:
             _source = None
 
 
+def imports_the_same(env: Mapping[str, str]) -> bool:
+    """Whether a process with this environment imports what the tests import."""
+    return env.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
+
+
 def start(
     arguments: tuple[str, ...],
     *,
@@ -179,6 +184,7 @@ def start(
     `arguments`: those of Python (`-m`, `-c`), or `tidelog` and those of the command.
     """
     global _source
+    assert env is None or imports_the_same(env), "a forked process has imported the product before it gets its environment"
     with contextlib.ExitStack() as opened, _lock:
         if _source is None or not _source.alive():
             _source = _Source()
