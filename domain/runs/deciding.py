@@ -16,6 +16,8 @@ from domain.runs.state import Run, evolve
 
 MAX_MAPPED_BYTES = 200_000
 """Bytes of a value that an expression gives, or that results are gathered to, as JSON. An event has a limit."""
+MOST_TOLD_VOTES = 20
+"""Of more steps that gather one result, the votes are told by their hashes."""
 MOST_SEEN = 10
 """Values that an expression named, in an event."""
 LARGEST_SEEN = 1_000
@@ -107,7 +109,11 @@ class Decision:
     def _judged(self, key: str, result: Json) -> dict[str, Json]:
         """What the steps that gather the result make of it."""
         judged: dict[str, Json] = {}
-        for later in self.run.graph.gathered.get(key, ()):
+        judges = self.run.graph.gathered.get(key, ())
+        if judges and (size := fault_of_size(result)[0]) is not None:
+            self.faults |= dict.fromkeys(judges, PlanFault(f"the result of the step '{key}' is {size}", "TooLarge"))
+            return {}
+        for later in judges:
             gather = self.run.graph.steps[later].gather
             if gather is None or self.run.steps[later].status != "pending":
                 continue
@@ -117,9 +123,9 @@ class Decision:
                     verdict = self.value(expression, "`good`" if gather.mode == "first_good" else "`by`", result=result, step=key)
                     if gather.mode == "first_good" and not isinstance(verdict, bool):
                         raise PlanFault(f"`good` is neither true nor false for the step '{key}': {expression}")
-                    judged[later] = vote_of(verdict)
+                    judged[later] = vote_of(verdict, few=len(judges) <= MOST_TOLD_VOTES)
                 elif gather.mode == "vote":
-                    judged[later] = vote_of(result)
+                    judged[later] = vote_of(result, few=len(judges) <= MOST_TOLD_VOTES)
             except PlanFault as fault:
                 self.faults[later] = fault
         return judged

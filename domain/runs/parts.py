@@ -44,7 +44,12 @@ def fill(d: Decision, step: Step, each: Each) -> None:
 def begin_repeat(d: Decision, step: Step, saw: dict[str, Json]) -> None:
     d.add(StepStarted(step=step.key, form="repeat", saw=saw))
     is_mapped, value = mapped_input(d, step, iteration=1, last=None)
-    schedule(d, step, 0, value if is_mapped else d.run.input_of(step.key))
+    schedule(d, step, 0, value if is_mapped else _passed_on(d.run.input_of(step.key)))
+
+
+def _passed_on(value: Json) -> Json:
+    """An input that was not made for the step. The event that begins a part must hold it, beside other fields."""
+    return bounded(value, "its input")
 
 
 def again(d: Decision, step: Step, repeat: Repeat, part: int, result: Json) -> None:
@@ -62,13 +67,13 @@ def again(d: Decision, step: Step, repeat: Repeat, part: int, result: Json) -> N
         d.complete(step, result, exhausted=repeat.until is not None)
         return
     is_mapped, value = mapped_input(d, step, iteration=iteration + 1, last=result)
-    schedule(d, step, iteration, value if is_mapped else result)
+    schedule(d, step, iteration, value if is_mapped else _passed_on(result))
 
 
 def begin_run(d: Decision, step: Step, saw: dict[str, Json]) -> None:
     d.add(StepStarted(step=step.key, form="run", saw=saw))
     is_mapped, value = mapped_input(d, step)
-    schedule(d, step, 0, value if is_mapped else d.run.input_of(step.key))
+    schedule(d, step, 0, value if is_mapped else _passed_on(d.run.input_of(step.key)))
 
 
 # --- executions ---------------------------------------------------------------------------------------------------------------
@@ -103,6 +108,7 @@ def schedule_child(
 ) -> None:
     if d.run.depth >= MAX_DEPTH:
         raise PlanFault(f"runs are nested {MAX_DEPTH} levels deep, which are the most", "TooDeep")
+    bounded({"plan": plan, "input": value, "metadata": d.run.metadata}, "the child run with its input")
     d.add(
         PartScheduled(
             step=step.key, part=part, child_id=child_id_of(d.run_id, step.key, part), plan=plan, versions_asked=asked, input=value,

@@ -13,6 +13,7 @@ from domain.maps import PersistentMap
 from domain.plans import Gather
 from domain.runs.events import PartCompleted, PartFailed, PartScheduled, StepCompleted
 
+SHORTEST_HASHED = 71
 LARGEST_VOTE = 1_000
 """Bytes of a vote in an event, as JSON."""
 
@@ -133,10 +134,12 @@ class Tally:
         return replace(tally, second=max(self.second, votes.number))
 
 
-def vote_of(value: Json) -> Json:
-    """A vote as events have it: the value, or its SHA-256 where it is large."""
+def vote_of(value: Json, *, few: bool = True) -> Json:
+    """A vote as events have it: the value, or its SHA-256 where it is large, or one of many."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return value if len(text) <= LARGEST_VOTE else "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return (
+        value if len(text) <= (LARGEST_VOTE if few else SHORTEST_HASHED) else "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    )
 
 
 def name_of(vote: Json) -> str:

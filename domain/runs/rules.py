@@ -180,7 +180,7 @@ def _result(d: Decision) -> object:
         return None
     last = run.graph.last
     if len(last) == 1:
-        return run.steps[last[0]].result
+        return bounded(run.steps[last[0]].result, "the run's result")
     completed = {key: run.steps[key].result for key in last if run.steps[key].status == "completed"}
     return bounded(completed, "the run's result")
 

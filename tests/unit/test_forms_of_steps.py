@@ -487,6 +487,51 @@ def test_the_result_of_a_run() -> None:
     assert end(*big, parent=parent, input="x" * 150_000).error.message.startswith("the run's result is too large: 300,0")
 
 
+@pytest.mark.parametrize("form", [{"repeat": {"times": 2}}, {"adaptive": {"agents": [{"agent": "x"}]}}, {"run": {"plan": BODY}}])
+def test_an_input_that_no_part_can_have_fails_the_step(form: Json) -> None:
+    step = {"key": "a", **form} if "run" in form else {"key": "a", "agent": "x", **form}
+    assert Played(step, input="x" * 200_000).error("a")[2].startswith("its input is too large: 200,0")
+
+
+def test_the_next_time_of_a_loop_needs_a_result_that_can_be_passed_on() -> None:
+    played = Played({"key": "a", "agent": "x", "repeat": {"times": 2}})
+    played.done("a.0", "x" * 200_000)
+    assert played.error("a")[2].startswith("its input is too large: 200,002")
+
+
+def test_a_child_run_must_fit_into_an_event_with_its_input() -> None:
+    told = Played(
+        {"key": "a", "run": {"plan": BODY}, "each": {"over": "input"}}, input=["x" * 150_000], metadata={"m": "y" * 60_000}
+    ).error("a")
+    assert told[0] == "TooLarge" and told[2].startswith("the child run with its input is too large: 210,")
+
+
+def test_a_result_that_is_too_large_to_be_judged() -> None:
+    played = gathering("vote")
+    played.done("a", "x" * 200_000)
+    assert played.error("z") == (
+        "TooLarge",
+        "permanent",
+        "the result of the step 'a' is too large: 200,002 bytes of JSON, a run can pass on 200,000",
+    )
+    parent = runs.Parent(run_id=RUN, step="s", part=0)
+    child = Played({"key": "a", "agent": "x"}, parent=parent)
+    child.done("a", "x" * 200_000)
+    assert child.one(runs.RunFailed).error.message.startswith("the run's result is too large: 200,002")
+
+
+def test_votes_that_many_steps_look_at_are_told_by_their_hashes() -> None:
+    def judged(number: int, vote: str) -> dict[str, Json]:
+        steps = [{"key": f"z{n}", "gather": {"mode": "vote", "rest": "wait"}, "after": ["a", "b"]} for n in range(number)]
+        played = Played({"key": "a", "agent": "x"}, {"key": "b", "agent": "x"}, *steps)
+        found: dict[str, Json] = played.done("a", vote)[0].judged  # type: ignore[attr-defined]
+        assert len(found) == number
+        return found
+
+    assert judged(20, "x" * 99)["z0"] == "x" * 99 and judged(21, "x" * 69)["z0"] == "x" * 69
+    assert judged(21, "x" * 70)["z0"].startswith("sha256:")
+
+
 # --- adaptive -------------------------------------------------------------------------------------------------------------------
 
 LEAD = {

@@ -1,5 +1,7 @@
 """Whole runs of every form of plan, through the product's own catalog, in memory."""
 
+from typing import Any
+
 import pytest
 
 from application.runs.start import UnknownAgent
@@ -223,6 +225,42 @@ async def test_agents_of_inner_plans_are_looked_up_at_the_start(engine: Engine, 
         "/plan/steps/0/run/plan/steps/0/agent",
         "/plan/steps/1/fallbacks/0/agent",
     ]
+
+
+async def test_a_child_begins_in_the_append_that_asks_for_it() -> None:
+    engine = Engine()  # no saga manager runs
+    await engine.set_up()
+    await engine.worker().register("beta")
+    run_id = await engine.start(plan=plan(CHILD))
+    child_id = child_id_of(run_id, "child", 0)
+    assert engine.of_stream(child_id) == ["run.started", "run.step_scheduled"]
+    assert engine.topics(child_id) == ["run.started", "run.step_scheduled", "agent_run.requested"]
+
+
+@pytest.mark.parametrize("body_of_items", [{"agent": "alpha"}, {"run": CHILD["run"]}], ids=["in the root", "roots of their own"])
+@pytest.mark.parametrize("reactions", [True, False], ids=["in-the-append", "by-the-manager"])
+async def test_parts_that_begin_at_once_go_into_few_appends(
+    monkeypatch: pytest.MonkeyPatch, body_of_items: Json, reactions: bool
+) -> None:
+    engine = Engine(reactions=reactions)
+    append, appends = engine.store.append, list[object]()
+
+    async def counted(request: Any) -> Any:
+        appends.append(request)
+        return await append(request)
+
+    monkeypatch.setattr(engine.store, "append", counted)
+    async with engine.running():
+        await engine.set_up()
+        await engine.worker().register("alpha", "beta")
+        before = len(appends)
+        step = {"key": "items", "each": {"over": "input", "max_parallel": 1_000}, **body_of_items}
+        run_id = await engine.start(plan=plan(step), input=list(range(300)))
+        await engine.settled()
+        begun = [event for event in engine.log.events if event.topic == "agent_run.requested"]
+        assert len(begun) == 300 and len((await engine.run(run_id)).progress["items"].open) == 300
+        roots = 300 if "run" in body_of_items and not reactions else 0  # the first step of each child is left to the manager, too
+        assert len(appends) - before <= 30 + roots
 
 
 # --- waits ------------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from domain.kernel import Command
 
 MAX_FOLLOW_UPS = 64
 """Follow-ups of one append."""
+MAX_ROOTS = 16
+"""Roots that begin in one append: what follows in them finds room, too, and goes not into an append for each."""
 MAX_FOLLOW_UP_BYTES = 256 * 1024
 """Sum of the events of all follow-ups of one append, in bytes."""
 
@@ -37,6 +39,8 @@ class FollowUpRoom:
 
     count = 0
     size = 0
+    roots = 0
+    """Roots that have begun, or were about to."""
     short = False
     """An answer did not fit."""
     closed = False
@@ -157,8 +161,13 @@ class FollowUps:
         stream = draft.streams[parts[0].stream_id]
         if stream.root_id is None:  # nothing was decided, and no event has told the root
             stream.root_id = parts[0].route.root(command, stream.state) if stream.version else cause.root_id
-        if stream.root_id != cause.root_id and not stream.begins_root:
-            raise LeftToManager("the stream has another root")
+        if stream.root_id != cause.root_id:
+            if not stream.begins_root:
+                raise LeftToManager("the stream has another root")
+            room.roots += 1
+            if room.roots > MAX_ROOTS:
+                room.short = True
+                raise LeftToManager("too many roots")
 
     def _note(self, saga: str, cause: ReactionCause, error: Exception) -> None:
         told = log.debug if isinstance(error, TidelogError | LeftToManager | NotRecordedYet) else log.warning
