@@ -5,6 +5,7 @@ request is valid and the caller's own, so that the value is really looked at. A 
 this page knows how to ask for it.
 """
 
+import contextlib
 import copy
 import json
 import re
@@ -31,6 +32,22 @@ FAILURE = {
 STEPS = [
     {"key": "second", "after": ["first"], "agent": "own", "agent_version": "1", "input": 1},
     {"key": "first", "agent": "own"},
+    {
+        "key": "third",
+        "agent": "own",
+        "when": "true",
+        "input_from": {"a": "input"},
+        "each": {"over": "[1]"},
+        "fallbacks": [{"agent": "own", "agent_version": "1"}],
+        "priority": "low",
+    },
+    {"key": "fourth", "agent": "own", "input_from": "input", "repeat": {"times": 1, "until": "true"}},
+    {"key": "fifth", "agent": "own", "adaptive": {"agents": [{"agent": "own", "agent_version": "1"}]}},
+    {"key": "sixth", "run": {"plan": {"steps": [{"key": "a", "value": "1"}]}, "versions_asked": ["a"]}},
+    {"key": "seventh", "gather": {"mode": "first_good", "good": "true"}, "after": ["first"]},
+    {"key": "eighth", "gather": {"mode": "vote", "by": "result"}, "after": ["first"]},
+    {"key": "ninth", "value": "1"},
+    {"key": "tenth", "wait": {"until": "input"}},
 ]
 FIRST = {"key": "first", "agent": "own"}
 REF = {"agent": "own", "agent_version": "1"}
@@ -76,8 +93,12 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {**RUN, "agent": "own", "project_id": "{project_id}"},
         {**RUN, "plan": {"kind": "sequential", "agents": ["own"]}},
         {**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregator": "own"}},
-        *({**RUN, "plan": {"kind": "graph", **plan}} for plan in PLANS),
-        {**RUN, "workflow": {"name": "own_flow"}},
+        *({**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregate": {"mode": "first_good", "good": "true"}}},
+        {**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregate": {"mode": "vote", "by": "result"}}},
+        {**RUN, "plan": {"kind": "graph", "steps": [{"key": "first", "capability": "own"}]}},
+        {**RUN, "plan": {"kind": "graph", "steps": [{"key": "first", "run": {"workflow": "own", "version": 1}}]}},
+        {**RUN, "plan": {"kind": "graph", **plan}} for plan in PLANS),
+        {**RUN, "workflow": {"name": "own_flow", "result": "steps.first.result"}},
     ],
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
@@ -201,12 +222,12 @@ def placed(body: Any, steps: list[str], value: str) -> Any:
         return {**body, "x": value} if isinstance(body, dict) else value
     first, *rest = steps
     if first == "*":
-        if not body:
-            raise LookupError
-        key: Any = 0 if isinstance(body, list) else next(iter(body))
-        changed = copy.copy(body)
-        changed[key] = placed(body[key], rest, value)
-        return changed
+        for key in range(len(body)) if isinstance(body, list) else [*body][:1]:
+            with contextlib.suppress(LookupError):  # the first one that has the place
+                changed = copy.copy(body)
+                changed[key] = placed(body[key], rest, value)
+                return changed
+        raise LookupError
     if not isinstance(body, dict) or first not in body:
         raise LookupError
     return {**body, first: placed(body[first], rest, value)}
@@ -232,6 +253,8 @@ def own_of(other: Other, path: str) -> dict[str, str]:
     """Values of the caller's own, by the names of the parameters of a path."""
     names = {"/v1/tools/": "own_http", "/v1/workflows/": "own_flow"}
     found = [name for beginning, name in names.items() if path.startswith(beginning)]
+    if "/parts" in path:
+        return {**other.own, "step": "parts"}
     return {**other.own, "name": found[0]} if found else other.own
 
 
