@@ -5,7 +5,6 @@ The replay and the rows get the same document, because both go through here with
 
 import sys
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from application.views.large import (
@@ -27,6 +26,7 @@ from application.views.runs import CallView, PartView, RunView, StepView
 from domain import agent_runs, invocations, messages, runs
 from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
+from domain.plans.steps import MOST_FALLBACKS
 from domain.registry import REGISTRY
 from projections.invocations import resolution_of
 from projections.kernel import decoded
@@ -149,7 +149,7 @@ def held(recorded: RecordedEvent, field: Field, step: str | None = None, part: i
     if recorded.topic not in HOLDERS[field]:
         return None
     if part is not None:
-        return _held_of_part(decoded(recorded), step, part)
+        return None if step is None else _held_of_part(recorded, step, part)
     match decoded(recorded):
         case runs.RunStarted() as started if step is None:
             return Held(started.input if field == "input" else started.metadata)
@@ -177,16 +177,18 @@ def held(recorded: RecordedEvent, field: Field, step: str | None = None, part: i
     return None
 
 
-def _held_of_part(event: Any, step: str | None, part: int) -> Held | None:
-    match event:
+def _held_of_part(recorded: RecordedEvent, step: str, part: int) -> Held | None:
+    match event := decoded(recorded):
         case runs.PartScheduled() if (event.step, event.part) == (step, part):
             return Held(event.input)
         case runs.PartCompleted() if (event.step, event.part) == (step, part):
             return Held(event.result)
         case runs.PartFailed() | runs.StepFellBack() if (event.step, event.part) == (step, part):
             return Held(_plain(event.error))
-        case agent_runs.AgentRunRetryScheduled():  # of an agent run of the run: the row of the part names the event
-            return Held(_plain(event.error))
+        case agent_runs.AgentRunRetryScheduled():
+            key, root = runs.part_key(step, part), recorded.root_id
+            mine = {runs.agent_run_id_of(root, key, fallback) for fallback in range(MOST_FALLBACKS + 1)}
+            return Held(_plain(event.error)) if recorded.stream_id in mine else None
     return None
 
 

@@ -148,7 +148,8 @@ class Context:
 
     @property
     def step_key(self) -> str:
-        """The name of this agent's step in the plan; the agent's name unless the plan says otherwise."""
+        """The name of this agent's step in the plan; the agent's name unless the plan says otherwise. Where the step has several
+        executions, a dot and the number of this one follow, as in `reviews.3`: `input` is then the item, or the result before."""
         return self._assignment.step_key
 
     @property
