@@ -1,9 +1,10 @@
 """The composition root: each part can be replaced by a keyword, and a replaced part is not built."""
 
+import contextlib
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 from uuid import UUID
 
@@ -11,12 +12,13 @@ import pytest
 import pytest_asyncio
 
 import api.assembly
+from adapters.embedded import EmbeddedServices
 from adapters.postgres.read_models.timers import PostgresTimers
 from api.assembly import assemble, storage
 from api.assembly.parts import Overrides, Parts
 from api.settings import ROLES, Settings
 from tests.integration.assembly_kit import left_alone
-from tests.integration.system_kit import System, eventually, issue_key, running
+from tests.integration.system_kit import PATIENCE_S, System, eventually, fresh_database, issue_key, running
 
 NAMES = sorted(Overrides.__annotations__)
 MADE_WHERE_THEY_ARE_USED = {"timers"}
@@ -36,6 +38,10 @@ def makers() -> dict[str, Callable[[Parts], Awaitable[Any]]]:
                 assert name not in found, f"two make {name}"
                 found[name] = value
     return found
+
+
+SYSTEMS = 16
+"""So many systems are started, each with a few given parts."""
 
 
 class Noting:
@@ -67,6 +73,12 @@ class Noting:
 
 @pytest_asyncio.fixture
 async def real(database_url: str, nats_url: str) -> AsyncIterator[Parts]:
+    async with parts_on(database_url, nats_url) as parts:
+        yield parts
+
+
+@asynccontextmanager
+async def parts_on(database_url: str, nats_url: str) -> AsyncIterator[Parts]:
     """Parts without a running process: each part is built when a test asks for it."""
     settings = Settings(database_url=database_url, nats_url=nats_url, fanout=True, fanout_max_bytes=FANOUT_BYTES)  # type: ignore[arg-type]  # pydantic turns the values into secrets
     async with AsyncExitStack() as stack:
@@ -83,17 +95,30 @@ def test_every_keyword_has_one_maker() -> None:
     assert set(makers()) | MADE_WHERE_THEY_ARE_USED == set(NAMES)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NO_OBJECTS])
-async def test_a_part_that_is_given_is_the_one_that_is_used(database_url: str, nats_url: str, real: Parts, name: str) -> None:
-    noting = Noting(await of(real, name))
-    given = cast(Overrides, {name: noting})
-    async with running(database_url, nats_url, given=given, fanout=name == "fanout", fanout_max_bytes=FANOUT_BYTES) as system:
-        await use(system)
+OBJECTS = [name for name in NAMES if name not in NO_OBJECTS]
 
-        async def used() -> bool:
-            return noting._used
 
-        await eventually(used, f"somebody who uses {name}")
+@pytest.mark.parametrize("names", [OBJECTS[first::SYSTEMS] for first in range(SYSTEMS)], ids=" ".join)
+async def test_a_part_that_is_given_is_the_one_that_is_used(services: EmbeddedServices, names: list[str]) -> None:
+    """A part may be needed by nobody but another given part. Then it is given alone."""
+    for name in await unused(services, names, 2):
+        assert not await unused(services, [name], PATIENCE_S), f"nobody uses {name}"
+
+
+async def unused(services: EmbeddedServices, names: list[str], patience_s: float) -> list[str]:
+    """The parts that nobody uses in a system to which all of them are given."""
+    async with fresh_database(services) as url, parts_on(url, services.nats_url) as real:
+        notings = {name: Noting(await of(real, name)) for name in names}
+        given, fanout = cast(Overrides, notings), "fanout" in names
+        async with running(url, services.nats_url, given=given, fanout=fanout, fanout_max_bytes=FANOUT_BYTES) as system:
+            await use(system)
+
+            async def all_used() -> bool:
+                return all(noting._used for noting in notings.values())
+
+            with contextlib.suppress(AssertionError):
+                await eventually(all_used, "somebody who uses each", patience_s)
+            return [name for name, noting in notings.items() if not noting._used]
 
 
 async def use(system: System) -> None:
