@@ -26,7 +26,7 @@ from application.views.runs import CallView, PartView, RunView, StepView
 from domain import agent_runs, invocations, messages, runs
 from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
-from domain.plans.steps import MOST_FALLBACKS
+from domain.plans import MOST_FALLBACKS
 from domain.registry import REGISTRY
 from projections.invocations import resolution_of
 from projections.kernel import decoded

@@ -44,6 +44,7 @@ async def test_the_page_as_it_stands_there(shared: System, url: str, tmp_path: P
         return text
 
     run_id = (await answer(start)).strip()
+    await shared.settled()
     async with Client(url, shared.key) as client:
         run = await client.wait(UUID(run_id), timeout=30)
         assert run.status == "completed" and run.result == {"faults": [3, 1], "polished": 1}
