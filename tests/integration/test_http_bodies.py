@@ -73,7 +73,7 @@ def bodies(document: dict[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if "requestBody" in operation and not takes_content(operation):
-                assert method in ("post", "patch")
+                assert method in ("post", "patch", "put")
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
                 for body, places in example.all_of(schema):
                     yield from ((method, path, body, place) for place in places)
@@ -106,7 +106,7 @@ async def test_an_unknown_field_is_refused_wherever_it_stands(shared: System) ->
     assert tried.keys() == with_a_body
     assert len(tried) > 12
     step = {"", "/retry", "/run", "/gather", "/wait", "/each", "/repeat", "/adaptive", "/adaptive/agents/0", "/fallbacks/0"}
-    assert tried["/v1/runs"] == {"", "/plan", "/plan/aggregate", *(f"/plan/steps/0{place}" for place in step)}
+    assert tried["/v1/runs"] == {"", "/workflow", "/plan", "/plan/aggregate", *(f"/plan/steps/0{place}" for place in step)}
     for failing in ("agent-runs/{agent_run_id}/fail", "invocations/{invocation_id}/fail", "invocations/{invocation_id}/resolve"):
         assert tried[f"/v1/{failing}"] == {"", "/error", "/error/causes/0"}
     assert await shared.container.feed.head() == before, "nothing was recorded"
