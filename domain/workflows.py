@@ -16,6 +16,7 @@ from domain.errors import InvalidCommand, InvalidState, NotFound
 from domain.kernel import Command, Decider, Event, Json, Name, Priority, ShortText, Text, Value, derive_id, same_json
 from domain.maps import PersistentMap
 from domain.plans import Plan
+from domain.tool_policy import ArgumentName
 
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 """When the effects of a run are taken back, as the start of a run says it (`domain.runs.Compensate`)."""
@@ -30,6 +31,8 @@ class SlashCommand(Value):
     text: ShortText | None = None
     """The parameter that takes the free text of the line. None: the line has none."""
     help: ShortText = ""
+    agents: dict[ArgumentName, tuple[Name, ...]] = {}
+    """Parameters that name an agent → the keys of the steps that this agent does, in the plan or in the plans of its child runs."""
 
 
 class WorkflowDefinition(Value):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from uuid import UUID
 
+from application.workflows.asked_agents import keys_with_agents
 from application.workflows.children import InvalidChild
 from application.workflows.start import MOST_TOLD, Workflows
 from domain.errors import InvalidCommand, json_pointer
@@ -45,9 +46,18 @@ def _of_parameters(workflows: Workflows, definition: WorkflowDefinition) -> Iter
 
 
 def _of_command(definition: WorkflowDefinition) -> Iterator[Fault]:
-    text = None if definition.command is None else definition.command.text
-    if text is None:
+    command = definition.command
+    if command is None:
         return
-    properties = (definition.parameters or {}).get("properties")
-    if not isinstance(properties, dict) or text not in properties:
-        yield "/command/text", f"`{text}` is none of the properties of the parameters"
+    found = (definition.parameters or {}).get("properties")
+    properties = found if isinstance(found, dict) else {}
+    if command.text is not None and command.text not in properties:
+        yield "/command/text", f"`{command.text}` is none of the properties of the parameters"
+    keys = set(keys_with_agents(definition.plan.model_dump(mode="json"))) if command.agents else set()
+    for parameter, steps in command.agents.items():
+        where = f"/command/agents{json_pointer((parameter,))}"
+        if parameter not in properties:
+            yield where, f"`{parameter}` is none of the properties of the parameters"
+        for place, key in enumerate(steps):
+            if key not in keys:
+                yield f"{where}/{place}", f"there is no step `{key}` with an agent"

@@ -9,6 +9,7 @@ from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.runs.admission import RunAdmission
 from application.runs.start import check_repeat, first_answer, start_run
 from application.suggestions import KnownNames, did_you_mean, names_of
+from application.workflows.asked_agents import with_agents
 from application.workflows.children import Children, PlanWithChildren
 from application.workflows.looking import look_to_start
 from application.workflows.versions import StoredVersions, Versions
@@ -102,10 +103,12 @@ class Workflows:
     def _start_of(
         self, asked: AskedWorkflow, version: int, definition: WorkflowDefinition, whole: PlanWithChildren
     ) -> StartOfWorkflow:
+        input = self.checked_input(asked.name, definition.parameters, asked.input)
+        named = {} if definition.command is None else definition.command.agents
         return StartOfWorkflow(
-            plan=definition.plan,
-            with_children=whole.plan,
-            input=self.checked_input(asked.name, definition.parameters, asked.input),
+            plan=with_agents(definition.plan, named, input),
+            with_children=with_agents(whole.plan, named, input),
+            input=input,
             priority=asked.priority or definition.priority,
             compensate=asked.compensate or definition.compensate,
             metadata={**definition.metadata, **(asked.metadata or {})},
