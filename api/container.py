@@ -27,6 +27,7 @@ from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
 from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
+from application.slash_commands.commands import SlashCommands
 from application.workflows import WorkflowChanges, Workflows
 from projections.engine.kernel import Database
 
@@ -101,6 +102,7 @@ class Container:
     workflows: Workflows
     """Starts by the name of a workflow."""
     workflow_changes: WorkflowChanges
+    slash_commands: SlashCommands
     refusals: RefusalCounter
     """Counts refused requests for the audit trail."""
     replays: CurrentRuns

@@ -20,6 +20,7 @@ from application.views.messages import MessageView
 from application.views.parts import OpenParts
 from application.views.projects import ProjectView
 from application.views.runs import JournalEntryView, PartView, RunCallView, RunSummary, RunView
+from application.views.slash_commands import OwnCommand
 from application.views.tenants import ApiKeyView
 from application.views.tools import ToolVersionView, ToolView
 from application.views.workflows import WorkflowSummary, WorkflowVersionSummary, WorkflowVersionView, WorkflowView
@@ -271,6 +272,10 @@ class WorkflowReads(Protocol):
 
     async def get(self, tenant_id: UUID, name: str) -> Positioned[WorkflowView | None]:
         """A workflow by its name. None: the tenant has no such workflow."""
+        ...
+
+    async def commands(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Page[OwnCommand]]:
+        """Workflows that slash commands start, and that are not deprecated, in the order of their names, after a name."""
         ...
 
     async def versions(

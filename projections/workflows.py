@@ -6,6 +6,7 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import MOST_NAMES, Positioned, WorkflowsWanted
+from application.views.slash_commands import OwnCommand
 from application.views.workflows import (
     WorkflowDeprecation,
     WorkflowDraftView,
@@ -213,6 +214,14 @@ FROM workflow WHERE tenant_id = %(tenant)s AND name > %(after)s AND name >= %(fi
     AND deprecated IS NULL
 ORDER BY name LIMIT %(limit)s
 """
+COMMANDS = """
+SELECT name, version, command, CASE WHEN length(definition) <= %(most)s THEN definition END
+FROM workflow WHERE tenant_id = %(tenant)s AND name > %(after)s AND command IS NOT NULL AND version IS NOT NULL
+    AND deprecated IS NULL
+ORDER BY name LIMIT %(limit)s
+"""
+MOST_LISTED = 16 * 1024
+"""Characters of a definition in the list of commands."""
 GET = """
 SELECT workflow_id, name, version, description, command, deprecated, draft IS NOT NULL, published_at, stream_version, definition,
        draft, drafted_at, drafted_by
@@ -284,6 +293,16 @@ def _shown_version(row: Sequence[Any]) -> WorkflowVersionView:
     )
 
 
+def _own_command(row: Sequence[Any]) -> OwnCommand:
+    name, version, command, definition = row
+    return listed(
+        "workflow",
+        name,
+        lambda: OwnCommand(name=name, version=version, command=_json(command), definition=_json(definition)),
+        lambda: OwnCommand(name=name, version=version, unreadable=True),
+    )
+
+
 def _json(text: str | None) -> Json:
     return None if text is None else load_json(text)
 
@@ -313,6 +332,13 @@ class WorkflowQueries:
         async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             row = await (await connection.execute(GET, (tenant_id, name))).fetchone()
         return Positioned(None if row is None else _shown(row), position)
+
+    async def commands(self, tenant_id: UUID, *, limit: int, after: str | None) -> Positioned[Page[OwnCommand]]:
+        parameters = {"tenant": tenant_id, "after": after or "", "limit": limit + 1, "most": MOST_LISTED}
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
+            rows = await (await connection.execute(COMMANDS, parameters)).fetchall()
+        data = [_own_command(row) for row in rows[:limit]]
+        return Positioned(Page(data, encode_cursor(data[-1].name) if len(rows) > limit else None), position)
 
     async def versions(
         self, tenant_id: UUID, workflow_id: UUID, *, limit: int, before: int | None

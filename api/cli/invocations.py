@@ -63,10 +63,10 @@ async def _list(
         then = f" at {at}" if at else ""
         output.say(f"No call {'waited' if at else 'waits'} for a person{then}." if ambiguous else f"No calls{then}.")
     else:
-        _show_list(found, then=at is not None)
+        show_list(found, then=at is not None)
 
 
-def _show_list(found: list[dict[str, Any]], *, then: bool) -> None:
+def show_list(found: list[dict[str, Any]], *, then: bool) -> None:
     waits = any(call.get("arguments_preview") for call in found)  # missing in answers of an earlier release
     table = output.table("Call", "Tool", "Status", "Since", "Attempt", "Run", "Key", *(["Arguments"] if waits else []))
     for call in found:

@@ -9,9 +9,11 @@ from api.cli import (
     agents,
     audit,
     blobs,
+    commands,
     compensations,
     contents,
     demo,
+    do,
     doctor,
     events,
     explain,
@@ -59,7 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (up, worker, demo, replay, verify, restored, doctor):
+for module in (up, worker, demo, do, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 runs.app.registered_commands.extend(explain.app.registered_commands)
 runs.app.registered_commands.extend(logs.app.registered_commands)
@@ -74,6 +76,7 @@ app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")
 app.add_typer(workflows.app, name="workflows")
+app.add_typer(commands.app, name="commands")
 app.add_typer(blobs.app, name="blobs")
 app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")

@@ -49,6 +49,12 @@ def body_of(given: StartOptions) -> dict[str, Any]:
     return body
 
 
+def check_key(key: str) -> None:
+    """Raises CommandFailed for an idempotency key that no header can have."""
+    if not (key.strip() and key.isascii() and key.isprintable() and len(key) <= 255):
+        raise output.CommandFailed("--idempotency-key: must be 1 to 255 printable characters of ASCII", output.WRONG_USAGE)
+
+
 def agents_of(plan: dict[str, Any]) -> set[str]:
     """The names of the agents in a plan of any kind."""
     steps = plan.get("steps") or ()

@@ -8,7 +8,7 @@ import typer
 from api.cli import options, output, phrases
 from api.cli.ids import GivenId
 from api.cli.reaching import server_of
-from api.cli.run_body import Compensate, OnFailure, Priority, StartOptions, agents_of, body_of
+from api.cli.run_body import Compensate, OnFailure, Priority, StartOptions, agents_of, body_of, check_key
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -118,8 +118,8 @@ async def _start(
     body = body_of(given)
     if key is None:
         body["run_id"] = str(uuid7())  # with a key the repeat must have the same body
-    elif not (key.strip() and key.isascii() and key.isprintable() and len(key) <= 255):
-        raise output.CommandFailed("--idempotency-key: must be 1 to 255 printable characters of ASCII", output.WRONG_USAGE)
+    else:
+        check_key(key)
     settings = load_settings(
         data_dir=data_dir, url=url, agents=tuple(folders) if folders else None, workspace=workspace, on_behalf_of=on_behalf_of
     )  # fmt: skip
@@ -129,7 +129,7 @@ async def _start(
             await connection.wait_for_agents(server, agents_of(await _plan_of(server, body)))
         started: dict[str, Any] = await server.post("/v1/runs", body, key=key)
         if wait:
-            await _to_the_end(server, started["run_id"], as_json)
+            await to_the_end(server, started["run_id"], as_json)
         elif as_json:
             output.document(started)
         else:
@@ -155,7 +155,7 @@ async def _plan_of(server: "ServerClient", body: dict[str, Any]) -> dict[str, An
     return dict(definition["plan"]) if isinstance(definition, dict) else {}
 
 
-async def _to_the_end(server: "ServerClient", run_id: str, as_json: bool, traceback: bool = False) -> None:
+async def to_the_end(server: "ServerClient", run_id: str, as_json: bool, traceback: bool = False) -> None:
     from api.cli import failures
     from api.cli.watching import outcome, warnings, watch
 
@@ -280,6 +280,10 @@ async def _list(wanted: dict[str, Any], limit: int, details: bool, data_dir: Pat
     if not found:
         output.say("No runs yet. Start one with: tidelog runs start AGENT, or see one with: tidelog demo")
         return
+    show_list(found)
+
+
+def show_list(found: list[dict[str, Any]]) -> None:
     for_some = any(run.get("on_behalf_of") for run in found)
     of_some = any(run.get("workflow") or run.get("origin") for run in found)
     more = (*(("Of",) if of_some else ()), *(("For",) if for_some else ()))
@@ -393,7 +397,7 @@ async def _watch(run_id: str, traceback: bool, data_dir: Path | None, url: str |
     given = GivenId.parse(run_id)
     settings = load_settings(data_dir=data_dir, url=url)
     async with connection.server(settings, worker=True, quiet=as_json) as server:
-        await _to_the_end(server, await given.complete(server), as_json, traceback)
+        await to_the_end(server, await given.complete(server), as_json, traceback)
 
 
 @app.command()

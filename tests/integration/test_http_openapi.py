@@ -22,6 +22,7 @@ from domain.failures import Failure
 from domain.invocations import ClaimInvocation
 from domain.plans import Each
 from domain.tenants import DEFAULT_TENANT_ID
+from tests.integration.commands_kit import use_commands, use_workflows
 from tests.integration.documented_kit import Documented
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.session_kit import offer, worker_at
@@ -156,6 +157,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         await use_keys(shared, http)
         await use_tools(shared, http)
         await use_workflows(http)
+        await use_commands(shared, http)
         await use_blobs(shared, http)
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
@@ -195,27 +197,6 @@ async def use_tools(shared: System, http: httpx2.AsyncClient) -> None:
     assert [one["tool"] for one in (await http.get("/v1/breakers", headers=at)).json()["data"]] == ["data"]
     await use_calls(http)
     assert (await http.delete("/v1/tools/data")).status_code == 200
-
-
-async def use_workflows(http: httpx2.AsyncClient) -> None:
-    said = {"plan": {"steps": [{"key": "a", "agent": "nobody"}]}}
-    for description in "ab":
-        created = await http.post("/v1/workflows", json={"name": "flow", **said, "description": description})
-        assert created.status_code == 201, created.text
-    path = "/v1/workflows/flow"
-    for method, end, body in (
-        ("PUT", "draft", said), ("POST", "publish", {}), ("PUT", "draft", said), ("DELETE", "draft", None),
-        ("POST", "revert", {"version": 1}), ("POST", "deprecate", {"reason": "r"}), ("POST", "reinstate", {}),
-        ("POST", "deprecate", {"version": 2}),
-    ):  # fmt: skip
-        changed = await http.request(method, f"{path}/{end}", json=body)
-        assert changed.is_success, changed.text
-    at = {"Tidelog-Position": changed.headers["tidelog-position"]}
-    assert [one["name"] for one in (await http.get("/v1/workflows?prefix=flow", headers=at)).json()["data"]] == ["flow"]
-    assert (await http.get(path, headers=at)).json()["version"] == 4
-    assert len((await http.get(f"{path}/versions", headers=at)).json()["data"]) == 4
-    assert (await http.get(f"{path}/versions/2", headers=at)).json()["deprecated"]["reason"] is None
-    assert len((await http.get(f"{path}/diff", params={"from": "1", "to": "2"})).json()["differences"]) == 1
 
 
 async def use_blobs(shared: System, http: httpx2.AsyncClient) -> None:
@@ -460,7 +441,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     of_keys |= of_tools | of_workflows
     of_compensation = {("POST", f"/v1/runs/{{run_id}}/compensation{what}") for what in ("", "/resume")}
     assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | {cancelled} | {
-        ("POST", "/v1/runs"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects"),
+        ("POST", "/v1/runs"), ("POST", "/v1/commands"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects"),
         ("POST", "/v1/tools/{name}/breaker"),
     }  # fmt: skip
     assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
@@ -468,7 +449,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         ("DELETE", "/v1/tools/{name}"), ("DELETE", "/v1/blobs/{sha256}"), ("DELETE", f"{one}/draft"),
     }  # fmt: skip
     of_calls_and_runs = {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}"), ("GET", "/v1/invocations/{invocation_id}")}
-    assert readers("Prefer") == of_calls | of_calls_and_runs
+    assert readers("Prefer") == of_calls | of_calls_and_runs | {("POST", "/v1/commands")}
     assert readers("Cache-Control") == of_calls
     changes = of_tools - {("POST", "/v1/tools")} | {("DELETE", "/v1/tools/{name}")}
     changes |= of_workflows | {("DELETE", f"{one}/draft")}
@@ -483,7 +464,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         )
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 32
+    assert len(readers("Tidelog-Position")) == 34
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
         "/v1/runs/{run_id}/cancel",

@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 
 from application.engine.ports.pages import decode_cursor
+from application.slash_commands.line import CommandLine, Option, write_line
 from domain.errors import InvalidCommand
 from tests.integration.system_kit import new_id
 from tests.integration.test_http_openapi import document, operations_of, takes_content
@@ -56,7 +57,7 @@ PLANS = [
 ]
 FLOW = {
     "description": "own", "parameters": {"properties": {"own": {}}}, "metadata": {"team": "own"},
-    "command": {"text": "own", "help": "own"},
+    "command": {"text": "own", "help": "own", "agents": {"own": ["first"]}},
 }  # fmt: skip
 FLOWS = [{**FLOW, "plan": {**plan, "result": "1"}} for plan in PLANS]
 RUN = {"run_id": NEW, "input": 1, "metadata": {"team": "own"}}
@@ -119,6 +120,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/workflows/{name}/revert": [{"version": 1, "note": "own"}],
     "/v1/workflows/{name}/deprecate": [{"version": 1, "reason": "own"}],
     "/v1/workflows/{name}/reinstate": [{"version": 1}],
+    "/v1/commands": [{"text": "/own_flow own=1", "project_id": "{project_id}", "run_id": NEW, "dry_run": False}],
     "/v1/invocations/{invocation_id}/cancel": [{"reason": "why"}],
     "/v1/projections/{name}/rebuild": [{}],
     "/v1/projections/{name}/rollback": [{}],
@@ -130,7 +132,9 @@ BODIES: dict[str, list[dict[str, Any]]] = {
 """Valid bodies of each operation. Together they have every place for a text."""
 OF_CONTENT = {"/v1/blobs", "/v1/work/blobs"}
 """Operations whose body is a content of its own."""
-NAMES_A_NEW_THING = {("/v1/runs", "run_id"), ("/v1/keys", "key_id"), ("/v1/keys/{key_id}/rotate", "key_id")}
+NAMES_A_NEW_THING = {
+    ("/v1/runs", "run_id"), ("/v1/commands", "run_id"), ("/v1/keys", "key_id"), ("/v1/keys/{key_id}/rotate", "key_id"),
+}  # fmt: skip
 """Ids that the caller gives to new things. An id of another tenant is taken, since ids are those of the whole installation."""
 MAKES_A_NAME = {("/v1/tools", "name"), ("/v1/workflows", "name"), ("/v1/workflows/{name}/draft", "name")}
 """Each tenant has names of its own: a tool with a name of another tenant is made. From then on the name is the caller's own."""
@@ -222,6 +226,8 @@ def placed(body: Any, steps: list[str], value: str) -> Any:
 
 
 def body_with(place: Place, value: str) -> dict[str, Any]:
+    if (place.path, place.name) == ("/v1/commands", "text"):  # any other text would be no line of a command
+        value = write_line(CommandLine("query", (Option("agent", value, 0),)))
     for body in BODIES[place.path]:
         try:
             return dict(placed(body, place.name.split("/"), value))
@@ -239,7 +245,7 @@ def is_text_of_cursor(given: str) -> bool:
 
 def own_of(other: Other, path: str) -> dict[str, str]:
     """Values of the caller's own, by the names of the parameters of a path."""
-    names = {"/v1/tools/": "own_http", "/v1/workflows/": "own_flow"}
+    names = {"/v1/tools/": "own_http", "/v1/workflows/": "own_flow", "/v1/commands/": "own_flow"}
     found = [name for beginning, name in names.items() if path.startswith(beginning)]
     if "/parts" in path:
         return {**other.own, "step": "parts"}

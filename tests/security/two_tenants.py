@@ -185,7 +185,7 @@ class Other:
         own["sha256"] = (await self.http.post("/v1/blobs", content=b"own")).json()["sha256"]
         tool = {"name": "own_http", "version": "1", "kind": "http", "parameters": {}, "request": {"url": "https://example.com/"}}
         assert (await self.http.post("/v1/tools", json=tool)).status_code == 201
-        flow = {"name": "own_flow", "plan": {"steps": [{"key": "own", "agent": "own"}]}}
+        flow = {"name": "own_flow", "plan": {"steps": [{"key": "own", "agent": "own"}]}, "command": {}}
         for note in ("first", "second"):
             assert (await self.http.post("/v1/workflows", json={**flow, "description": note, "note": note})).status_code == 201
         work = await worker.work()

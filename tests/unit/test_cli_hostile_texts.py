@@ -37,7 +37,7 @@ FAILURE = Failure(type="Error", message=HOSTILE, kind="permanent")
 FLOW_FILE = str(Path(__file__).parents[1] / "data" / "flow.yaml")
 ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune",
               "nats grant", "nats revoke", "nats config", "roles list",
-              "tenants create", "tenants list", "version"}  # fmt: skip
+              "tenants create", "tenants list", "commands crew", "version"}  # fmt: skip
 """Commands that do not show answers of a server. They write through the same functions (tests/architecture/test_output.py)."""
 ARGUMENTS: dict[str, list[str]] = {
     "runs start": ["writer"],
@@ -82,6 +82,9 @@ ARGUMENTS: dict[str, list[str]] = {
     "tools remove": ["mail"],
     "tools validate": ["mail", "--arguments", "{}"],
     "tools call": ["mail", "to=x"],
+    "do": ["/query"],
+    "commands list": [],
+    "commands show": ["flow"],
     "workflows list": [],
     "workflows show": ["flow"],
     "workflows versions": ["flow"],
@@ -294,6 +297,9 @@ def answers() -> dict[str, Any]:
                 "deprecated": {"since": "2026-01-31T12:00:00Z", "replaced_by": HOSTILE, "note": HOSTILE},
             }
         ],
+        "POST /v1/commands": {"data": [summary], "next_cursor": HOSTILE},
+        "/v1/commands": [SLASH],
+        "/v1/commands/flow": SLASH | {"definition": SAYS},
         "/v1/workflows": [FLOW],
         "/v1/workflows/flow": FLOW | {"definition": SAYS, "draft": {"definition": SAYS, "drafted_by": HOSTILE}},
         "/v1/workflows/flow/versions": [FLOW_VERSION],
@@ -337,6 +343,10 @@ FLOW = {
     "name": HOSTILE, "version": 1, "description": HOSTILE, "has_draft": True, "stream_version": 2,
     "deprecated": {"since": "2026-01-31T12:00:00Z", "reason": HOSTILE},
 }  # fmt: skip
+SLASH = {
+    "name": HOSTILE, "help": HOSTILE, "kind": HOSTILE, "source": HOSTILE, "workflow_version": 1, "text": HOSTILE,
+    "parameters": {"properties": {HOSTILE: {"description": HOSTILE, "default": HOSTILE, "enum": [HOSTILE]}}},
+}  # fmt: skip
 FLOW_VERSION = {
     "name": HOSTILE, "version": 1, "note": HOSTILE, "reverted_from": 1, "published_by": HOSTILE,
     "deprecated": {"since": "2026-01-31T12:00:00Z", "reason": HOSTILE},
@@ -365,8 +375,8 @@ class Hostile(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        found = answers().get(self.path)
-        if self.path.startswith(("/v1/projections", "/v1/tools/")) and found is not None:
+        found = answers().get(f"POST {self.path}") or answers().get(self.path)
+        if self.path.startswith(("/v1/projections", "/v1/tools/", "/v1/commands")) and found is not None:
             self._json(found)
         else:
             self._refuse(409)

@@ -37,6 +37,7 @@ from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
 from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
+from application.slash_commands.commands import SlashCommands
 from application.workers import Workers
 from application.workers.hosting.host import SessionHost
 from application.workers.hosting.logs import LogIntake
@@ -272,6 +273,7 @@ async def container(parts: Parts) -> Container:
         admission=await admission(parts),
         workflows=workflows,
         workflow_changes=WorkflowChanges(loop, workflows),
+        slash_commands=SlashCommands(loop, workflows, (await reads(parts)).workflows),
         refusals=await refusals(parts),
         work_queue=queue,
         log_head=await log_head(parts),

@@ -44,6 +44,10 @@ OF_ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
         {"type": "string", "format": "uri-reference"},
         "A reference to the resource, relative to the address of the request.",
     ),
+    "Content-Location": (
+        {"type": "string", "format": "uri-reference"},
+        "The list of which the answer is a page, relative to the address of the request.",
+    ),
     "Link": (_TEXT, 'The next page, `rel="next"`, relative to the address of this page.'),
     "Idempotency-Replayed": ({"const": "true"}, "The command was recorded before, and this is its first answer."),
     "Preference-Applied": (_TEXT, "`wait=<seconds>`: the longest time that the answer would have waited."),

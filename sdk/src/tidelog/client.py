@@ -15,6 +15,7 @@ from tidelog.administration import Administration
 from tidelog.blobs import ClientBlobs
 from tidelog.bodies import object_of, plan_of
 from tidelog.catalog import Catalog
+from tidelog.commands import CommandClient
 from tidelog.compensation import Compensate, CompensationClient
 from tidelog.errors import (
     HistoryReplaced,
@@ -62,7 +63,7 @@ def _rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-class Client(CompensationClient, Administration, Catalog, WorkflowClient, ToolCalls):
+class Client(CompensationClient, Administration, Catalog, WorkflowClient, CommandClient, ToolCalls):
     """A client of one Tidelog server. Use as an async context manager.
 
     `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: seconds for which requests are repeated when the server
