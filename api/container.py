@@ -25,6 +25,8 @@ from application.engine.ports.work_logs import WorkLogs
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
+from application.plans.check import PlanChecks
+from application.plans.registry import WorkflowLookup
 from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
 from application.slash_commands.commands import SlashCommands
@@ -132,6 +134,9 @@ class Container:
     """The lines of agents and tools, to be read. Uses the reads' share of the connections."""
     blobs: Blobs
     """Contents that are too large for events."""
+    plan_checks: PlanChecks
+    workflow_lookup: WorkflowLookup
+    """Workflows as those who check plans see them."""
     upkeep: Callable[[], Awaitable[Sequence[UpkeepState]]]
     """The last run of each chore of the upkeep. Raises Unavailable."""
     dependencies: Mapping[str, HealthCheck]

@@ -219,6 +219,15 @@ class AgentReads(Protocol):
         """The names of the registered agents in order, at most `MOST_NAMES`."""
         ...
 
+    async def offering(self, tenant_id: UUID, capabilities: Sequence[str]) -> Mapping[str, str]:
+        """Capability → the agent that a run gets for it: one that a connected worker offers before others, then the one that was
+        registered last, then the first by name. Without those that no agent announces."""
+        ...
+
+    async def capabilities(self, tenant_id: UUID) -> Sequence[str]:
+        """What the registered agents announce, in order, at most `MOST_NAMES`."""
+        ...
+
 
 class DataTool(NamedTuple):
     """A tool that is data, by its kind, and its current version."""

@@ -29,10 +29,15 @@ async def names_of(known: KnownNames, tenant_id: UUID) -> Sequence[str]:
         return ()
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence that names the known names most like this one. Empty if no name is like it."""
+def similar_names(name: str, known: Iterable[str]) -> Sequence[str]:
+    """The known names most like this one, the likest first."""
     from difflib import get_close_matches  # needed for refusals only
 
     comparable = sorted(known, key=lambda other: (abs(len(other) - len(name)), other))[:MOST_COMPARED]
-    found = get_close_matches(name, comparable, MOST_NAMED, LIKENESS)
+    return get_close_matches(name, comparable, MOST_NAMED, LIKENESS)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that names the known names most like this one. Empty if no name is like it."""
+    found = similar_names(name, known)
     return f"; did you mean {' or '.join(repr(other) for other in found)}?" if found else ""

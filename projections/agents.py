@@ -1,6 +1,6 @@
 """Agents that are registered, by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -58,7 +58,7 @@ async def list_agents(
     sql = """
     SELECT agent_id, name, version, revision, description, capabilities, input_schema, output_schema, registered_at FROM agent
     WHERE tenant_id = %(tenant)s AND (%(after)s::text IS NULL OR name > %(after)s)
-      AND (%(capability)s::text IS NULL OR %(capability)s = ANY (capabilities))
+      AND (%(capability)s::text IS NULL OR capabilities @> ARRAY[%(capability)s::text])
     ORDER BY name LIMIT %(limit)s
     """
     parameters = {"tenant": tenant_id, "after": after, "limit": limit + 1, "capability": capability}
@@ -77,6 +77,19 @@ def _listed(row: Sequence[Any]) -> AgentView:
     return listed("agent", row[0], lambda: view(load_json(row[6]), load_json(row[7])), lambda: view(None, None, unreadable=True))
 
 
+OFFERING = """
+WITH offered AS MATERIALIZED (
+    SELECT DISTINCT u.name
+    FROM worker_session AS s JOIN worker_offer AS o ON o.session_id = s.session_id CROSS JOIN LATERAL unnest(o.agents) AS u (name)
+    WHERE s.tenant_id = %(tenant)s AND s.ended_at IS NULL
+)
+SELECT DISTINCT ON (wanted.name) wanted.name, a.name
+FROM unnest(%(names)s::text[]) AS wanted (name)
+JOIN agent AS a ON a.tenant_id = %(tenant)s AND a.capabilities @> ARRAY[wanted.name]
+ORDER BY wanted.name, a.name IN (SELECT name FROM offered) DESC, a.registered_at DESC, a.name
+"""
+
+
 class AgentQueries:
     """The port `AgentReads`."""
 
@@ -89,6 +102,19 @@ class AgentQueries:
 
     async def names(self, tenant_id: UUID) -> Sequence[str]:
         sql = "SELECT name FROM agent WHERE tenant_id = %s ORDER BY name LIMIT %s"
+        async with self._database.connection(tenant_id) as connection:
+            rows = await (await connection.execute(sql, [tenant_id, MOST_NAMES])).fetchall()
+        return [row[0] for row in rows]
+
+    async def offering(self, tenant_id: UUID, capabilities: Sequence[str]) -> Mapping[str, str]:
+        async with self._database.connection(tenant_id) as connection:
+            rows = await (await connection.execute(OFFERING, {"tenant": tenant_id, "names": list(capabilities)})).fetchall()
+        return dict(rows)
+
+    async def capabilities(self, tenant_id: UUID) -> Sequence[str]:
+        sql = """
+        SELECT DISTINCT u.name FROM agent, unnest(capabilities) AS u (name) WHERE tenant_id = %s ORDER BY u.name LIMIT %s
+        """
         async with self._database.connection(tenant_id) as connection:
             rows = await (await connection.execute(sql, [tenant_id, MOST_NAMES])).fetchall()
         return [row[0] for row in rows]

@@ -8,9 +8,9 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from adapters.expressions import costs, trees
+from adapters.expressions import costs, studies, trees
 from adapters.expressions.json_values import NoJson, json_of
-from application.engine.ports.expressions import ExpressionLook
+from application.engine.ports.expressions import ExpressionLook, ExpressionStudy
 from domain.kernel import Evaluated, Json, Spent
 
 MAX_BYTES = 2_048
@@ -56,6 +56,18 @@ class CelExpressions:
         except UnusableExpression as fault:
             return ExpressionLook(str(fault))
 
+    def study(self, expression: str, variables: Collection[str]) -> ExpressionStudy:
+        given = tuple(sorted(variables))
+        try:
+            program, tree = self._checked(expression, given)
+        except UnusableExpression as fault:
+            return ExpressionStudy(str(fault))
+        study = studies.study_of(tree, frozenset(given), _kind_of(program))
+        if study.uses or study.kind != "bool" or study.always is not None:
+            return study
+        found = self.evaluate(expression, dict.fromkeys(given))  # a condition of constants
+        return study._replace(always=found.value if isinstance(found.value, bool) else None)
+
     def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
         try:
             compiled = self._compiled(expression, tuple(sorted(values)))
@@ -95,6 +107,11 @@ class CelExpressions:
         return compiled
 
     def _compile(self, expression: str, variables: tuple[str, ...]) -> Compiled:
+        program, tree = self._checked(expression, variables)
+        return Compiled(program, tree, trees.names_of(tree, frozenset(variables)))
+
+    def _checked(self, expression: str, variables: tuple[str, ...]) -> tuple[Any, trees.Node]:
+        """The program and the tree of an expression that can be used. Raises UnusableExpression."""
         size = len(expression.encode(errors="replace"))
         if size > MAX_BYTES:
             raise UnusableExpression(f"an expression has at most {MAX_BYTES:,} bytes, this one has {size:,}")
@@ -112,15 +129,16 @@ class CelExpressions:
             raise UnusableExpression(f"the expression uses what expressions cannot use here: {error}") from None
         except Exception as error:  # noqa: BLE001  # the library raises RuntimeError, and others for what it cannot convert
             raise UnusableExpression(_told(error)) from None
-        unknown = sorted({name for name in trees.functions_of(tree) if name not in costs.KNOWN})
+        functions = trees.functions_of(tree)
+        unknown = sorted(functions - costs.KNOWN)
         if unknown:
             raise UnusableExpression(f"there is no function {unknown[0]!r} for expressions here")
-        for pattern in trees.patterns_of(tree):
+        for pattern in trees.patterns_of(tree) if "matches" in functions else ():
             try:
                 costs.steps_of(pattern)
             except costs.TooExpensive as error:
                 raise UnusableExpression(str(error)) from None
-        return Compiled(program, tree, trees.names_of(tree, frozenset(variables)))
+        return program, tree
 
     def _environment(self, variables: tuple[str, ...]) -> Any:
         environment = self._environments.get(variables)
@@ -168,6 +186,11 @@ def _evaluated(program: Any, values: Mapping[str, Json]) -> Evaluated:
     except Exception:  # noqa: BLE001  # it cannot make a Python value of an `optional`
         raise NoJson(_MISSING_VALUE) from None
     return Evaluated(json_of(value))
+
+
+def _kind_of(program: Any) -> str:
+    name = str(program.return_type().name()).partition("<")[0]
+    return "" if name == "DYN" else name.lower()
 
 
 _MISSING_VALUE = "the result has a value that may be missing: end it with `.orValue(…)`"

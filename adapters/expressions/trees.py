@@ -20,6 +20,8 @@ class Constant:
     """Of a text. None: another kind of value."""
     length: int
     """Bytes of a text or of bytes."""
+    kind: str = ""
+    is_true: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ T = TypeVar("T", int, bytes)
 
 _ANY_VALUE, _EXPR = 2, 4
 _CONSTANT, _IDENT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = range(3, 10)
-_STRING, _BYTES = 6, 7
+_STRING, _BYTES, _BOOL = 6, 7, 2
+_KINDS = {1: "null", _BOOL: "bool", 3: "int", 4: "uint", 5: "double", _STRING: "string", _BYTES: "bytes"}
 NAMESPACES = frozenset({"math", "optional"})
 """Namespaces of functions, which the tree has as the target of a call."""
 
@@ -75,15 +78,14 @@ NAMESPACES = frozenset({"math", "optional"})
 def tree_of(serialized: bytes) -> Node:
     """Raises UnknownForm."""
     try:
-        checked = _fields(_one(_fields(serialized), _ANY_VALUE, bytes))
-        return _node(_one(checked, _EXPR, bytes))
-    except (IndexError, KeyError, TypeError, UnicodeDecodeError, RecursionError) as error:
+        return _node(_found(_found(serialized, _ANY_VALUE), _EXPR))
+    except (IndexError, KeyError, StopIteration, TypeError, UnicodeDecodeError, RecursionError) as error:
         raise UnknownForm(f"{type(error).__name__}: {error}") from error
 
 
 def _node(data: bytes) -> Node:
     fields = _fields(data)
-    kind = next(iter(fields.keys() & set(range(_CONSTANT, _COMPREHENSION + 1))))
+    kind = next(number for number in fields if _CONSTANT <= number <= _COMPREHENSION)
     inner = _fields(_one(fields, kind, bytes))
     match kind:
         case 3:
@@ -109,8 +111,10 @@ def _node(data: bytes) -> Node:
 def _constant(inner: Wire) -> Constant:
     if _STRING in inner:
         text = _text(inner, _STRING)
-        return Constant(text, len(text.encode()))
-    return Constant(None, len(_one(inner, _BYTES, bytes)) if _BYTES in inner else 0)
+        return Constant(text, len(text.encode()), "string")
+    kind = next((_KINDS[number] for number in inner if number in _KINDS), "")
+    is_true = _BOOL in inner and inner[_BOOL][0] == 1
+    return Constant(None, len(_one(inner, _BYTES, bytes)) if _BYTES in inner else 0, kind, is_true)
 
 
 def _call(inner: Wire) -> CallNode:
@@ -152,8 +156,13 @@ def _fields(data: bytes) -> Wire:
     """Number of a field → its values, in order."""
     fields: Wire = {}
     place = 0
-    while place < len(data):
-        tag, place = _varint(data, place)
+    end = len(data)
+    while place < end:
+        tag = data[place]
+        if tag < 0x80:  # most are
+            place += 1
+        else:
+            tag, place = _varint(data, place)
         value: int | bytes
         match tag & 7:
             case 0:
@@ -161,7 +170,11 @@ def _fields(data: bytes) -> Wire:
             case 1:
                 value, place = 0, place + 8
             case 2:
-                length, place = _varint(data, place)
+                length = data[place]
+                if length < 0x80:
+                    place += 1
+                else:
+                    length, place = _varint(data, place)
                 value, place = data[place : place + length], place + length
             case 5:
                 value, place = 0, place + 4
@@ -169,6 +182,21 @@ def _fields(data: bytes) -> Wire:
                 raise UnknownForm(f"wire type {tag & 7}")
         fields.setdefault(tag >> 3, []).append(value)
     return fields
+
+
+def _found(data: bytes, number: int) -> bytes:
+    """The message in one field. The others, such as all types and places of an expression, are not looked into."""
+    place = 0
+    while place < len(data):
+        tag, place = _varint(data, place)
+        if tag & 7 != 2:
+            _, place = _varint(data, place)
+            continue
+        length, place = _varint(data, place)
+        if tag >> 3 == number:
+            return data[place : place + length]
+        place += length
+    raise KeyError(number)
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
@@ -199,7 +227,7 @@ def path_of(node: Node) -> tuple[str, ...] | None:
             return (name,)
         case Select(operand, field, _):
             before = path_of(operand)
-        case CallNode("_[_]" | "_?._" | "_[?_]", (operand, Constant(str() as field, _))):
+        case CallNode("_[_]" | "_?._" | "_[?_]", (operand, Constant(str() as field))):
             before = path_of(operand)
         case _:
             return None
@@ -228,16 +256,18 @@ def _paths(node: Node, variables: frozenset[str]) -> Iterator[tuple[str, ...]]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    yield node
-    match node:
-        case Select(operand, _, _):
-            yield from walk(operand)
-        case CallNode(_, parts) | Several(parts):
-            for part in parts:
-                yield from walk(part)
-        case Comprehension():
-            for part in (node.range, node.begin, node.condition, node.step, node.result):
-                yield from walk(part)
+    """The node, and all below it, in the order of the expression."""
+    left = [node]
+    while left:
+        found = left.pop()
+        yield found
+        match found:
+            case Select(operand, _, _):
+                left.append(operand)
+            case CallNode(_, parts) | Several(parts):
+                left += reversed(parts)
+            case Comprehension():
+                left += (found.result, found.step, found.condition, found.begin, found.range)
 
 
 def functions_of(tree: Node) -> frozenset[str]:

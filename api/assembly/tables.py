@@ -11,11 +11,16 @@ from projections.engine.kernel import Projection
 from projections.engine.plugins import Discovery, discover
 
 
-@part
-async def expressions(_: Parts) -> Expressions:
+def expressions_of_here() -> Expressions:
+    """Expressions without the other parts of a process."""
     from adapters.expressions import CelExpressions
 
     return CelExpressions()
+
+
+@part
+async def expressions(_: Parts) -> Expressions:
+    return expressions_of_here()
 
 
 @part

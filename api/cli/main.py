@@ -25,6 +25,7 @@ from api.cli import (
     nats_users,
     options,
     output,
+    plans,
     projections,
     projects,
     replay,
@@ -77,6 +78,7 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(commands.app, name="commands")
+app.add_typer(plans.app, name="plans")
 app.add_typer(blobs.app, name="blobs")
 app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")

@@ -85,7 +85,7 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         case TidelogAPIError():
             text = error.detail or error.title
             others = [place for place in error.errors[:10] if str(place.get("detail", "")) not in text]
-            places = "".join(one_line(f"{place.get('pointer', '')}: {place.get('detail', '')}", "\n  ") for place in others)
+            places = "".join(one_line(_place(place), "\n  ") for place in others)
             return one_line(f"{error.code}: {text}") + places + _help(error), FAILED
         case ServerSideError():
             return one_line(f"{error.code}: {error.message}"), FAILED
@@ -94,6 +94,12 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         case TidelogError():
             return one_line(error), FAILED
     return None
+
+
+def _place(place: Mapping[str, Any]) -> str:
+    """A place of a refusal, with what to do about it, where that is told."""
+    cure = place.get("cure")
+    return f"{place.get('pointer', '')}: {place.get('detail', '')}{f' → {cure}' if cure else ''}"
 
 
 def _help(error: Exception) -> str:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.plans.capabilities import KnownAgents, with_agents
 from application.runs.admission import RunAdmission
 from application.runs.pinning import NamedAgent, agents_of, asked_in, is_asked_for, pinned
 from application.suggestions import KnownNames, did_you_mean, names_of
@@ -52,27 +53,27 @@ async def start_run(
     origin: runs.Origin | None = None,
     with_children: runs.Plan | None = None,
     conditions: Sequence[Command] = (),
-    known: KnownNames,
+    known: KnownAgents,
     admission: RunAdmission,
 ) -> CommandOutcome:
-    """Checks the project, gives each step the version that it asks for or else the registered one, and starts the run.
+    """Checks the project, chooses an agent for each capability, gives each step the version that it asks for or else the registered
+    one, and starts the run.
 
-    `known`: the names of the registered agents, for the refusal of a misspelt one. `workflow`: what the plan is of. `origin`: what
-    starts the run, where no client does. `with_children`: the plan with what the caller
-    looked up: plans of child workflows, agents with a capability.
+    `known`: the registered agents by capability, and their names for the refusal of a misspelt one. `workflow`: what the plan is
+    of. `origin`: what starts the run, where no client does. `with_children`: the plan with the plans of its child workflows.
     `conditions`: go into the append of the start.
 
     Raises:
         TooManyOpenRuns, TooManyOpenRunsOfTenant: as many runs are open as may be. A repeat of a recorded start is refused, too.
-        UnknownAgent, UnknownProject: with a pointer to the place in the body.
+        UnknownAgent, UnknownCapability, UnknownProject: with a pointer to the place in the body.
         AlreadyExists: the id of the run is taken, by something else or by a run of another command.
         StartedDifferently, RepeatedDifferently: the command started a run before, with other content.
     """
-    whole = with_children or plan
     if not admission.counted:
         await admission.ready()
     with admission.admitted(request.tenant_id) as start:
         of_project = await _part_of_project(commands, request.tenant_id, project_id)
+        whole = await with_agents(known, request.tenant_id, with_children or plan)
         for look in range(MOST_LOOKS):
             versions, of_agents = await _versions(commands, request.tenant_id, whole, known, fresh=look > 0)
             command = runs.StartRun(

@@ -5,12 +5,14 @@
 - `versions`: the definitions of versions, kept.
 - `looking`: a workflow as the log has it.
 - `checking`: all that is wrong with a definition.
+- `lookup`: workflows as those who check plans see them.
 - `changes`: drafts, new versions, going back to an older one.
 - `differences`: what differs between two definitions.
 - `written`, `yaml_text`: workflows as people write them.
 """
 
 from application.workflows.changes import WorkflowChanges
+from application.workflows.lookup import WorkflowsOfPlans
 from application.workflows.start import AskedWorkflow, StartOfWorkflow, Workflows
 
-__all__ = ["AskedWorkflow", "StartOfWorkflow", "WorkflowChanges", "Workflows"]
+__all__ = ["AskedWorkflow", "StartOfWorkflow", "WorkflowChanges", "Workflows", "WorkflowsOfPlans"]

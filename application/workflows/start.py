@@ -6,9 +6,10 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.plans.capabilities import KnownAgents
 from application.runs.admission import RunAdmission
 from application.runs.start import check_repeat, first_answer, start_run
-from application.suggestions import KnownNames, did_you_mean, names_of
+from application.suggestions import did_you_mean, names_of
 from application.workflows.asked_agents import with_agents
 from application.workflows.children import Children, PlanWithChildren
 from application.workflows.looking import look_to_start
@@ -136,7 +137,7 @@ class Workflows:
         run_id: UUID,
         project_id: UUID,
         origin: runs.Origin | None = None,
-        known: KnownNames,
+        known: KnownAgents,
         admission: RunAdmission,
     ) -> CommandOutcome:
         """Starts a run of a workflow. A repeat gets its first answer, also if the workflow has changed since.
@@ -172,7 +173,7 @@ class Workflows:
         metadata: dict[str, Json],
         priority: Priority,
         compensate: Compensate,
-        known: KnownNames,
+        known: KnownAgents,
         admission: RunAdmission,
     ) -> CommandOutcome:
         """As `start_run`, of a plan that may have child workflows."""

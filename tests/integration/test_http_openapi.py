@@ -159,6 +159,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         await use_workflows(http)
         await use_commands(shared, http)
         await use_blobs(shared, http)
+        assert not (await http.post("/v1/plans:check", json={"plan": {"steps": [{"key": "a"}]}})).json()["valid"]
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
             assert (await http.head(path)).status_code == 200

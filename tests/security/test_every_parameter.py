@@ -92,6 +92,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
+    "/v1/plans:check": [{"plan": {"steps": STEPS}}, {"workflow": {"plan": {"steps": STEPS}, "parameters": CITY}}],
     "/v1/projects": [{"name": "own", "metadata": {"team": "own"}}],
     "/v1/keys": [
         {"label": "own", "role": "auditor", "expires_at": "2099-01-01T00:00:00Z"},

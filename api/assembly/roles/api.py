@@ -35,6 +35,7 @@ from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.retry_parked import EffectRetry
 from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
+from application.plans.check import PlanChecks
 from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
 from application.slash_commands.commands import SlashCommands
@@ -42,7 +43,8 @@ from application.workers import Workers
 from application.workers.hosting.host import SessionHost
 from application.workers.hosting.logs import LogIntake
 from application.workers.tokens import LeaseTokens
-from application.workflows import WorkflowChanges, Workflows
+from application.workflows import WorkflowChanges, Workflows, WorkflowsOfPlans
+from domain.workflows import WorkflowDefinition
 from projections import timers
 from projections.engine.operations import Operations
 from projections.engine.parked import PostgresParkedEvents
@@ -287,6 +289,8 @@ async def container(parts: Parts) -> Container:
         outcomes=PostgresOutcomeCounts(await storage.database_of(parts, "reads")),
         work_logs=PostgresWorkLogs(await storage.database_of(parts, "reads")),
         blobs=await blobs(parts),
+        plan_checks=PlanChecks(await tables.expressions(parts), frame=WorkflowDefinition),
+        workflow_lookup=WorkflowsOfPlans(loop, workflows.versions, (await reads(parts)).workflows),
         upkeep=(await storage.upkeep_runs(parts)).states,
         dependencies=MappingProxyType(dict(await dependencies(parts))),
     )

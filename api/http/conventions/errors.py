@@ -10,8 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from api.http.conventions.wording import meant, told
 from application.engine.ports.blobs import BlobInUse, BlobsFull
+from application.plans.refusal import InvalidPlan
+from application.wording import meant, told
 from application.workers.earlier import WorkerProtocolReplaced
 from application.workers.hosting import messages
 from domain import errors
@@ -125,12 +126,20 @@ STATUS: Mapping[type[TidelogError], int] = {
 }
 
 
+Cured = tuple[str, str, str]
+"""JSON Pointer, what is wrong, and what to do about it."""
+
+
 class InvalidBody(Exception):
     """A request's body that does not match its model. `problems`: as pydantic lists them."""
 
     def __init__(self, problems: Sequence[Any], body: bytes) -> None:
         super().__init__("the body is not valid")
         self.problems, self.body = problems, body
+        self.cured: Sequence[Cured] = ()
+        """Pointer, description and cure of what is wrong with a part of the body that was looked through."""
+        self.looked_through: str | None = None
+        """The field that was. What pydantic says of it is left out."""
 
 
 class InvalidParameters(Exception):
@@ -191,7 +200,9 @@ def tidelog_problem(scope: dict[str, Any], error: TidelogError) -> Response:
     if isinstance(error, NotPermitted):
         extra |= {"action": error.action, "role": error.role, "roles": error.roles}
     faults = error.faults or ([(error.pointer, error.message)] if error.pointer else [])
-    places = [{"pointer": pointer, "detail": detail} for pointer, detail in faults]
+    places: list[dict[str, Any]] = [{"pointer": pointer, "detail": detail} for pointer, detail in faults]
+    if isinstance(error, InvalidPlan):
+        places = [{"pointer": pointer, "detail": detail, "cure": cure} for pointer, detail, cure in error.cured]
     return problem(scope, status_of(error), error.code, error.message, retryable=error.retryable, errors=places, extra=extra)
 
 
@@ -211,8 +222,11 @@ def body_problem(scope: dict[str, Any], error: InvalidBody) -> Response:
         document = pydantic_core.from_json(error.body)
     except ValueError:
         document = None
-    places = [(_place(document, item["loc"], item["type"]), told(item)) for item in meant(error.problems)]
-    return _invalid(scope, places)
+    problems = [
+        item for item in meant(error.problems) if error.looked_through is None or item["loc"][:1] != (error.looked_through,)
+    ]
+    places = [(_place(document, item["loc"], item["type"]), told(item)) for item in problems]
+    return _invalid(scope, places, error.cured)
 
 
 def _place(document: Any, loc: Sequence[int | str], kind: str) -> list[int | str]:
@@ -231,10 +245,12 @@ def _place(document: Any, loc: Sequence[int | str], kind: str) -> list[int | str
     return place
 
 
-def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], str]]) -> Response:
+def _invalid(scope: dict[str, Any], places: Sequence[tuple[Sequence[int | str], str]], cured: Sequence[Cured] = ()) -> Response:
     errors = [{"pointer": json_pointer(place), "detail": message} for place, message in places[:50]]
+    errors += [{"pointer": pointer, "detail": detail, "cure": cure} for pointer, detail, cure in cured]
     detail = "; ".join(f"{e['pointer']}: {e['detail']}" if e["pointer"] else e["detail"] for e in errors[:1])
-    more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
+    count = len(places) + len(cured)
+    more = f" (and {count - 1} more)" if count > 1 else ""
     return problem(scope, 422, "invalid-request", f"{detail}{more}" or "the request is not valid", errors=errors)
 
 

@@ -8,10 +8,10 @@ from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, Vali
 from pydantic_core import PydanticKnownError
 
 from api.http.conventions.bodies import Body
-from api.http.conventions.wording import told
 from application import workflows as starts
 from application.engine.ports.pages import MAX_POSITION
 from application.plans.spelling import name_and_version, of_versions, side_by_side, spelled_steps
+from application.wording import told
 from domain import plans
 from domain import runs as rules
 from domain.errors import InvalidCommand
@@ -144,6 +144,16 @@ class StartRunBody(Body):
         except ValidationError as error:
             why = told(error.errors(include_url=False)[0])
             raise InvalidCommand(f"the key of a step, made of its agent's name: {why}", pointer="/plan/agents") from None
+
+    @property
+    def has_rich_plan(self) -> bool:
+        """Whether the plan has more in it than agents, their order and their inputs, so that more can be wrong with it."""
+        match self.plan:
+            case GraphPlan():
+                return self.plan.result is not None or not all(step.is_plain for step in self.plan.steps)
+            case ParallelPlan():
+                return self.plan.aggregate is not None
+        return False
 
     def place_of(self, step: int, place: str = "/agent") -> str:
         """JSON Pointer to an agent of a step in this body. `place`: where it stands in the step."""

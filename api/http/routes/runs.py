@@ -16,6 +16,7 @@ from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
 from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.errors import InvalidBody
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
 from api.http.conventions.narrowing import project_for, projects_of, seen_by
 from api.http.conventions.permissions import Reach, needs
@@ -26,6 +27,7 @@ from api.http.conventions.releases import must_all_know_workflows
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
+from api.http.routes.plans import must_be_valid, with_all_faults
 from api.http.routes.run_bodies import StartRunBody
 from api.http.routes.run_contents import ListAsOf
 from application.engine.commands.request import CommandOutcome
@@ -100,7 +102,12 @@ class LogPage(BaseModel):
 @needs(Action.RUNS_START, Reach.LIMITED)
 async def post_run(request: Request) -> Response:
     """The run is durable when the request is answered. `Prefer: wait=30` waits up to 30 seconds (60 at most) for the outcome."""
-    body = await body_of(request, StartRunBody)
+    try:
+        body = await body_of(request, StartRunBody)
+    except InvalidBody as error:
+        raise await with_all_faults(request, error) from error
+    if body.has_rich_plan:
+        await must_be_valid(request)
     key, wait_s = key_of(request, body), wait_seconds(request)
     run_id = body.run_id or uuid7()
     if not wait_s:

@@ -10,8 +10,8 @@ import pydantic_core
 from pydantic import Field, TypeAdapter, ValidationError
 
 from api.http.conventions.bodies import is_finite
-from api.http.conventions.wording import meant, told
 from api.http.sessions.limits import MAX_FRAME, MAX_MESSAGES
+from application.wording import meant, told
 from application.workers.hosting.messages import (
     MAX_ID,
     RESERVED,

@@ -15,6 +15,42 @@ class ExpressionLook(NamedTuple):
     """The values that it names: `arguments` where it uses all of them, else `arguments.city`."""
 
 
+class PathUse(NamedTuple):
+    """A value that an expression names: a variable, and the fields that lead from it to the value."""
+
+    path: tuple[str, ...]
+    firm: int
+    """So many of these names must be there. What comes after them is asked for with `has(…)` or `?`, and may be missing."""
+
+
+class Compared(NamedTuple):
+    """A value that an expression compares with a constant."""
+
+    path: tuple[str, ...]
+    operator: str
+    """`==`, `!=`, `<`, `<=`, `>`, `>=`."""
+    kind: str
+    """Of the constant: `string`, `int`, `uint`, `double`, `bool`, `null`, `bytes`."""
+    text: str | None
+    """Of a constant that is a text."""
+
+
+class ExpressionStudy(NamedTuple):
+    """All that can be known of an expression without any values."""
+
+    fault: str | None
+    """As in `ExpressionLook`. Of an expression with a fault nothing else is known."""
+    uses: tuple[PathUse, ...] = ()
+    comparisons: tuple[Compared, ...] = ()
+    kind: str = ""
+    """Of the value: `bool`, `string`, `int`, `uint`, `double`, `null`, `list`, `map`, `timestamp`, `duration`, `bytes`, `type`.
+    Empty: that is known with the values only."""
+    always: bool | None = None
+    """What a condition gives, whatever the values are. None: that depends on them, or the value is no condition."""
+    path: tuple[str, ...] | None = None
+    """The expression is nothing but this value."""
+
+
 class Expressions(Protocol):
     def evaluate(self, expression: str, values: Mapping[str, Json], spent: Spent | None = None) -> Evaluated:
         """See `domain.kernel.Functions`."""
@@ -26,6 +62,10 @@ class Expressions(Protocol):
 
     def look(self, expression: str, variables: Collection[str]) -> ExpressionLook:
         """Checks an expression in which these variables may stand. Raises nothing."""
+        ...
+
+    def study(self, expression: str, variables: Collection[str]) -> ExpressionStudy:
+        """The same, and all else that can be known. For whoever checks many expressions once: nothing is kept of it."""
         ...
 
 
@@ -40,6 +80,9 @@ class NoExpressions:
 
     def look(self, expression: str, variables: Collection[str]) -> ExpressionLook:
         return ExpressionLook("no expression can be used here")
+
+    def study(self, expression: str, variables: Collection[str]) -> ExpressionStudy:
+        return ExpressionStudy("no expression can be used here")
 
 
 NO_EXPRESSIONS: Expressions = NoExpressions()

@@ -43,6 +43,7 @@ from tidelog.models import (
     StartedRun,
     WorkerInfo,
 )
+from tidelog.plan_checks import PlanChecks
 from tidelog.requests import parse
 from tidelog.tool_calls import ToolCalls
 from tidelog.transport import json_of
@@ -63,7 +64,7 @@ def _rfc3339(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-class Client(CompensationClient, Administration, Catalog, WorkflowClient, CommandClient, ToolCalls):
+class Client(CompensationClient, Administration, Catalog, WorkflowClient, CommandClient, ToolCalls, PlanChecks):
     """A client of one Tidelog server. Use as an async context manager.
 
     `url`, `api_key`: default TIDELOG_URL and TIDELOG_API_KEY. `patience_s`: seconds for which requests are repeated when the server

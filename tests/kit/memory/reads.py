@@ -170,6 +170,21 @@ class MemoryNames:
         found = [event for event in self._log.events if (event.tenant_id, event.topic) == (tenant_id, self._event.TOPIC)]
         return sorted({REGISTRY.decoded(event).name for event in found})
 
+    def _newest(self, tenant_id: UUID) -> list[tuple[datetime, AgentRegistered]]:
+        """The agents as they are registered now, by name, and since when."""
+        found = [event for event in self._log.events if (event.tenant_id, event.topic) == (tenant_id, self._event.TOPIC)]
+        newest = {event.stream_id: event for event in found}.values()
+        return sorted(((event.recorded_at, REGISTRY.decoded(event)) for event in newest), key=lambda each: str(each[1].name))
+
+    async def offering(self, tenant_id: UUID, capabilities: Sequence[str]) -> Mapping[str, str]:
+        """As if no worker were connected."""
+        agents = [agent for _, agent in sorted(self._newest(tenant_id), key=lambda each: each[0], reverse=True)]
+        found = {name: [agent.name for agent in agents if name in agent.capabilities] for name in capabilities}
+        return {name: names[0] for name, names in found.items() if names}
+
+    async def capabilities(self, tenant_id: UUID) -> Sequence[str]:
+        return sorted({name for _, agent in self._newest(tenant_id) for name in agent.capabilities})
+
 
 class MemoryDataTools:
     """Implements `application.reads.DataToolReads`. `stands_at`: the position at which it stands; None: it is never behind."""
