@@ -1,14 +1,12 @@
 """Workflows in files: YAML or JSON, read with the line of each fault, and what differs between two of them."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from api.cli import output
+from api.cli import output, written_plans
 
 if TYPE_CHECKING:
     from application.workflows.yaml_text import LoadedYaml
@@ -42,20 +40,8 @@ class WorkflowFile:
 
 def read(path: str) -> WorkflowFile:
     """A file with a workflow, or `-` for stdin. Raises CommandFailed with the line of what is wrong."""
-    from application.workflows.yaml_text import MAX_BYTES, YamlFault, load_with_places
-
-    shown = "stdin" if path == "-" else path
-    try:
-        if path == "-":
-            text = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            with Path(path).open("rb") as file:
-                text = file.read(MAX_BYTES + 1)
-        loaded = load_with_places(text)
-    except OSError as error:
-        raise output.CommandFailed(f"{shown}: {error.strerror}", output.WRONG_USAGE) from None
-    except YamlFault as error:
-        raise output.CommandFailed(output.one_line(f"{shown}: {error.message}"), output.WRONG_USAGE) from None
+    found = written_plans.read(path)
+    shown, loaded = found.name, found.loaded
     if not isinstance(loaded.value, dict):
         raise output.CommandFailed(f"{shown}: a workflow is an object with a `plan`", output.WRONG_USAGE)
     name = loaded.value.get("name")

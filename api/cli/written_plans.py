@@ -42,4 +42,4 @@ def read(file: str) -> WrittenPlan:
     except OSError as error:
         raise output.CommandFailed(output.one_line(f"{name}: {error.strerror}"), output.WRONG_USAGE) from None
     except YamlFault as error:
-        raise output.CommandFailed(output.one_line(f"{name}: {error.message}")) from None
+        raise output.CommandFailed(output.one_line(f"{name}: {error.message}"), output.WRONG_USAGE) from None

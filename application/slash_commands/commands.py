@@ -10,6 +10,7 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.ports.pages import Page, encode_cursor
+from application.plans.capabilities import KnownAgents
 from application.reads import Positioned
 from application.runs.admission import RunAdmission
 from application.runs.start import UnknownAgent, check_repeat, first_answer, start_run
@@ -17,7 +18,7 @@ from application.slash_commands import filters
 from application.slash_commands.line import BadLine, CommandLine, shown
 from application.slash_commands.parameters import input_of
 from application.slash_commands.templates import templates
-from application.suggestions import KnownNames, did_you_mean, names_of
+from application.suggestions import did_you_mean, names_of
 from application.views.slash_commands import CommandDetails, CommandView, OwnCommand
 from application.workflows import AskedWorkflow, Workflows
 from application.workflows.asked_agents import with_agents
@@ -128,7 +129,7 @@ class SlashCommands:
         *,
         run_id: UUID,
         project_id: UUID,
-        known: KnownNames,
+        known: KnownAgents,
         admission: RunAdmission,
     ) -> Started:
         """Starts a run. A repeat gets its first answer, also if the command has changed since.

@@ -14,7 +14,7 @@ CALL: dict[str, Any] = {
 
 
 def cells(call: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    invocations._show_list([call], then=False)
+    invocations.show_list([call], then=False)
     return capsys.readouterr().out.strip().splitlines()[-1].split()
 
 

@@ -68,7 +68,7 @@ def test_many_faulty_arguments_are_named_in_part() -> None:
     [
         refused_arguments(ADD, {"a": 1, "b": 2, "c": 3}),
         refused_arguments(ADD, {"a": "x", "c": 3}),
-        UnknownAgent([(0, "no agent 'x' is registered")]),
+        UnknownAgent([(0, "/agent", "no agent 'x' is registered")]),
         InvalidState("the value is at version 3", pointer="/expect"),
     ],
     ids=lambda error: str(error)[:30],
@@ -103,14 +103,16 @@ GRAPH: Mapping[str, Any] = {"kind": "graph"}
         (
             {"plan": {"kind": "sequential", "agents": ["A b", 3]}},
             {
-                "/plan/agents/0": "a name has lower-case letters, digits, _ and -, and dots between such words",
+                "/plan/agents/0": (
+                    "a name has lower-case letters, digits, _ and -, and dots between such words; a version comes after an @"
+                ),
                 "/plan/agents/1": "must be a text",
             },
         ),
         ({"plan": {"kind": "x"}}, {"/plan": "'kind' must be one of 'sequential', 'parallel', 'graph', not 'x'"}),
         ({"plan": {}}, {"/plan": "the field 'kind' is missing"}),
         ({"agnet": "x"}, {"/agnet": "there is no such field"}),
-        ({}, {"": "give either `plan` or `agent`"}),
+        ({}, {"": "give exactly one of `plan`, `agent` and `workflow`"}),
         ({"agent": "x" * 101}, {"/agent": "the text may have at most 100 characters"}),
         ({"plan": {**GRAPH, "steps": [{"agent": "b"}]}}, {"/plan/steps/0/key": "this field is missing"}),
         (
