@@ -47,6 +47,16 @@ OWN = [recorded(event.TOPIC, REGISTRY.encode(event)) for event in EXAMPLES]
 EVERY = [ENCODER.encode(event) for event in (*OWN, *FOREIGN)] + [ENCODER.encode(OWN[0], by_reference=True)]
 
 
+@pytest.mark.parametrize(
+    ("state", "is_json"),
+    [(b'{"said":"NaN, -Infinity"}', True), (b'"NaN"', True), (b"[NaN]", False), (b"-Infinity", False), (b"{", False)],
+)
+def test_a_state_that_is_json_is_told_as_it_is_and_any_other_in_base64(state: bytes, is_json: bool) -> None:
+    event = json.loads(ENCODER.encode(recorded("thing.happened", state)))
+    assert event.get("data") == (json.loads(state) if is_json else None)
+    assert ("data_base64" in event) is not is_json
+
+
 @pytest.mark.parametrize("encoded", EVERY, ids=range(len(EVERY)))
 def test_the_rules_of_the_specification(encoded: bytes) -> None:
     """CloudEvents 1.0.2, sections "Context Attributes" and "Type System", and the JSON format. Integers may be larger."""

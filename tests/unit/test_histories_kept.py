@@ -57,6 +57,14 @@ async def test_all_who_ask_at_once_share_a_question(kept: Kept) -> None:
     assert kept.store.reads <= 2
 
 
+async def test_a_process_that_has_heard_of_nothing_asks_for_the_first_position_too(kept: Kept) -> None:
+    with pytest.raises(PositionBeyondHead, match="position 1 is beyond the newest event, which is at 0"):
+        await kept.keeper.must_have(1)
+    assert kept.store.reads == 1
+    await kept.keeper.must_have(0)
+    assert kept.store.reads == 1
+
+
 async def test_nobody_is_served_by_a_question_from_before_they_came(kept: Kept) -> None:
     first = asyncio.create_task(kept.keeper.fresh())
     await turns(1)  # the question is under way

@@ -45,6 +45,13 @@ async def test_a_called_watch_ends_when_its_caller_says_so(live: Live) -> None:
     assert live.live.watched(ours) == live.live.watches == 0
 
 
+async def test_a_watch_whose_time_was_over_is_woken_later() -> None:
+    watch = Watch(None)
+    assert not await watch.next(0.001)
+    watch.wake()
+    assert await watch.next(60) and not await watch.next(0)
+
+
 async def test_a_watch_is_woken_by_its_stream_and_topics_only(live: Live) -> None:
     await live.listen()
     ours, other = new_id(), new_id()
