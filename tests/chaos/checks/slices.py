@@ -85,13 +85,17 @@ class _Run(_Stream):
             yield self.violation("run-ended-as-expected", f"{self.status}, expected {expected}")
         if self.status == "running":
             yield self.violation("run-has-ended", "it is still running")
-        for scheduled in self.of(runs.StepScheduled):
+        for scheduled in self.of(runs.StepScheduled, runs.PartScheduled):
+            if scheduled.agent_run_id is None:  # a child run
+                continue
             agent_run = agents.get(scheduled.agent_run_id)
             if agent_run is None or not agent_run.of(agent_runs.AgentRunRequested):
                 yield self.violation("step-has-its-agent-run", f"step {scheduled.step} was scheduled, nothing was requested")
             elif not agent_run.of(*ENDS_OF_AGENT_RUNS):
                 yield self.violation("agent-run-has-ended", f"step {scheduled.step}: {agent_run.id} is still open")
         for done in self.of(runs.StepCompleted):
+            if done.agent_run_id is None:
+                continue
             results = [e.result for e in agents[done.agent_run_id].of(agent_runs.AgentRunCompleted)]
             if results != [done.result]:
                 yield self.violation("result-is-handed-on", f"step {done.step}: {done.result!r}, the agent run said {results!r}")
@@ -117,12 +121,36 @@ class _Run(_Stream):
                     if event.step not in scheduled and event.agent_run_id is not None:
                         yield self.violation("steps-in-order", f"{event.step} ended without having been scheduled")
                     ended[event.step] = isinstance(event, runs.StepCompleted)
+                case runs.StepSkipped():
+                    if event.step in ended:
+                        yield self.violation("step-ends-once", event.step)
+                    ended[event.step] = True
+                case runs.StepFellBack(part=None):
+                    scheduled.remove(event.step)
                 case runs.RunCompleted():
                     failed = sorted(key for key, ok in ended.items() if not ok)
                     if set(ended) != set(after) or (event.degraded, sorted(event.missing)) != (bool(failed), failed):
                         yield self.violation("completed-as-told", f"{event}, but steps ended as {ended}")
         for key in _repeated(scheduled):
             yield self.violation("step-scheduled-once", key)
+        yield from self._parts()
+
+    def _parts(self) -> Iterator[Violation]:
+        """The executions of steps that have several."""
+        scheduled: list[tuple[str, int]] = []
+        ended: set[tuple[str, int]] = set()
+        for event in self.events:
+            if isinstance(event, runs.PartScheduled):
+                scheduled.append((event.step, event.part))
+            elif isinstance(event, runs.StepFellBack) and event.part is not None:
+                scheduled.remove((event.step, event.part))
+            elif isinstance(event, runs.PartCompleted | runs.PartFailed):
+                part = event.step, event.part
+                if part in ended or part not in scheduled:
+                    yield self.violation("part-ends-once", f"{part}, scheduled {scheduled.count(part)} times")
+                ended.add(part)
+        for part in _repeated(scheduled):
+            yield self.violation("part-scheduled-once", str(part))
 
 
 class _AgentRun(_Stream):
