@@ -16,17 +16,15 @@ from api.http.app import ROUTERS
 from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.routes.health import router as operations
 from application.engine.ports.work_logs import Author, NewLines, WorkLine
-from domain import projects, runs
 from domain.agent_runs import ClaimAgentRun
-from domain.failures import Failure
 from domain.invocations import ClaimInvocation
-from domain.plans import Each
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.commands_kit import use_commands, use_workflows
 from tests.integration.documented_kit import Documented
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.session_kit import offer, worker_at
-from tests.integration.system_kit import BASE, System, append, eventually, new_id
+from tests.integration.shown_parts_kit import use_parts
+from tests.integration.system_kit import BASE, System, eventually, new_id
 
 
 async def document(shared: System) -> dict[str, Any]:
@@ -116,34 +114,6 @@ async def test_examples_are_accepted_by_the_server(shared: System) -> None:
         examples = described["POST", path]["requestBody"]["content"]["application/json"]["examples"]
         for example in examples.values():
             assert (await shared.http.post(path, json=example["value"])).status_code == 201, example
-
-
-async def use_parts(shared: System, http: httpx2.AsyncClient) -> None:
-    """Reads the parts of a step, and a child run, as the log has them."""
-    run_id, child, project_id = new_id(), new_id(), projects.default_project_id(DEFAULT_TENANT_ID)
-    plan = runs.Plan(steps=(runs.Step(key="map", agent="nobody", each=Each(over="input", on_failure="continue")),))
-    parts = [runs.PartScheduled(step="map", part=n, agent_run_id=new_id(), agent="nobody", input=n) for n in (0, 1)]
-    done, failed = (part.agent_run_id for part in parts)
-    assert done is not None and failed is not None
-    error = Failure(type="E", message="broken")
-    await append(
-        shared, run_id, run_id, 0, runs.RunStarted(project_id=project_id, plan=plan, input=[0, 1]),
-        runs.StepStarted(step="map", form="each", items=(0, 1)), *parts,
-        runs.PartCompleted(step="map", part=0, execution_id=done, result="done"),
-        runs.PartFailed(step="map", part=1, execution_id=failed, error=error, tolerated=True),
-    )  # fmt: skip
-    above = runs.Parent(run_id=run_id, step="map")
-    position = await append(shared, child, child, 0, runs.RunStarted(project_id=project_id, plan=plan, parent=above))
-    waits = {"Tidelog-Position": str(position)}
-    listed = (await http.get(f"/v1/runs/{run_id}/steps/map/parts", headers=waits)).json()["data"]
-    assert [(part["status"], part["input"], part["result"]) for part in listed] == [("completed", 0, "done"), ("failed", 1, None)]
-    assert len((await http.get(f"/v1/runs/{run_id}/steps/map/parts", params={"limit": 1})).json()["data"]) == 1
-    [found] = (await http.get(f"/v1/runs/{run_id}/children", headers=waits)).json()["data"]
-    assert found["run_id"] == str(child) and found["parent"] == {"run_id": str(run_id)}
-    for value, held in (("parts/0/input", 0), ("parts/0/result", "done"), ("parts/1/error", error.model_dump(mode="json"))):
-        answer = await http.get(f"/v1/runs/{run_id}/steps/map/{value}", headers=waits)
-        assert (answer.status_code, answer.json()) == (200, held)
-    assert (await http.get(f"/v1/runs/{run_id}", headers=waits)).json()["steps"][0]["parts"]["started"] == 2
 
 
 async def test_every_operation_answers_as_the_document_says(shared: System) -> None:
