@@ -13,7 +13,7 @@ from application.plans import expressions as texts
 from application.plans.inputs import Inputs, results_of
 from application.plans.likeness import bounded, similar_names
 from application.plans.reading import ReadAgent, Reading, ReadPlan, ReadStep, faults_of_model
-from application.plans.registry import FoundAgent, Known, Registry, looked_up
+from application.plans.registry import FoundAgent, LookedUp, Registry, looked_up
 from application.views.plans import CheckedPlanView, PlanAgentView, PlanFaultView
 from domain.kernel import MAX_EVENT_BYTES, Json
 from domain.plans import BASE, MAX_DEPTH, MAX_STEPS, OF_UNTIL, GraphOf, PlanFlaw, faults_of_graph, faults_of_reach, meant, shown
@@ -75,7 +75,7 @@ class PlanChecks:
         steps = [step for each in plans for step in each.steps]
         if reading.is_over or len(steps) > MAX_STEPS:
             found.add(_too_many(f"{plan.pointer}/steps"))
-        known = Known() if registry is None else await looked_up(registry, *_named_in(steps))
+        known = LookedUp() if registry is None else await looked_up(registry, *_named_in(steps))
         inputs = Inputs(self, known)
         for each in plans:
             await self._check_plan(each, known, inputs, parameters if each is plan else None, found)
@@ -106,7 +106,7 @@ class PlanChecks:
         found.add(PlanFlaw(f"/parameters{fault[0]}", fault[1], "write a JSON Schema (2020-12) of the run's input"))
         return None
 
-    async def _check_plan(self, plan: ReadPlan, known: Known, inputs: "Inputs", parameters: Json, found: _Findings) -> None:
+    async def _check_plan(self, plan: ReadPlan, known: LookedUp, inputs: "Inputs", parameters: Json, found: _Findings) -> None:
         graph = GraphOf([step.node for step in plan.steps])
         found.faults += faults_of_graph(graph, similar_names)
         studied = texts.Studied(self._expressions)
@@ -133,7 +133,7 @@ class PlanChecks:
             for fault, is_certain in texts.check(placed, studied.of(placed), scope, None):
                 found.add(fault, is_certain)
 
-    async def _check_depths(self, plan: ReadPlan, known: Known, registry: Registry, found: _Findings) -> None:
+    async def _check_depths(self, plan: ReadPlan, known: LookedUp, registry: Registry, found: _Findings) -> None:
         """Whether child runs of workflows lie too deep. A workflow that starts itself does."""
         for step in plan.steps:
             if step.workflow is None or known.workflows is None:
@@ -192,7 +192,7 @@ def _named_in(steps: Sequence[ReadStep]) -> tuple[list[str], list[str], list[tup
     return agents, capabilities, [step.workflow for step in steps if step.workflow is not None]
 
 
-def _faults_of_agents(step: ReadStep, known: Known) -> Iterator[PlanFlaw]:
+def _faults_of_agents(step: ReadStep, known: LookedUp) -> Iterator[PlanFlaw]:
     """Agents, capabilities and workflows that are not there."""
     if known.agents is not None:
         for named in (*((step.agent,) if step.agent else ()), *step.others):
@@ -243,7 +243,7 @@ def _place_of(part: str) -> tuple[bool, int, str]:
     return (False, int(part), "") if part.isdecimal() and part.isascii() and len(part) < 9 else (True, 0, part)
 
 
-def _agents_of(known: Known) -> list[PlanAgentView]:
+def _agents_of(known: LookedUp) -> list[PlanAgentView]:
     of: dict[str, list[str]] = {}
     for capability, agent in (known.capabilities or {}).items():
         of.setdefault(agent, []).append(capability)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from application.plans.expressions import PlacedExpression, Scope, Studied, mapped, variables_of
 from application.plans.likeness import similar_names
 from application.plans.reading import ReadStep, text_of
-from application.plans.registry import FoundAgent, Known
+from application.plans.registry import FoundAgent, LookedUp
 from application.plans.schemas import OF_EXPRESSIONS, Comparing, Missing, Schema, clash, field_of, one_of, required_of
 from domain.errors import json_pointer
 from domain.kernel import Json
@@ -25,7 +25,7 @@ class _Schemas(Protocol):
     def schemas(self) -> "ToolSchemas": ...
 
 
-def agent_of(step: ReadStep, known: Known) -> FoundAgent | None:
+def agent_of(step: ReadStep, known: LookedUp) -> FoundAgent | None:
     """The agent of a step, if its schemas are known: those of the current version are."""
     name = step.agent.name if step.agent is not None else (known.capabilities or {}).get(step.capability or "")
     found = (known.agents or {}).get(name) if name is not None else None
@@ -35,7 +35,7 @@ def agent_of(step: ReadStep, known: Known) -> FoundAgent | None:
     return found
 
 
-def results_of(steps: Sequence[ReadStep], known: Known, studied: Studied) -> Mapping[str, Schema]:
+def results_of(steps: Sequence[ReadStep], known: LookedUp, studied: Studied) -> Mapping[str, Schema]:
     """Step → the schema of its result, where it is known."""
     found: dict[str, Schema] = {}
     for step in steps:
@@ -54,7 +54,7 @@ def results_of(steps: Sequence[ReadStep], known: Known, studied: Studied) -> Map
 
 
 class Inputs:
-    def __init__(self, checks: _Schemas, known: Known) -> None:
+    def __init__(self, checks: _Schemas, known: LookedUp) -> None:
         self._checks = checks
         self._known = known
         self._comparing = Comparing()

@@ -103,7 +103,7 @@ class TenantRegistry:
         return () if self._workflows is None else await names_of(self._workflows, self._tenant_id)
 
 
-class Known(NamedTuple):
+class LookedUp(NamedTuple):
     """What was looked up for a plan. None: that was not, as where there is no server."""
 
     agents: Mapping[str, FoundAgent] | None = None
@@ -116,13 +116,13 @@ class Known(NamedTuple):
 
 async def looked_up(
     registry: Registry, agent_names: Iterable[str], capabilities: Iterable[str], workflows: Iterable[tuple[str, int | None]]
-) -> Known:
+) -> LookedUp:
     """All that a plan names. Raises Unavailable."""
     wanted = tuple(dict.fromkeys(capabilities))
     offered = await registry.capabilities(wanted) if wanted else {}
     found = {name: await registry.agent(name) for name in dict.fromkeys((*agent_names, *offered.values()))}
     found_workflows = {key: await registry.workflow(*key) for key in dict.fromkeys(workflows)} if registry.has_workflows else None
-    return Known(
+    return LookedUp(
         found,
         await registry.agent_names() if any(not agent.versions for agent in found.values()) else (),
         offered,
