@@ -13,6 +13,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.log import AppendRequest, AppendResult
 from domain import runs
+from domain.agent_runs import CancelAgentRun
 from domain.context import ContextValueSet
 from domain.errors import AlreadyExists, InvalidState, NotFound, PayloadTooLarge, Unavailable, VersionConflict
 from domain.kernel import Metadata, RecordedEvent
@@ -414,3 +415,17 @@ async def test_no_more_roots_are_remembered_as_crowded_than_the_bound(monkeypatc
     for root in (1, 2, 1, 3):
         taken.crowd((0, root))
     assert list(taken._crowded) == [(0, 1), (0, 3)], "the one that was crowded last stays"
+
+
+async def test_the_root_of_agent_runs_is_read_by_a_process_that_has_never_heard_of_them(engine: Engine, worker: Any) -> None:
+    run_id = await engine.start(plan=Plan(steps=tuple(Step(key=key, agent="alpha") for key in ("a", "b"))))
+    agent_runs_of = [runs.agent_run_id_of(run_id, key) for key in ("a", "b")]
+    store = GatedStore(engine.log)
+    cold = CommandLoop(store, CATALOG)
+    tasks = [asyncio.create_task(cold.execute(request_of(), CancelAgentRun(agent_run_id=id, reason="why"))) for id in agent_runs_of]
+    await until(lambda: store.requests)
+    await rounds()
+    assert len(store.requests) == 1, "they are of one root: the second one waits for the first"
+    store.open()
+    await asyncio.gather(*tasks)
+    assert [engine.log.streams[id][-1].topic for id in agent_runs_of] == ["agent_run.cancelled"] * 2
