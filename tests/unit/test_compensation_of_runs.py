@@ -13,6 +13,7 @@ from domain.compensations import BeginCompensation, ResumeCompensation, RunCompe
 from domain.errors import InvalidCommand, InvalidState
 from domain.failures import Failure
 from domain.invocations import CancelInvocation, ClaimInvocation, FailInvocation, ResolveInvocation
+from domain.kernel import NO_FUNCTIONS, derive_id
 from domain.tools import RegisterTool, UnknownTool, tool_id_of
 from tests.kit.engine import Claim, Engine, PlayedWorker
 from tests.kit.waiting import TENANT, new_id
@@ -102,6 +103,45 @@ async def test_a_child_whose_effects_cannot_be_taken_back_holds_its_parent_up(en
     await engine.give(ResumeCompensation(run_id=run_id, reason="mended", by="ada"))
     await (await worker.next("refund", "tool")).complete()
     assert (await state_of(engine, run_id)).status == "compensated"
+
+
+def test_a_parent_hears_of_an_end_that_was_before_it_asked() -> None:
+    decider, own, call, tool_call = compensations.DECIDER, new_id(), new_id(), new_id()
+    parent_id, state = new_id(), RunCompensation()
+
+    def do(command: compensations.CompensationCommand) -> list[Any]:
+        nonlocal state
+        events = decider.events(state, command, NO_FUNCTIONS)
+        state = decider.fold(state, events)
+        return events
+
+    asks = BeginCompensation(run_id=own, because="requested", reason="r", by="b", parent_id=parent_id)
+    do(compensations.RecordEffect(run_id=own, invocation_id=call, key="k", tool="t", compensated_by="u"))
+    [started, effect] = do(BeginCompensation(run_id=own, because="failed"))
+    assert (
+        started.parent_id is None and not effect.run and effect.compensation_id == derive_id(compensation_id_of(own), f"{call}:1")
+    )
+    [resumed] = do(asks)
+    assert (resumed.because, resumed.retried, resumed.reason, resumed.by, resumed.parent_id) == ("person", (), "r", "b", parent_id)
+    assert do(asks) == [], "it was asked for before"
+    failed = Failure(type="X", message="no")
+    told = compensations.RecordCompensation(run_id=own, invocation_id=call, compensation_id=effect.compensation_id, error=failed)
+    [_, ended] = do(told)
+    assert (ended.status, ended.parent_id) == ("partial", parent_id)
+    [again, effect] = do(asks)
+    assert again.retried == (1,) and effect.round == 2
+    [_, ended] = do(compensations.RecordCompensation(run_id=own, invocation_id=call, compensation_id=effect.compensation_id))
+    assert (ended.status, ended.parent_id) == ("compensated", parent_id)
+    [again, ended] = do(asks)
+    assert again.retried == () and (ended.status, ended.parent_id) == ("compensated", parent_id)
+    state = RunCompensation()
+    [started, ended] = do(asks)
+    assert started.parent_id == parent_id and (ended.status, ended.effects) == ("compensated", 0), "a child without effects"
+    child = compensations.RecordEffect(run_id=own, invocation_id=tool_call, key="k", tool="run", compensated_by="run", run=True)
+    state = RunCompensation()
+    do(child)
+    [_, effect] = do(BeginCompensation(run_id=own, because="failed"))
+    assert effect.run and effect.compensation_id == compensation_id_of(tool_call)
 
 
 async def test_effects_of_a_failed_run_are_taken_back_in_reverse_order(engine: Engine, worker: PlayedWorker) -> None:

@@ -278,3 +278,29 @@ def test_a_part_is_known_by_its_key() -> None:
         assert run.place(other) is None, other
     assert run.recipient("r.0") == "r.0" and run.recipient("x") == "r" and run.recipient("q.0") is None
     assert run.has_begun("r.0") and not run.has_begun("r.1") and run.has_begun("r")
+
+
+def test_who_may_get_mail() -> None:
+    steps = [
+        {"key": "r", "agent": "x", "each": {"over": "input", "max_parallel": 1}, "fallbacks": [{"agent": "y"}]},
+        {"key": "v", "value": "1"},
+        {"key": "s", "agent": "y", "when": "false"},
+        {"key": "t", "agent": "z", "fallbacks": [{"agent": "y"}], "on_failure": "continue"},
+        {"key": "u", "agent": "z", "after": ["t"], "on_failure": "continue"},
+    ]
+    played = Played(*steps, input=[1, 2])
+    why = played.run.cannot_get_mail
+    assert why("v") == "step 'v' has no agent" and why("r") == "step 'r' has parts: write to 'r.0', 'r.1' …"
+    assert why("s") == "step 's' is skipped: it never begins" and why("t") is None and why("u") is None
+    assert why("r.0") is None and why("r.1") is None, "it may begin yet"
+    played.fails("t")
+    assert played.run.agent_run_of(RUN, "t") == agent_run_id_of(RUN, "t", 1) == played.id_of("t")
+    played.fails("r.0")
+    assert played.run.agent_run_of(RUN, "r.0") == agent_run_id_of(RUN, "r.0", 1) == played.id_of("r.0")
+    assert played.run.agent_run_of(RUN, "r.1") == agent_run_id_of(RUN, "r.1")
+    played.fails("t")
+    assert played.run.cannot_get_mail("t") is None, "its agent run knows its end"
+    played.done("r.0")
+    assert not played.run.has_begun("r.2") and played.run.has_begun("r.1")
+    played.done("r.1")
+    assert played.run.cannot_get_mail("r.2") == "step 'r' is completed" and played.run.has_begun("r.7")
