@@ -140,6 +140,8 @@ NAMES_A_NEW_THING = {
 MAKES_A_NAME = {("/v1/tools", "name"), ("/v1/workflows", "name"), ("/v1/workflows/{name}/draft", "name")}
 """Each tenant has names of its own: a tool with a name of another tenant is made. From then on the name is the caller's own."""
 NAMED = ("/v1/tools/{name}", "/v1/workflows/{name}")
+EXPRESSIONS_OF_PLANS = {"when", "input_from", "value", "until", "over", "good", "by", "result"}
+"""Places of expressions in plans. They name nothing outside: an id there is a sum of numbers, or a fault of the language."""
 TRIES = 4
 """An answer may change meanwhile, as by a read model that moves: only a difference that stays is one."""
 
@@ -347,6 +349,9 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
     tried = 0
     for place in places_of(described):
         if place.method != method:
+            continue
+        fields = set(place.name.split("/"))
+        if place.kind == "body" and "plan" in fields and EXPRESSIONS_OF_PLANS & fields:
             continue
         for pair in await settled.pairs(digits_only=place.whole):
             if place.whole and place.kind == "path":
