@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
 from api.cli.main import app
-from application.slash_commands.templates import text_of
+from application.slash_commands.templates import NAMES, text_of
 from application.workflows.written import read_workflow
 from application.workflows.yaml_text import load
 from examples.crew import agents
@@ -159,6 +159,15 @@ async def test_an_own_workflow_goes_in_front_of_a_shipped_command(client: Client
     await client.deprecate_workflow("task", reason="the shipped one is better")
     back, _ = await done(client, LINE)
     assert back.workflow is None
+
+
+async def test_the_check_of_plans_finds_nothing_wrong_with_a_shipped_command(http: httpx2.AsyncClient) -> None:
+    for name in NAMES:
+        written = read_workflow(load(text_of(name)))
+        checked = (await http.post("/v1/plans:check", json={"workflow": written})).json()
+        assert (checked["valid"], checked["faults"]) == (True, []), name
+    misspelt = {**written, "plan": {"steps": [{"key": "a", "agent": "writr"}]}}
+    assert not (await http.post("/v1/plans:check", json={"workflow": misspelt})).json()["valid"]
 
 
 async def test_a_command_of_ones_own(client: Client) -> None:
