@@ -29,6 +29,7 @@ from application.plans.check import PlanChecks
 from application.plans.registry import WorkflowLookup
 from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
+from application.schedules.defining import Schedules
 from application.slash_commands.commands import SlashCommands
 from application.workflows import WorkflowChanges, Workflows
 from projections.engine.kernel import Database
@@ -105,6 +106,7 @@ class Container:
     """Starts by the name of a workflow."""
     workflow_changes: WorkflowChanges
     slash_commands: SlashCommands
+    schedules: Schedules
     refusals: RefusalCounter
     """Counts refused requests for the audit trail."""
     replays: CurrentRuns

@@ -1,6 +1,7 @@
 """Which events, runs and ids a key sees that is narrowed to projects.
 
-An event does not say its project: its root does. A run is of one project for ever, and the run's first event names the project.
+An event does not say its project: its root does. A run is of one project for ever, and the run's first event names the
+project. So with a schedule.
 """
 
 import time
@@ -14,7 +15,7 @@ from application.engine.reading.channels import Batch
 from application.engine.reading.event_pages import Sees
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.find_ids import Named
-from domain import projects, runs
+from domain import projects, runs, schedules
 from domain.event_registry import EventRegistry, UnknownEvent
 from domain.kernel import RecordedEvent
 
@@ -22,6 +23,8 @@ MOST_KNOWN = 50_000
 """Roots whose project a process remembers."""
 AT_ONCE = 100
 """Roots of one query. The start of a run has the input of the run, so it may be large."""
+WITH_PROJECT = frozenset({runs.RunStarted.TOPIC, schedules.ScheduleCreated.TOPIC})
+"""First events of roots that name their project."""
 OF_PROJECTS = frozenset({projects.ProjectCreated.TOPIC, projects.ProjectRemoved.TOPIC})
 
 
@@ -62,12 +65,12 @@ class ProjectsOfRoots:
     def _keep(self, first: RecordedEvent) -> UUID | None:
         """`first`: the first event of its root."""
         project_id: UUID | None = None
-        if first.topic == runs.RunStarted.TOPIC:
+        if first.topic in WITH_PROJECT:
             try:
                 started = self._registry.decoded(first)
             except (UnknownEvent, ValueError):  # of a later release, or damaged: no key sees it that is not for all projects
                 return None
-            assert isinstance(started, runs.RunStarted)
+            assert isinstance(started, runs.RunStarted | schedules.ScheduleCreated)
             project_id = started.project_id
         elif first.topic in OF_PROJECTS:
             project_id = first.root_id

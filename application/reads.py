@@ -20,6 +20,7 @@ from application.views.messages import MessageView
 from application.views.parts import OpenParts
 from application.views.projects import ProjectView
 from application.views.runs import JournalEntryView, PartView, RunCallView, RunSummary, RunView
+from application.views.schedules import ScheduleStatus, ScheduleSummary, ScheduleView
 from application.views.slash_commands import OwnCommand
 from application.views.tenants import ApiKeyView
 from application.views.tools import ToolVersionView, ToolView
@@ -312,6 +313,27 @@ class BreakerReads(Protocol):
         ...
 
 
+class SchedulesWanted(NamedTuple):
+    """A page of the list of schedules."""
+
+    limit: int
+    after: str | None = None
+    """Only schedules whose names come after this one."""
+    status: ScheduleStatus | None = None
+    projects: Sequence[UUID] | None = None
+    """Only schedules of these projects. None: of all."""
+
+
+class ScheduleReads(Protocol):
+    async def get(self, tenant_id: UUID, name: str) -> Positioned[ScheduleView | None]:
+        """None: the tenant has no such schedule, or it was removed. Raises ValueError for stored values that cannot be read."""
+        ...
+
+    async def list(self, tenant_id: UUID, wanted: SchedulesWanted) -> Positioned[Page[ScheduleSummary]]:
+        """Schedules that were not removed, in the order of their names."""
+        ...
+
+
 class ProjectReads(Protocol):
     async def list(
         self, tenant_id: UUID, *, limit: int, after: UUID | None, within: Sequence[UUID] | None = None
@@ -428,3 +450,4 @@ class Reads:
     audit: AuditReads
     breakers: BreakerReads
     workflows: WorkflowReads
+    schedules: ScheduleReads

@@ -59,6 +59,11 @@ class Action(StrEnum):
     BLOBS_REMOVE = "blobs.remove"
     BREAKERS_FORCE = "breakers.force"
     """Holds the breaker of a tool open or closed, whatever the outcomes of its calls are."""
+    SCHEDULES_READ = "schedules.read"
+    SCHEDULES_DEFINE = "schedules.define"
+    """Creates, changes and removes schedules, and starts a run of one out of turn."""
+    SCHEDULES_PAUSE = "schedules.pause"
+    """And resumes them."""
     PROJECTS_READ = "projects.read"
     PROJECTS_CREATE = "projects.create"
     PROJECTS_REMOVE = "projects.remove"
@@ -89,6 +94,7 @@ _CONTENT = frozenset(
         Action.INVOCATIONS_READ,
         Action.CATALOG_READ,
         Action.BLOBS_READ,
+        Action.SCHEDULES_READ,
         Action.PROJECTS_READ,
         Action.WORKERS_READ,
         Action.PROJECTIONS_READ,
@@ -106,6 +112,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.INVOCATIONS_RESOLVE,
         Action.BREAKERS_FORCE,
         Action.INVOCATIONS_CANCEL,
+        Action.SCHEDULES_PAUSE,
         Action.PROJECTIONS_VERIFY,
         Action.PROJECTIONS_REBUILD,
         Action.PROJECTIONS_RETRY,
@@ -114,7 +121,8 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     Role.DEVELOPER: _CONTENT
     | {Action.RUNS_START, Action.RUNS_CANCEL, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
     | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL, Action.WORKFLOWS_DEFINE}
-    | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE},
+    | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE}
+    | {Action.SCHEDULES_DEFINE, Action.SCHEDULES_PAUSE},
     Role.AUDITOR: _CONTENT | {Action.LOG_READ, Action.KEYS_READ, Action.AUDIT_READ, Action.AUDIT_EXPORT},
     Role.WORKER: frozenset({Action.WORKERS_WORK}),
 }
@@ -133,6 +141,8 @@ AUDITED = frozenset(
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.INVOCATIONS_CANCEL,
+        Action.SCHEDULES_DEFINE,
+        Action.SCHEDULES_PAUSE,
         Action.PROJECTS_REMOVE,
         Action.PROJECTIONS_VERIFY,
         Action.PROJECTIONS_REBUILD,

@@ -17,6 +17,7 @@ from domain import (
     messages,
     projects,
     runs,
+    schedules,
     tenants,
     tools,
     workflows,
@@ -65,6 +66,11 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     ),
     "messages": (messages.MessageSent,),
     "context": (context.ContextValueSet,),
+    "schedules": (
+        schedules.ScheduleCreated, schedules.ScheduleChanged, schedules.ScheduleFired, schedules.ScheduleQueued,
+        schedules.ScheduleSkipped, schedules.SchedulePaused, schedules.ScheduleResumed, schedules.ScheduleFinished,
+        schedules.ScheduleRemoved,
+    ),
     "audit": (audit.ActionRecorded, audit.RefusalsCounted),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from projections.kernel import Database
 from projections.messages import MessageQueries
 from projections.projects import ProjectQueries
 from projections.runs import RunQueries
+from projections.schedules import ScheduleQueries
 from projections.tenants import ApiKeyQueries
 from projections.tools import ToolQueries
 from projections.workflows import WorkflowQueries
@@ -45,4 +46,5 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         audit=AuditQueries(database),
         breakers=BreakerQueries(database),
         workflows=WorkflowQueries(database),
+        schedules=ScheduleQueries(database),
     )

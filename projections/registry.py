@@ -10,6 +10,7 @@ from projections import (
     projects,
     run_terms,
     runs,
+    schedules,
     tenants,
     timers,
     tool_versions,
@@ -35,5 +36,6 @@ PROJECTIONS: tuple[Projection, ...] = (
     audit.PROJECTION,
     breakers.PROJECTION,
     workflows.PROJECTION,
+    schedules.PROJECTION,
 )
 """Their tables are made by migrations."""

@@ -101,6 +101,8 @@ TABLES: dict[str, Table] = {
     "session_host": Table("app"),
     "snapshot": Table("app"),
     "tenant": Table("app"),
+    "schedule": _walled(),
+    "schedule_due": Table("app"),
     "timer": Table("app"),
     "tool": _walled(),
     "tool_limit": _walled(),

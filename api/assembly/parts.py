@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from application.engine.leases import SessionPresence
     from application.engine.ports.blobs import BlobStore
     from application.engine.ports.checkpoints import Checkpoints
+    from application.engine.ports.due import DueStreams
     from application.engine.ports.expressions import Expressions
     from application.engine.ports.idempotency import IdempotencyKeys
     from application.engine.ports.ids import LogIndex
@@ -103,6 +104,7 @@ class Overrides(TypedDict, total=False):
     checkpoints: "Checkpoints"
     """Checkpoints of the sagas."""
     timers: "Timers"
+    due_schedules: "DueStreams"
     open_work: "OpenWork"
     recorded_commands: "RecordedCommands"
     upkeep_runs: "UpkeepRuns"

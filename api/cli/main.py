@@ -32,6 +32,7 @@ from api.cli import (
     restored,
     roles,
     runs,
+    schedules,
     tenants,
     tool_calls,
     tools,
@@ -73,6 +74,7 @@ tools.app.registered_commands.extend(tool_calls.app.registered_commands)
 nats.app.registered_commands.extend(nats_users.app.registered_commands)
 app.add_typer(runs.app, name="runs")
 app.add_typer(projects.app, name="projects")
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(events.app, name="events")
 app.add_typer(agents.app, name="agents")
 app.add_typer(tools.app, name="tools")

@@ -29,6 +29,7 @@ from api.http.routes import (
     reports,
     run_contents,
     runs,
+    schedules,
     tools,
     values,
     workers,
@@ -39,10 +40,9 @@ from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
     runs.router, run_contents.router, compensations.router, values.of_runs, events.router, ids.router, agents.router, tools.router,
-    workflows.router, commands.router, calls.router, breakers.router, plans.router, projects.router, blobs.router, keys.router,
-    workers.router, reports.router, blobs.of_work, invocations.router, values.of_calls, health.router, health.of_log, pages.router,
-    schemas.router,
-    openapi.router, asyncapi.router, projections.router, audit.router,
+    workflows.router, commands.router, calls.router, breakers.router, plans.router, schedules.router, projects.router, blobs.router,
+    keys.router, workers.router, reports.router, blobs.of_work, invocations.router, values.of_calls, health.router,
+    health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router, audit.router,
 )  # fmt: skip
 
 

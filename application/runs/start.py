@@ -107,6 +107,34 @@ async def start_run(
     return outcome
 
 
+async def prepared_start(
+    commands: CommandLoop,
+    tenant_id: UUID,
+    *,
+    project_id: UUID,
+    plan: runs.Plan,
+    priority: Priority,
+    compensate: runs.Compensate,
+    known: KnownAgents,
+    fresh: bool,
+) -> tuple[runs.StartRun, tuple[Command, ...]]:
+    """The start of a run without its id and its input, and what it rests on, for one append with something else.
+
+    `plan`: with the plans of its child workflows. `fresh`: the log is asked for the project and for each agent; else the append
+    finds out (AgentChanged) that others changed them.
+
+    Raises UnknownAgent, UnknownCapability, UnknownProject, Unavailable.
+    """
+    of_project = await _part_of_project(commands, tenant_id, project_id, fresh=fresh)
+    plan = await with_agents(known, tenant_id, plan)
+    versions, of_agents = await _versions(commands, tenant_id, plan, known, fresh=fresh)
+    command = runs.StartRun(
+        run_id=project_id, project_id=project_id, plan=_pinned(plan, versions), versions_asked=asked_in(plan), priority=priority,
+        compensate=compensate,
+    )  # fmt: skip
+    return command, (*of_project, *of_agents)
+
+
 async def first_answer(commands: CommandLoop, request: CommandRequest, run_id: UUID) -> CommandOutcome | None:
     """The answer that the start of the run got, from the run's own events. None: another command started the run.
 
@@ -141,7 +169,9 @@ def check_repeat(request: CommandRequest, command: runs.StartRun, plan: runs.Pla
         raise StartedDifferently(f"run {recorded.stream_id} was started before, {what}")
 
 
-async def _part_of_project(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> Sequence[projects.UseProject]:
+async def _part_of_project(
+    commands: CommandLoop, tenant_id: UUID, project_id: UUID, *, fresh: bool = False
+) -> Sequence[projects.UseProject]:
     """What the start of a run needs of its project. The default project cannot be removed, so nothing is needed of it.
 
     Raises UnknownProject if there is no such project. Whether it was removed is decided in the append: a repeat of a start from
@@ -149,7 +179,7 @@ async def _part_of_project(commands: CommandLoop, tenant_id: UUID, project_id: U
     """
     if project_id == projects.default_project_id(tenant_id):
         return ()
-    loaded = await commands.load(projects.DECIDER, tenant_id, project_id, fresh=False)
+    loaded = await commands.load(projects.DECIDER, tenant_id, project_id, fresh=fresh)
     if loaded.state.created is None:
         raise UnknownProject(f"there is no project {project_id}", pointer="/project_id")
     return (projects.UseProject(project_id=project_id),)

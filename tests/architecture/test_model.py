@@ -21,6 +21,7 @@ from domain import (
     invocations,
     projects,
     runs,
+    schedules,
     tenants,
     tools,
     workflows,
@@ -112,6 +113,7 @@ BY_THE_SERVER = {
     invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, invocations.PutOffInvocation,
     breakers.TripBreaker, breakers.TryTool, breakers.CloseBreaker, breakers.ReopenBreaker,
     projects.UseProject, tools.UseTool, workflows.UseWorkflow,
+    schedules.FireSchedule, schedules.HoldSchedule, schedules.RefuseSchedule, schedules.PassSchedule,
     agents.UseAgent,
     audit.RecordAction,
     audit.RecordRefusals,
@@ -128,6 +130,7 @@ COMPARED_ELSEWHERE = {
     tenants.IssueApiKey, tenants.RotateApiKey, tenants.RevokeApiKey,
     compensations.BeginCompensation, compensations.ResumeCompensation,  # by the hash of the body, too
     workflows.DraftWorkflow, workflows.DiscardDraft, workflows.PublishWorkflow, workflows.ReinstateWorkflow,  # likewise
+    schedules.ChangeSchedule, schedules.RunNow,  # by the hash of the body, too
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip
 

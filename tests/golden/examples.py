@@ -16,6 +16,7 @@ from domain import (
     plans,
     projects,
     runs,
+    schedules,
     tenants,
     tools,
     workflows,
@@ -72,6 +73,16 @@ CHAIN_TOOL = {
     "version": "2", "idempotent": True, "timeout_s": 300.0, "max_attempts": 3, "reconcile_timeout_s": 30.0,
     "parameters": {"type": "object"},
 }  # fmt: skip
+
+SCHEDULE = schedules.Definition(
+    when=schedules.When(cron="30 2 * * 1-5", time_zone="Europe/Berlin"),
+    start=schedules.Start(
+        agent="historian", agent_version="2", input=JSON, input_from={"until": "due_at"}, metadata={"ticket": "T-1"},
+        priority="high", compensate="on_failure",
+    ),
+    start_at=AT, end_at=AT, jitter_s=30, catch_up="all", catch_up_s=3600, late_after_s=90, overlap="queue",
+    description="what the night brought",
+)  # fmt: skip
 
 PLAN = runs.Plan(
     steps=(
@@ -162,6 +173,21 @@ EXAMPLES: tuple[Event, ...] = (
     breakers.BreakerForced(
         tool="git.history", state="open", at=AT, by="key:ada", reason="they asked us to stop", on_behalf_of="ada@example.com"
     ),
+    schedules.ScheduleCreated(
+        name="nightly", project_id=PROJECT, definition=SCHEDULE, next_at=AT, at=AT, by="key:ada", on_behalf_of="ada@example.com",
+        paused=True,
+    ),
+    schedules.ScheduleChanged(definition=SCHEDULE, next_at=AT, at=AT, by="key:ada", on_behalf_of="ada@example.com"),
+    schedules.ScheduleFired(due_at=AT, run_id=RUN, at=AT, next_at=AT, caught_up=3, missed=True, by="key:ada"),
+    schedules.ScheduleQueued(due_at=AT, behind=RUN, at=AT, next_at=AT, caught_up=3, missed=True),
+    schedules.ScheduleSkipped(
+        due_at=AT, until=AT, count=2, reason="refused", at=AT, next_at=AT, code="unknown-agent", message="no agent 'historian'",
+        caught_up=3,
+    ),
+    schedules.SchedulePaused(at=AT, by="key:ada", on_behalf_of="ada@example.com", reason="the source is down"),
+    schedules.ScheduleResumed(at=AT, next_at=AT, by="key:ada", on_behalf_of="ada@example.com", reason="it is back"),
+    schedules.ScheduleFinished(at=AT),
+    schedules.ScheduleRemoved(at=AT, by="key:ada", on_behalf_of="ada@example.com", reason="nobody reads it"),
     runs.RunStarted(
         project_id=PROJECT, plan=EVERY_FORM, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high",
         compensate="on_failure", parent=PARENT, workflow=runs.WorkflowRef(name="review", version=7),

@@ -32,6 +32,7 @@ PROJECTIONS = {
     "audit",
     "breakers",
     "workflows",
+    "schedules",
 }
 CONSUMERS = {*PROJECTIONS, *PARTITIONS}
 

@@ -22,6 +22,7 @@ from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.commands_kit import use_commands, use_workflows
 from tests.integration.documented_kit import Documented
 from tests.integration.played_worker import PlayedWorker
+from tests.integration.schedules_kit import use_schedules
 from tests.integration.session_kit import offer, worker_at
 from tests.integration.shown_parts_kit import use_parts
 from tests.integration.system_kit import BASE, System, eventually, new_id
@@ -130,6 +131,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         await use_commands(shared, http)
         await use_blobs(shared, http)
         assert not (await http.post("/v1/plans:check", json={"plan": {"steps": [{"key": "a"}]}})).json()["valid"]
+        await use_schedules(shared, http)
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
             assert (await http.head(path)).status_code == 200
@@ -411,6 +413,9 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     cancelled = ("POST", "/v1/invocations/{invocation_id}/cancel")
     of_keys |= of_tools | of_workflows
     of_compensation = {("POST", f"/v1/runs/{{run_id}}/compensation{what}") for what in ("", "/resume")}
+    of_schedules = {("POST", f"/v1/schedules{what}") for what in ("", *(f"/{{name}}/{w}" for w in ("pause", "resume", "run-now")))}
+    changed = ("PATCH", "/v1/schedules/{name}")
+    of_keys |= of_schedules | {changed}
     assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | {cancelled} | {
         ("POST", "/v1/runs"), ("POST", "/v1/commands"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects"),
         ("POST", "/v1/tools/{name}/breaker"),
@@ -418,13 +423,14 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
         ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
         ("DELETE", "/v1/tools/{name}"), ("DELETE", "/v1/blobs/{sha256}"), ("DELETE", f"{one}/draft"),
+        ("DELETE", "/v1/schedules/{name}"),
     }  # fmt: skip
     of_calls_and_runs = {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}"), ("GET", "/v1/invocations/{invocation_id}")}
     assert readers("Prefer") == of_calls | of_calls_and_runs | {("POST", "/v1/commands")}
     assert readers("Cache-Control") == of_calls
     changes = of_tools - {("POST", "/v1/tools")} | {("DELETE", "/v1/tools/{name}")}
     changes |= of_workflows | {("DELETE", f"{one}/draft")}
-    assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel")} | changes
+    assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel"), changed} | changes
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
     for method, path in readers("Tidelog-Position"):
         asked = (
@@ -435,9 +441,10 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         )
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 34
+    assert len(readers("Tidelog-Position")) == 36
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
+        *(path for _, path in of_schedules | {changed}),
         "/v1/runs/{run_id}/cancel",
         "/v1/audit/export",
         "/v1/projects/{project_id}",

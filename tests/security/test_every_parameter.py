@@ -79,6 +79,13 @@ CHAIN = {
         "steps": [{"name": "one", "tool": "own_http", "arguments": {"city": "'own'"}, "when": "true"}], "result": "steps.one",
     },
 }  # fmt: skip
+START = {"input": 1, "input_from": {"due": "due_at"}, "metadata": {"team": "own"}}
+PLANNED = {**START, "input_from": "due_at"}
+CHANGE: dict[str, Any] = {
+    "when": {"cron": "0 0 1 1 *", "time_zone": "Europe/Berlin"}, "start_at": "2099-01-01T00:00:00Z",
+    "end_at": "2199-01-01T00:00:00Z", "description": "own",
+}  # fmt: skip
+SCHEDULE: dict[str, Any] = {**CHANGE, "start": {**START, "agent": "own"}, "project_id": "{project_id}"}
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs": [
         {**RUN, "agent": "own", "project_id": "{project_id}"},
@@ -93,6 +100,30 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
     "/v1/plans:check": [{"plan": {"steps": STEPS}}, {"workflow": {"plan": {"steps": STEPS}, "parameters": CITY}}],
+    "/v1/schedules": [
+        {**SCHEDULE, "name": NEW_NAME, "start": {**START, "agent": "own@1"}},
+        {**SCHEDULE, "name": NEW_NAME, "when": {"every_s": 86400, "anchored_at": "2099-01-01T00:00:00Z"}},
+        {**SCHEDULE, "name": NEW_NAME, "when": {"at": "2099-01-01T00:00:00Z"}, "start": {"workflow": "own"}},
+    ],
+    "/v1/schedules:preview": [
+        {
+            "name": "own",
+            "when": SCHEDULE["when"],
+            "start_at": SCHEDULE["start_at"],
+            "end_at": SCHEDULE["end_at"],
+            "after": "2099-01-01T00:00:00Z",
+        },
+        {"when": {"every_s": 86400, "anchored_at": "2099-01-01T00:00:00Z"}},
+        {"when": {"at": "2099-01-01T00:00:00Z"}},
+    ],
+    "/v1/schedules/{name}": [
+        {**CHANGE, "start": {**START, "agent": "own@1"}},
+        {**CHANGE, "when": {"every_s": 86400, "anchored_at": "2099-01-01T00:00:00Z"}},
+        {**CHANGE, "when": {"at": "2099-01-01T00:00:00Z"}, "start": {"workflow": "own"}},
+    ],
+    "/v1/schedules/{name}/pause": [{"reason": "why"}],
+    "/v1/schedules/{name}/resume": [{"reason": "why"}],
+    "/v1/schedules/{name}/run-now": [{}],
     "/v1/projects": [{"name": "own", "metadata": {"team": "own"}}],
     "/v1/keys": [
         {"label": "own", "role": "auditor", "expires_at": "2099-01-01T00:00:00Z"},
@@ -131,15 +162,18 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/projections/{name}/retry": [{"root_id": "{run_id}"}],
 }
 """Valid bodies of each operation. Together they have every place for a text."""
+for _plan in [body["plan"] for body in BODIES["/v1/runs"] if "plan" in body]:
+    BODIES["/v1/schedules"].append({**SCHEDULE, "name": NEW_NAME, "start": {**PLANNED, "plan": _plan}})
+    BODIES["/v1/schedules/{name}"].append({**CHANGE, "start": {**PLANNED, "plan": _plan}})
 OF_CONTENT = {"/v1/blobs", "/v1/work/blobs"}
 """Operations whose body is a content of its own."""
 NAMES_A_NEW_THING = {
     ("/v1/runs", "run_id"), ("/v1/commands", "run_id"), ("/v1/keys", "key_id"), ("/v1/keys/{key_id}/rotate", "key_id"),
 }  # fmt: skip
 """Ids that the caller gives to new things. An id of another tenant is taken, since ids are those of the whole installation."""
-MAKES_A_NAME = {("/v1/tools", "name"), ("/v1/workflows", "name"), ("/v1/workflows/{name}/draft", "name")}
+MAKES_A_NAME = {("/v1/tools", "name"), ("/v1/schedules", "name"), ("/v1/workflows", "name"), ("/v1/workflows/{name}/draft", "name")}
 """Each tenant has names of its own: a tool with a name of another tenant is made. From then on the name is the caller's own."""
-NAMED = ("/v1/tools/{name}", "/v1/workflows/{name}")
+NAMED = ("/v1/tools/{name}", "/v1/schedules/{name}", "/v1/workflows/{name}")
 EXPRESSIONS_OF_PLANS = {"when", "input_from", "value", "until", "over", "good", "by", "result"}
 """Places of expressions in plans. They name nothing outside: an id there is a sum of numbers, or a fault of the language."""
 TRIES = 4
@@ -248,7 +282,7 @@ def is_text_of_cursor(given: str) -> bool:
 
 def own_of(other: Other, path: str) -> dict[str, str]:
     """Values of the caller's own, by the names of the parameters of a path."""
-    names = {"/v1/tools/": "own_http", "/v1/workflows/": "own_flow", "/v1/commands/": "own_flow"}
+    names = {"/v1/tools/": "own_http", "/v1/workflows/": "own_flow", "/v1/commands/": "own_flow", "/v1/schedules/": "own-schedule"}
     found = [name for beginning, name in names.items() if path.startswith(beginning)]
     if "/parts" in path:
         return {**other.own, "step": "parts"}
@@ -362,6 +396,8 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
                 continue  # three digits may be a cursor by chance
             names_a_tool = place.kind == "path" or place.name == "replaced_by"
             kind = place.path.removeprefix("/v1/").partition("/")[0]
+            if place.name == "start/workflow" and settled.made & {("workflows", value) for value in pair}:
+                continue
             if place.path.startswith(NAMED) and names_a_tool and settled.made & {(kind, value) for value in pair}:
                 continue
             told = await differs(settled, place, pair)

@@ -53,6 +53,7 @@ class Auditor:
     async def _mine(self, events: Sequence[RecordedEvent]) -> set[str]:
         """The roots that the key sees."""
         starts = [event for event in events if event.topic == "run.started"]
+        starts += [event for event in events if event.topic == "schedule.created"]
         return {*self.projects} | {str(e.root_id) for e in starts if json.loads(e.state)["project_id"] in self.projects}
 
     async def of_others(self) -> set[str]:
@@ -146,7 +147,7 @@ def test_a_route_with_the_id_of_a_thing_keeps_to_the_projects_of_the_key_or_is_o
         found = [name for name in re.findall(r"{(\w+)}", route.path) if name in named and route.path.startswith("/v1/")]
         if found and route.permission.reach is not Reach.TENANT:
             assert route.permission.reach.value == found[0], route.path
-    assert len(of_reach(*BY_PATH)) > 20 and len(of_reach(Reach.LIMITED)) == 9
+    assert len(of_reach(*BY_PATH)) > 20 and len(of_reach(Reach.LIMITED)) == 18
 
 
 async def test_what_is_of_the_whole_tenant_is_refused(auditor: Auditor) -> None:
@@ -192,6 +193,30 @@ async def test_a_thing_of_another_project_is_as_one_that_nobody_has(auditor: Aud
     assert tried > 500
 
 
+async def test_a_schedule_of_another_project_is_as_one_that_nobody_has(auditor: Auditor) -> None:
+    body = {"when": {"at": "2099-01-01T00:00:00Z"}, "start": {"agent": "mover"}, "overlap": "allow"}
+    assert (await auditor.system.http.post("/v1/schedules", json={"name": "theirs", **body})).status_code == 201
+    own = {"name": "own", "project_id": auditor.projects[0], **body}
+    assert (await auditor.asks("POST", "/v1/schedules", json=own)).status_code == 201
+    foreign = {**own, "name": "x", "project_id": str(default_project_id(DEFAULT_TENANT_ID))}
+    assert (await auditor.asks("POST", "/v1/schedules", json=foreign)).json()["code"] == "unknown-project"
+    await auditor.system.settled()
+    tried = 0
+    for route in of_reach(Reach.LIMITED):
+        for method in sorted(route.methods) if "/v1/schedules/{name}" in route.path else ():
+            request: dict[str, Any] = {"json": {}} if method in ("POST", "PATCH") else {}
+            assert await auditor.same_as_nothing(method, route.path.replace("{name}", "@"), "theirs", **request) == 404, route.path
+            tried += 1
+    assert tried == 6
+    assert [one["name"] for one in await auditor.all_pages("/v1/schedules", 1)] == ["own"]
+    started = await auditor.asks("POST", "/v1/schedules/own/run-now", json={})
+    at = {"Tidelog-Position": started.headers["tidelog-position"]}
+    run = await auditor.asks("GET", f"/v1/runs/{started.json()['run_id']}", headers=at)
+    assert run.json()["project_id"] == auditor.projects[0]
+    assert (await auditor.asks("DELETE", "/v1/schedules/own")).status_code == 200
+    assert (await auditor.system.http.get("/v1/schedules/theirs")).json()["status"] == "active"
+
+
 async def test_nothing_of_another_project_stands_inside_of_a_thing_of_ones_own(auditor: Auditor) -> None:
     """Paths with two names: the first is the key's own run, the second of another project."""
     mine, others = auditor.runs[auditor.projects[0]][0], await auditor.system.events()
@@ -217,7 +242,7 @@ async def test_whatever_a_list_is_asked_for_it_has_nothing_of_another_project(au
     values = [*others[:: max(1, len(others) // 10)], *cursors, "completed", "degraded", "walker", "mover", "number=1", "key:x", "1"]
     paths = {route.path for route in of_reach(Reach.LIMITED, Reach.CATALOG) if "GET" in route.methods and "{" not in route.path}
     assert paths == {"/v1/runs", "/v1/invocations", "/v1/events", "/v1/projects", "/v1/agents", "/v1/tools", "/v1/workflows",
-                     "/v1/commands", "/v1/breakers", "/v1/keys/self"}  # fmt: skip
+                     "/v1/commands", "/v1/breakers", "/v1/schedules", "/v1/keys/self"}  # fmt: skip
     for (method, path), operation in operations_of(await document(auditor.system)).items():
         if method == "GET" and path in paths:
             for parameter in operation.get("parameters", ()):

@@ -188,6 +188,8 @@ class Other:
         flow = {"name": "own_flow", "plan": {"steps": [{"key": "own", "agent": "own"}]}, "command": {}}
         for note in ("first", "second"):
             assert (await self.http.post("/v1/workflows", json={**flow, "description": note, "note": note})).status_code == 201
+        due = {"name": "own-schedule", "when": {"at": "2099-01-01T00:00:00Z"}, "start": {"plan": plan}, "overlap": "allow"}
+        assert (await self.http.post("/v1/schedules", json=due)).status_code == 201
         work = await worker.work()
         own["agent_run_id"] = work["work"]
         await worker.done(work, "record", key="k", result={"a": 1})

@@ -60,6 +60,15 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs compensate": [str(RUN), "--reason", "r"],
     "runs resume-compensation": [str(RUN), "--reason", "r"],
     "plans check": [__file__.rpartition("/tests/")[0] + "/tests/golden/events/run.started.v4.json"],
+    "schedules list": [],
+    "schedules show": ["nightly"],
+    "schedules create": ["nightly", "--every", "1d", "--agent", "a"],
+    "schedules change": ["nightly", "--overlap", "skip"],
+    "schedules pause": ["nightly"],
+    "schedules resume": ["nightly"],
+    "schedules run-now": ["nightly"],
+    "schedules preview": ["--every", "1d"],
+    "schedules remove": ["nightly"],
     "projects list": [],
     "projects create": ["name"],
     "projects remove": [str(PROJECT)],
@@ -319,6 +328,13 @@ def answers() -> dict[str, Any]:
             "agents": [{"name": HOSTILE, "version": HOSTILE, "capabilities": [HOSTILE]}],
         },
         "/v1/breakers": [BREAKER],
+        "/v1/schedules": [SCHEDULE],
+        "POST /v1/schedules": SCHEDULE | {"position": 1},
+        "/v1/schedules/nightly": SCHEDULE,
+        "/v1/schedules:preview": {"times": [{"due_at": HOSTILE, "starts_at": HOSTILE, "local": HOSTILE}]},
+        "/v1/schedules/nightly/pause": {"position": 1, "name": HOSTILE},
+        "/v1/schedules/nightly/resume": {"position": 1, "name": HOSTILE},
+        "/v1/schedules/nightly/run-now": {"run_id": HOSTILE},
         "/v1/tools/mail/breaker": BREAKER | {"policy": {HOSTILE: HOSTILE}, "counts": {"calls": 1, "failures": 1, "in_a_row": 1}},
         "/v1/tools/mail/versions": [
             {
@@ -366,6 +382,16 @@ BREAKER = {
 }  # fmt: skip
 
 
+OUTCOME = {"what": HOSTILE, "due_at": HOSTILE, "at": HOSTILE, "run_id": HOSTILE, "reason": HOSTILE, "message": HOSTILE}
+SCHEDULE = {
+    "name": HOSTILE, "status": HOSTILE, "starts": HOSTILE, "when": {"cron": HOSTILE, "time_zone": HOSTILE}, "reason": HOSTILE,
+    "description": HOSTILE, "next_at": HOSTILE, "waiting_at": HOSTILE, "start_at": HOSTILE, "created_by": HOSTILE,
+    "on_behalf_of": HOSTILE, "project_id": HOSTILE, "catch_up": HOSTILE, "overlap": HOSTILE, "catch_up_s": 60,
+    "start": {"input": HOSTILE, "input_from": {HOSTILE: HOSTILE}}, "next_times": [HOSTILE], "last": OUTCOME,
+    "recent": [OUTCOME | {"what": what} for what in ("fired", "queued", "skipped", HOSTILE)],
+}  # fmt: skip
+
+
 class Hostile(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -384,7 +410,7 @@ class Hostile(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         found = answers().get(f"POST {self.path}") or answers().get(self.path)
-        if self.path.startswith(("/v1/projections", "/v1/tools/", "/v1/commands")) and found is not None:
+        if self.path.startswith(("/v1/projections", "/v1/schedules", "/v1/tools/", "/v1/commands")) and found is not None:
             self._json(found)
         else:
             self._refuse(409)

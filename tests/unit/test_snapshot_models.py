@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from domain import (
     messages,
     projects,
     runs,
+    schedules,
     tenants,
     tools,
     workflows,
@@ -64,6 +65,13 @@ at = st.builds(datetime.fromtimestamp, st.floats(0, 4e9), st.just(UTC))
 run_step = st.sampled_from([step.key for step in PLAN.steps])
 sha256 = st.sampled_from(["0" * 64, "1" * 64])
 agent_run, invocation = {"agent_run_id": st.just(ID)}, {"invocation_id": st.just(ID)}
+
+SCHEDULE = schedules.Definition(
+    when=schedules.When(every_s=60), start=schedules.Start(agent="a", input={"n": [1.5, None]}, input_from={"due": "due_at"}),
+    late_after_s=120, overlap="queue",
+)  # fmt: skip
+LATER = AT + timedelta(seconds=150)
+due = st.sampled_from([AT + timedelta(seconds=60), AT + timedelta(seconds=120)])
 
 COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "tenants": (tenants.CreateTenant(tenant_id=ID, name="t"), st.one_of(
@@ -201,6 +209,24 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             reason=st.none() | text,
         ),
     )),
+    "schedules": (
+        schedules.CreateSchedule(
+            schedule_id=ID, name="a", project_id=PROJECT, definition=SCHEDULE, at=AT, by="key:a", on_behalf_of="ada"
+        ),
+        st.one_of(
+            st.builds(schedules.PauseSchedule, schedule_id=st.just(ID), reason=st.none() | text, at=at, by=text),
+            st.builds(schedules.ResumeSchedule, schedule_id=st.just(ID), reason=st.none() | text, at=at, by=text),
+            st.builds(schedules.RunNow, schedule_id=st.just(ID), run_id=some_id, at=at, by=text),
+            st.builds(
+                schedules.FireSchedule, schedule_id=st.just(ID), due_at=due, run_id=some_id, at=st.just(LATER)
+            ),
+            st.builds(schedules.HoldSchedule, schedule_id=st.just(ID), due_at=due, behind=some_id, at=st.just(LATER)),
+            st.builds(
+                schedules.RefuseSchedule, schedule_id=st.just(ID), due_at=due, code=text, message=text, at=st.just(LATER)
+            ),
+            st.just(schedules.RemoveSchedule(schedule_id=ID, at=AT, by="key:a")),
+        ),
+    ),
     "audit": (
         audit.RecordAction(entry_id=ID, tenant_id=OTHER, action="a", actor="a", target_kind="run", result="done"),
         st.builds(

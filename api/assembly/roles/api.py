@@ -20,6 +20,7 @@ from api import metrics
 from api.assembly import histories, log_streams, messaging, sharing, storage, tables
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
+from api.assembly.starts import admission
 from api.container import Container, HealthCheck, MemberView
 from api.tools_told import ToolsTold
 from application.audit import RefusalCounter
@@ -37,7 +38,7 @@ from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
 from application.plans.check import PlanChecks
 from application.reads import CurrentRuns, Reads
-from application.runs.admission import RunAdmission
+from application.schedules.defining import Schedules
 from application.slash_commands.commands import SlashCommands
 from application.workers import Workers
 from application.workers.hosting.host import SessionHost
@@ -77,19 +78,6 @@ async def reads(parts: Parts) -> Reads:
         keys=await storage.database_of(parts, "commands"),
         health=await storage.database_of(parts, "health"),
     )
-
-
-@part
-async def admission(parts: Parts) -> RunAdmission:
-    settings = parts.settings
-    own = RunAdmission(
-        (await reads(parts)).activity,
-        most=settings.max_open_runs,
-        most_of_tenant=settings.max_open_runs_per_tenant,
-        refused=lambda reason: metrics.RUNS_REFUSED.labels(reason).inc(),
-    )
-    parts.stack.push_async_callback(own.close)
-    return own
 
 
 @part
@@ -276,6 +264,9 @@ async def container(parts: Parts) -> Container:
         workflows=workflows,
         workflow_changes=WorkflowChanges(loop, workflows),
         slash_commands=SlashCommands(loop, workflows, (await reads(parts)).workflows),
+        schedules=Schedules(
+            loop, workflows, (await reads(parts)).agents, (await tables.catalog(parts)).functions, await admission(parts)
+        ),
         refusals=await refusals(parts),
         work_queue=queue,
         log_head=await log_head(parts),

@@ -1,23 +1,30 @@
 """The saga role: reactions to events, timers, the reconciler of the work queue, and the upkeep."""
 
 from adapters.postgres.read_models.open_work import PostgresOpenWork
+from adapters.postgres.read_models.schedules import PostgresDueSchedules
 from adapters.postgres.read_models.timers import PostgresTimers
 from api.assembly import log_streams, messaging, sharing, storage, tables
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
+from api.assembly.starts import admission
 from application.engine.background import side_by_side
 from application.engine.lapses import SessionSweeper
 from application.engine.leases import Group
 from application.engine.permits import PermitSweeper
 from application.engine.ports.checkpoints import Checkpoints
+from application.engine.ports.due import DueStreams
 from application.engine.ports.queue import OpenWork
 from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
 from application.engine.upkeep import Upkeep, chores
 from application.lapses import lapsing
-from projections import timers
+from application.schedules.firing import ScheduleService
+from application.workflows import Workflows
+from projections import schedules, timers
+from projections.agents import AgentQueries
 from projections.engine.checkpoints import PostgresCheckpoints
+from projections.workflows import WorkflowQueries
 
 
 @part
@@ -59,12 +66,26 @@ async def groups(parts: Parts) -> list[Group]:
             service = TimerService(loop, PostgresTimers(database, set_timers), kinds=catalog.commands)
             await side_by_side(set_timers.failed(), service.run())
 
+    async def fire_schedules(_: frozenset[str]) -> None:
+        known = AgentQueries(database := await storage.database(parts))
+        admitting, workflows = await admission(parts), Workflows(loop, WorkflowQueries(database))
+
+        def service(due: DueStreams) -> ScheduleService:
+            return ScheduleService(loop, due, workflows=workflows, known=known, functions=catalog.functions, admission=admitting)
+
+        if "due_schedules" in parts.given:
+            await service(parts.given["due_schedules"]).run()
+            return
+        async with storage.listening_on(parts, schedules.CHANNEL) as changed:
+            await side_by_side(changed.failed(), service(PostgresDueSchedules(database, changed)).run())
+
     async def sweep(_: frozenset[str]) -> None:
         await side_by_side(WorkReconciler(work, queue).run(), of_sessions.run(), of_permits.run())
 
     return [
         Group("sagas", PARTITIONS, react),
         Group("timers", ("timers",), fire),
+        Group("schedules", ("schedules",), fire_schedules),
         Group("sweeper", ("sweeper",), sweep),
         Group("upkeep", ("upkeep",), lambda _: upkeep.run()),
     ]

@@ -12,6 +12,7 @@ from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
 from domain.kernel import Event
 from domain.runs import RunStarted
+from domain.schedules import ScheduleCreated, ScheduleFired
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
 from domain.tools import ToolDeprecated, ToolRemoved
 from domain.workflows import WorkflowPublished
@@ -29,6 +30,7 @@ OF_TOOLS = _shapes(ToolDeprecated, ToolRemoved)
 OF_CHAINS = _shapes(ChainStarted, InvocationRequested)
 BLOBS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 """A release that knows this event also notes to which blobs events refer."""
+SCHEDULES = _shapes(ScheduleCreated, ScheduleFired)
 BREAKERS = _shapes(BreakerForced)
 WORKFLOWS = _shapes(WorkflowPublished, RunStarted)
 """A release that knows these knows what a run of a workflow is."""
@@ -80,6 +82,12 @@ async def must_all_know_breakers(container: Container) -> None:
     """Raises Unavailable during an upgrade: a process of before would go on calling a tool that a person wants nobody to call."""
     if not await _all_know(container, BREAKERS):
         raise Unavailable("a process of an earlier release still runs, which does not obey breakers: try again after the upgrade")
+
+
+async def must_all_know_schedules(container: Container) -> None:
+    """Raises Unavailable during an upgrade: a process of before would neither fire a schedule nor show it."""
+    if not await _all_know(container, SCHEDULES):
+        raise Unavailable("a process of an earlier release still runs, which does not know schedules: try again after the upgrade")
 
 
 async def must_all_know_roles(container: Container) -> None:

@@ -45,6 +45,7 @@ from tidelog.models import (
 )
 from tidelog.plan_checks import PlanChecks
 from tidelog.requests import parse
+from tidelog.schedules import ClientSchedules
 from tidelog.tool_calls import ToolCalls
 from tidelog.transport import json_of
 from tidelog.values import to_json
@@ -85,6 +86,11 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
     def blobs(self) -> ClientBlobs:
         """Contents that are too large for the log: `put`, `get`, `list`, `delete`."""
         return ClientBlobs(self)
+
+    @property
+    def schedules(self) -> ClientSchedules:
+        """Runs that begin by the clock: `create`, `get`, `list`, `change`, `pause`, `resume`, `run_now`, `remove`, `preview`."""
+        return ClientSchedules(self)
 
     # --- runs ---
 

@@ -65,6 +65,21 @@ class Requests:
         """Every thing of a list of the server, by its path."""
         return self._all(model, path)
 
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        on_behalf_of: str | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
+    ) -> Any:
+        """Gives a command, and returns the JSON of the answer. `key`: the Idempotency-Key; None: none."""
+        said: dict[str, str | bytes] = {**({} if key is None else {"Idempotency-Key": key}), **self._for(on_behalf_of)}
+        content = {} if body is None else {"body": dict(body)}
+        return json_of(await self._request(method, path, headers={**said, **(headers or {})}, **content))
+
     def _for(self, on_behalf_of: str | None) -> dict[str, bytes]:
         """The header of a command that says for whom it is: as the call says, or else the client."""
         return self._on_behalf_of if on_behalf_of is None else on_behalf_header(on_behalf_of)

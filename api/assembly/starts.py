@@ -1,0 +1,25 @@
+"""The bound of open runs, for every role that starts runs."""
+
+from api.assembly import storage
+from api.assembly.parts import Parts, part
+from application.runs.admission import RunAdmission
+from projections.activity import ActivityQueries
+
+
+@part
+async def admission(parts: Parts) -> RunAdmission:
+    settings = parts.settings
+    refused = None
+    if "api" in parts.roles:  # the other roles have no page of metrics
+        from api import metrics
+
+        refused = lambda reason: metrics.RUNS_REFUSED.labels(reason).inc()  # noqa: E731
+    database = await (storage.database_of(parts, "health") if "api" in parts.roles else storage.database(parts))
+    own = RunAdmission(
+        parts.given["reads"].activity if "reads" in parts.given else ActivityQueries(database),
+        most=settings.max_open_runs,
+        most_of_tenant=settings.max_open_runs_per_tenant,
+        refused=refused,
+    )
+    parts.stack.push_async_callback(own.close)
+    return own

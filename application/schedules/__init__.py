@@ -1,0 +1,1 @@
+"""Schedules: what creates and changes them, and the service that fires them."""

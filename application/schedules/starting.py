@@ -1,0 +1,135 @@
+"""What a schedule starts: looked up once for all schedules of a batch that start the same."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from application.engine.commands.loop import CommandLoop
+from application.plans.capabilities import KnownAgents
+from application.runs.start import prepared_start
+from application.workflows import AskedWorkflow, Workflows
+from application.workflows.children import has_children
+from domain import runs
+from domain.errors import InvalidCommand
+from domain.kernel import Command, Functions, Json, Priority, Spent, timestamp
+from domain.schedules import Schedule, Start
+
+
+class ScheduledStart(NamedTuple):
+    """The start of a run, and what it rests on. All of them go into the append in which the schedule says that it has fired."""
+
+    start: runs.StartRun
+    conditions: Sequence[Command]
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        return (self.start, *self.conditions)
+
+
+class ScheduleStarts:
+    """Makes the starts of schedules of one tenant, for one batch: what two of them start is looked up once."""
+
+    def __init__(
+        self, commands: CommandLoop, workflows: Workflows, known: KnownAgents, functions: Functions, tenant_id: UUID, *,
+        fresh: bool = False,
+    ) -> None:  # fmt: skip
+        """`fresh`: the log is asked for each workflow, agent and project. Without it what this process has seen is good enough."""
+        self._commands = commands
+        self._workflows = workflows
+        self._known = known
+        self._functions = functions
+        self._tenant_id = tenant_id
+        self._fresh = fresh
+        self._prepared: dict[tuple[Any, ...], ScheduledStart] = {}
+        """What is started in which project → its start, without what differs from time to time."""
+
+    async def of(self, schedule: Schedule, run_id: UUID, due_at: datetime) -> ScheduledStart:
+        """The start of the run of one time.
+
+        Raises DomainError: there is no such workflow, agent or project, or the input does not fit; Unavailable.
+        """
+        created, definition = schedule.created, schedule.definition
+        assert created is not None
+        assert definition is not None
+        origin = runs.Origin(kind="schedule", name=created.name, due_at=due_at)
+        given = input_of(definition.start, created.name, due_at, self._functions)
+        prepared = await self._prepare(created.project_id, definition.start, given)
+        start = prepared.start.model_copy(update={"run_id": run_id, "origin": origin})
+        return ScheduledStart(start, prepared.conditions)
+
+    async def check(self, project_id: UUID, asked: Start, name: str, due_at: datetime) -> None:
+        """Raises what the start of the run of a time would be refused with."""
+        await self._prepare(project_id, asked, input_of(asked, name, due_at, self._functions))
+
+    async def _prepare(self, project_id: UUID, asked: Start, given: Json) -> ScheduledStart:
+        if asked.workflow is None:
+            start, conditions = await self._of_plan(project_id, asked)
+            return ScheduledStart(start.model_copy(update={"input": given, "metadata": asked.metadata}), conditions)
+        wanted = AskedWorkflow(asked.workflow, asked.version, given, asked.priority, asked.compensate, asked.metadata)
+        found = await self._workflows.resolved(self._tenant_id, wanted, fresh=self._fresh)
+        key = (project_id, found.workflow, found.priority, found.compensate)
+        if key not in self._prepared:
+            self._prepared[key] = await self._looked_up(project_id, found.with_children, found.priority, found.compensate)
+        start, conditions = self._prepared[key]
+        said = {"input": found.input, "metadata": found.metadata, "workflow": found.workflow}
+        return ScheduledStart(start.model_copy(update=said), (*conditions, *found.conditions))
+
+    async def _of_plan(self, project_id: UUID, asked: Start) -> ScheduledStart:
+        text = None if asked.plan is None else json.dumps(asked.plan, sort_keys=True)
+        key = (project_id, asked.agent, asked.agent_version, text, asked.priority, asked.compensate)
+        if (found := self._prepared.get(key)) is None:
+            plan, conditions = plan_of(asked), tuple[Command, ...]()
+            if has_children(plan):
+                whole = await self._workflows.children.resolved(self._tenant_id, plan, fresh=self._fresh)
+                plan, conditions = whole.plan, tuple(whole.conditions)
+            found = await self._looked_up(project_id, plan, asked.priority or "normal", asked.compensate or "never")
+            found = self._prepared[key] = found._replace(conditions=(*found.conditions, *conditions))
+        return found
+
+    async def _looked_up(
+        self, project_id: UUID, plan: runs.Plan, priority: Priority, compensate: runs.Compensate
+    ) -> ScheduledStart:
+        start, conditions = await prepared_start(
+            self._commands, self._tenant_id, project_id=project_id, plan=plan, priority=priority, compensate=compensate,
+            known=self._known, fresh=self._fresh,
+        )  # fmt: skip
+        return ScheduledStart(start, conditions)
+
+
+def plan_of(asked: Start) -> runs.Plan:
+    """The plan of a start that names no workflow. Raises InvalidCommand, with a pointer below `/start`."""
+    if asked.agent is not None and asked.agent_version is None:
+        return runs.sequential((asked.agent,))
+    if asked.agent is not None:
+        return runs.Plan(steps=(runs.Step(key=asked.agent, agent=asked.agent, agent_version=asked.agent_version),))
+    try:
+        return runs.Plan.model_validate(asked.plan)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(f"/{part}" for part in first["loc"])
+        raise InvalidCommand(first["msg"].removeprefix("Value error, "), pointer=f"/start/plan{place}") from None
+
+
+def input_of(asked: Start, name: str, due_at: datetime, functions: Functions) -> Json:
+    """The input of a run. Raises InvalidCommand, with a pointer below `/start`."""
+    if asked.input_from is None:
+        return asked.input
+    values: Mapping[str, Json] = {"schedule": name, "due_at": timestamp(due_at), "input": asked.input}
+    spent = Spent()
+    if isinstance(asked.input_from, str):
+        return _evaluated(asked.input_from, "/start/input_from", values, functions, spent)
+    return {
+        field: _evaluated(expression, f"/start/input_from/{field}", values, functions, spent)
+        for field, expression in asked.input_from.items()
+    }
+
+
+def _evaluated(expression: str, pointer: str, values: Mapping[str, Json], functions: Functions, spent: Spent) -> Json:
+    found = functions.evaluate(expression, values, spent)
+    if found.error is not None:
+        raise InvalidCommand(f"the expression has no value: {found.error}", pointer=pointer)
+    return found.value

@@ -1,0 +1,67 @@
+"""Schedules that are due in memory: the rows of the read model, by the same rules, and a clock to move."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from application.engine.ports.due import DueLook, DueStream
+from domain.kernel import RecordedEvent
+from projections.schedules import PROJECTION, ScheduleRow, fold
+from tests.kit.memory.clock import Clock
+from tests.kit.memory.log import MemoryLog
+
+
+class MemoryDueSchedules:
+    """Implements `application.engine.ports.due.DueStreams`. Hears of events at once, unless it `stands`."""
+
+    def __init__(self, log: MemoryLog, clock: Clock | None = None) -> None:
+        self.log = log
+        self.clock = clock or log.clock
+        self.rows: dict[UUID, ScheduleRow] = {}
+        self.due: dict[UUID, tuple[datetime | None, bool, DueStream]] = {}
+        """Schedule → when it is due, whether a time of it waits, and the row."""
+        self.late: dict[UUID, datetime] = {}
+        self.stands = False
+        self._changed = asyncio.Event()
+        log.followers.append(self._follow)
+
+    def _follow(self, events: Sequence[RecordedEvent]) -> None:
+        for recorded in events if not self.stands else ():
+            if recorded.topic not in PROJECTION.topics:
+                continue
+            id = recorded.stream_id
+            row = self.rows[id] = fold(self.rows.get(id, ScheduleRow()), recorded)
+            self.late.pop(id, None)
+            if (at := row.due(id)) is None:
+                self.due.pop(id, None)
+            else:
+                self.due[id] = (*at, DueStream(id, recorded.tenant_id, recorded.version))
+            self._changed.set()
+
+    def _times(self) -> list[tuple[datetime, DueStream]]:
+        times = [(at, row) for at, _, row in self.due.values() if at is not None]
+        return sorted((max(at, self.late.get(row.stream_id, at)), row) for at, row in times)
+
+    async def look(self, limit: int) -> DueLook:
+        self.log.reach()
+        await asyncio.sleep(0)
+        now, times = self.clock.now(), self._times()
+        due = [row for at, row in times if at <= now]
+        waiting = [row for _, waits, row in self.due.values() if waits and self.late.get(row.stream_id, now) <= now]
+        return DueLook(now, due[:limit], waiting[:limit], (times[0][0] - now).total_seconds() if times else None)
+
+    async def done(self, streams: Sequence[DueStream]) -> None:
+        self.log.reach()
+        for stream in streams:
+            if stream.stream_id in self.due and self.due[stream.stream_id][2].version <= stream.version:
+                del self.due[stream.stream_id]
+
+    async def put_off(self, streams: Sequence[DueStream], seconds: float) -> None:
+        self.log.reach()
+        for stream in streams:
+            self.late[stream.stream_id] = self.clock.now() + timedelta(seconds=seconds)
+
+    async def wait_for_change(self, timeout: float) -> None:
+        await self.clock.wait(self._changed, timeout)
+        self._changed.clear()
