@@ -24,6 +24,7 @@ from application.views.schedules import ScheduleStatus, ScheduleSummary, Schedul
 from application.views.slash_commands import OwnCommand
 from application.views.tenants import ApiKeyView
 from application.views.tools import ToolVersionView, ToolView
+from application.views.triggers import TriggerView
 from application.views.workflows import WorkflowSummary, WorkflowVersionSummary, WorkflowVersionView, WorkflowView
 from domain.access import Role
 from domain.breakers import Status as BreakerStatus
@@ -334,6 +335,38 @@ class ScheduleReads(Protocol):
         ...
 
 
+class TriggerReads(Protocol):
+    async def list(
+        self, tenant_id: UUID, *, limit: int, after: str | None, status: str | None = None, within: Sequence[UUID] | None = None
+    ) -> Positioned[Page[TriggerView]]:
+        """Triggers by name, after a name. `within`: only those of these projects."""
+        ...
+
+    async def get(self, tenant_id: UUID, name: str) -> Positioned[TriggerView | None]: ...
+
+
+class StoredTrigger(NamedTuple):
+    """A trigger of any tenant, for who matches events with it."""
+
+    tenant_id: UUID
+    trigger_id: UUID
+    name: str
+    status: str
+    definition: Json
+    hook_id: UUID | None
+    within: tuple[UUID, ...] | None
+    since: int
+    """Position of the event that made it as it is."""
+    first: int
+    """Position of the event that created it."""
+
+
+class AllTriggers(Protocol):
+    async def all(self) -> tuple[Sequence[StoredTrigger], int]:
+        """The triggers of all tenants, and the position that they are of. Raises Unavailable."""
+        ...
+
+
 class ProjectReads(Protocol):
     async def list(
         self, tenant_id: UUID, *, limit: int, after: UUID | None, within: Sequence[UUID] | None = None
@@ -451,3 +484,4 @@ class Reads:
     breakers: BreakerReads
     workflows: WorkflowReads
     schedules: ScheduleReads
+    triggers: TriggerReads

@@ -19,6 +19,7 @@ from domain import (
     schedules,
     tenants,
     tools,
+    triggers,
     workflows,
 )
 from domain.kernel import Command, Decider
@@ -150,6 +151,14 @@ ROUTES: dict[type[Command], Route] = {
     schedules.HoldSchedule: _own_stream(schedules.DECIDER, "schedule_id"),
     schedules.RefuseSchedule: _own_stream(schedules.DECIDER, "schedule_id"),
     schedules.PassSchedule: _own_stream(schedules.DECIDER, "schedule_id"),
+    triggers.CreateTrigger: _own_stream(triggers.DECIDER, "trigger_id"),
+    triggers.ChangeTrigger: _own_stream(triggers.DECIDER, "trigger_id"),
+    triggers.PauseTrigger: _own_stream(triggers.DECIDER, "trigger_id", "reason"),
+    triggers.ResumeTrigger: _own_stream(triggers.DECIDER, "trigger_id"),
+    triggers.RemoveTrigger: _own_stream(triggers.DECIDER, "trigger_id"),
+    triggers.FireTrigger: _own_stream(triggers.DECIDER, "trigger_id"),
+    triggers.RecordMisfire: _own_stream(triggers.DECIDER, "trigger_id"),
+    triggers.RecordLimited: _own_stream(triggers.DECIDER, "trigger_id"),
     audit.RecordAction: _AUDIT_ENTRY,
     audit.RecordRefusals: _AUDIT_ENTRY,
 }

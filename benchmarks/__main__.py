@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
 """Names for several benchmarks, each with its options."""
 BY_NAME = (
     *BENCHMARKS, "permissions", "walls", "run_peers", "long_runs", "cold_claim", "run_lists", "tenants", "vacuum", "soak",
-    "outside", "breaker", "compensations", "permits", "plans", "plan_checks", "schedules", *GROUPS,
+    "outside", "breaker", "compensations", "permits", "plans", "plan_checks", "schedules", "triggers", *GROUPS,
 )  # fmt: skip
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 

@@ -40,6 +40,12 @@ class Action(StrEnum):
     RUNS_COMPENSATE = "runs.compensate"
     """Takes back the effects of a run that has ended, and says how that goes on."""
     EVENTS_READ = "events.read"
+    TRIGGERS_READ = "triggers.read"
+    """Triggers, what came of them, and dry runs."""
+    TRIGGERS_DEFINE = "triggers.define"
+    """Creates, changes and removes triggers, and rotates the secrets of their webhooks."""
+    TRIGGERS_PAUSE = "triggers.pause"
+    """Pauses and resumes triggers."""
     INVOCATIONS_READ = "invocations.read"
     INVOCATIONS_RESOLVE = "invocations.resolve"
     INVOCATIONS_CANCEL = "invocations.cancel"
@@ -91,6 +97,7 @@ _CONTENT = frozenset(
     {
         Action.RUNS_READ,
         Action.EVENTS_READ,
+        Action.TRIGGERS_READ,
         Action.INVOCATIONS_READ,
         Action.CATALOG_READ,
         Action.BLOBS_READ,
@@ -111,6 +118,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.BREAKERS_FORCE,
+        Action.TRIGGERS_PAUSE,
         Action.INVOCATIONS_CANCEL,
         Action.SCHEDULES_PAUSE,
         Action.PROJECTIONS_VERIFY,
@@ -121,7 +129,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     Role.DEVELOPER: _CONTENT
     | {Action.RUNS_START, Action.RUNS_CANCEL, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
     | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL, Action.WORKFLOWS_DEFINE}
-    | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE}
+    | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE, Action.TRIGGERS_DEFINE, Action.TRIGGERS_PAUSE}
     | {Action.SCHEDULES_DEFINE, Action.SCHEDULES_PAUSE},
     Role.AUDITOR: _CONTENT | {Action.LOG_READ, Action.KEYS_READ, Action.AUDIT_READ, Action.AUDIT_EXPORT},
     Role.WORKER: frozenset({Action.WORKERS_WORK}),
@@ -137,6 +145,8 @@ AUDITED = frozenset(
         Action.WORKFLOWS_DEFINE,
         Action.BLOBS_REMOVE,
         Action.BREAKERS_FORCE,
+        Action.TRIGGERS_DEFINE,
+        Action.TRIGGERS_PAUSE,
         Action.RUNS_CANCEL,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,

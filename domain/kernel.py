@@ -205,7 +205,7 @@ class Metadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     actor: str
-    """Who asked: `key:<key id>`, `saga:<name>`, `timer`, `system`."""
+    """Who asked: `key:<key id>`, `saga:<name>`, `trigger:<name>`, `timer`, `system`."""
     correlation_id: UUID
     """The same on everything that follows from one request."""
     causation_id: str

@@ -20,6 +20,7 @@ from domain import (
     schedules,
     tenants,
     tools,
+    triggers,
     workflows,
 )
 from domain.event_registry import EventRegistry, Upcast, unchanged
@@ -70,6 +71,10 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         schedules.ScheduleCreated, schedules.ScheduleChanged, schedules.ScheduleFired, schedules.ScheduleQueued,
         schedules.ScheduleSkipped, schedules.SchedulePaused, schedules.ScheduleResumed, schedules.ScheduleFinished,
         schedules.ScheduleRemoved,
+    ),
+    "triggers": (
+        triggers.TriggerCreated, triggers.TriggerChanged, triggers.TriggerPaused, triggers.TriggerResumed, triggers.TriggerRemoved,
+        triggers.TriggerFired, triggers.TriggerMisfired, triggers.TriggerLimited,
     ),
     "audit": (audit.ActionRecorded, audit.RefusalsCounted),
 }  # fmt: skip

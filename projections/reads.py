@@ -14,6 +14,7 @@ from projections.runs import RunQueries
 from projections.schedules import ScheduleQueries
 from projections.tenants import ApiKeyQueries
 from projections.tools import ToolQueries
+from projections.triggers import TriggerQueries
 from projections.workflows import WorkflowQueries
 
 
@@ -47,4 +48,5 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         breakers=BreakerQueries(database),
         workflows=WorkflowQueries(database),
         schedules=ScheduleQueries(database),
+        triggers=TriggerQueries(database),
     )

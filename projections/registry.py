@@ -15,6 +15,7 @@ from projections import (
     timers,
     tool_versions,
     tools,
+    triggers,
     work,
     workflows,
 )
@@ -37,5 +38,6 @@ PROJECTIONS: tuple[Projection, ...] = (
     breakers.PROJECTION,
     workflows.PROJECTION,
     schedules.PROJECTION,
+    triggers.PROJECTION,
 )
 """Their tables are made by migrations."""

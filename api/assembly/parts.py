@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from application.engine.ports.checkpoints import Checkpoints
     from application.engine.ports.due import DueStreams
     from application.engine.ports.expressions import Expressions
+    from application.engine.ports.hook_secrets import HookSecrets
     from application.engine.ports.idempotency import IdempotencyKeys
     from application.engine.ports.ids import LogIndex
     from application.engine.ports.leases import Leases
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from application.engine.reading.live import LiveFeed
     from application.reads import CurrentRuns, Reads
     from application.runs.admission import RunAdmission
+    from application.triggers.firing import Firing
+    from application.triggers.roots import Roots
     from application.workers import Workers
     from application.workers.hosting.host import SessionHost
     from application.workers.tokens import LeaseTokens
@@ -118,6 +121,7 @@ class Overrides(TypedDict, total=False):
     blob_store: "BlobStore"
     blobs: "Blobs"
     lease_tokens: "LeaseTokens"
+    hook_secrets: "HookSecrets"
 
     # NATS
     nats: "NatsConnection"
@@ -137,6 +141,9 @@ class Overrides(TypedDict, total=False):
     """Tells a supervisor of tools that are data."""
     positions: "ConsumerPositions"
     replays: "CurrentRuns"
+    roots: "Roots"
+    """Of which project an event is, and which triggers led to it."""
+    firing: "Firing"
     admission: "RunAdmission"
     """The bound of open runs."""
     refusals: "RefusalCounter"

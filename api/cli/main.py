@@ -36,6 +36,7 @@ from api.cli import (
     tenants,
     tool_calls,
     tools,
+    triggers,
     up,
     verify,
     worker,
@@ -81,6 +82,7 @@ app.add_typer(tools.app, name="tools")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(commands.app, name="commands")
 app.add_typer(plans.app, name="plans")
+app.add_typer(triggers.app, name="triggers")
 app.add_typer(blobs.app, name="blobs")
 app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")

@@ -20,6 +20,7 @@ from api.http.routes import (
     compensations,
     events,
     health,
+    hooks,
     ids,
     invocations,
     keys,
@@ -31,6 +32,7 @@ from api.http.routes import (
     runs,
     schedules,
     tools,
+    triggers,
     values,
     workers,
     workflows,
@@ -43,6 +45,7 @@ ROUTERS = (
     workflows.router, commands.router, calls.router, breakers.router, plans.router, schedules.router, projects.router, blobs.router,
     keys.router, workers.router, reports.router, blobs.of_work, invocations.router, values.of_calls, health.router,
     health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router, audit.router,
+    triggers.router, hooks.router,
 )  # fmt: skip
 
 

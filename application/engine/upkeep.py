@@ -50,9 +50,14 @@ def chores(
     permits: PermitBook,
     *,
     command_horizon_s: float,
+    consumers: Sequence[str] = (),
 ) -> tuple[Chore, ...]:
-    """The chores of the server. `command_horizon_s`: the age up to which a command that comes again is recognised by its id."""
-    prune = partial(commands.prune, older_than_s=command_horizon_s, consumers=PARTITIONS, parking=(*PARTITIONS, DUE_TIMERS))
+    """The chores of the server. `command_horizon_s`: the age up to which a command that comes again is recognised by its id.
+
+    `consumers`: those of the log, beside the sagas, whose effects are commands.
+    """
+    of_whom = (*PARTITIONS, *consumers)
+    prune = partial(commands.prune, older_than_s=command_horizon_s, consumers=of_whom, parking=(*PARTITIONS, DUE_TIMERS))
     return (
         Chore("breaker-counts", OUTCOMES_EVERY_S, partial(outcomes.prune, KEPT_S)),
         Chore("commands", COMMANDS_EVERY_S, prune),

@@ -173,6 +173,7 @@ class Workflows:
         metadata: dict[str, Json],
         priority: Priority,
         compensate: Compensate,
+        origin: runs.Origin | None = None,
         known: KnownAgents,
         admission: RunAdmission,
     ) -> CommandOutcome:
@@ -182,8 +183,8 @@ class Workflows:
             try:
                 return await start_run(
                     self._commands, request, run_id=run_id, project_id=project_id, plan=plan, with_children=whole.plan,
-                    input=input, metadata=metadata, priority=priority, compensate=compensate, conditions=whole.conditions,
-                    known=known, admission=admission,
+                    input=input, metadata=metadata, priority=priority, compensate=compensate, origin=origin,
+                    conditions=whole.conditions, known=known, admission=admission,
                 )  # fmt: skip
             except WorkflowChanged:
                 continue

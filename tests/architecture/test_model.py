@@ -24,6 +24,7 @@ from domain import (
     schedules,
     tenants,
     tools,
+    triggers,
     workflows,
 )
 from domain.kernel import Command, Decider, Event
@@ -117,6 +118,7 @@ BY_THE_SERVER = {
     agents.UseAgent,
     audit.RecordAction,
     audit.RecordRefusals,
+    triggers.FireTrigger, triggers.RecordMisfire, triggers.RecordLimited,
     invocations.CompensateInvocation, compensations.ExpectCall, compensations.RecordEffect, compensations.RuleOutEffect,
     compensations.RecordCompensation,
 }  # fmt: skip
@@ -131,6 +133,8 @@ COMPARED_ELSEWHERE = {
     compensations.BeginCompensation, compensations.ResumeCompensation,  # by the hash of the body, too
     workflows.DraftWorkflow, workflows.DiscardDraft, workflows.PublishWorkflow, workflows.ReinstateWorkflow,  # likewise
     schedules.ChangeSchedule, schedules.RunNow,  # by the hash of the body, too
+    triggers.CreateTrigger, triggers.ChangeTrigger,  # by the hash of the body
+    triggers.ResumeTrigger, triggers.RemoveTrigger,  # say nothing but which trigger
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip
 

@@ -28,6 +28,7 @@ NOT_READ_MODELS = {
     "tool_limit", "tool_permit", "permit_holder",  # limits of tools
     "worker_session", "worker_offer", "session_host",  # sessions of workers
     "api_key_use",  # when keys were last used
+    "hook_secret",  # what proves deliveries of webhooks
     "installation_secret",  # what lease tokens are made with
     "work_log", "work_log_tally",  # lines of agents and tools
     "blob", "blob_chunk", "blob_upload", "blob_usage", "blob_reference",  # contents that are too large for events

@@ -19,6 +19,7 @@ from domain import (
     schedules,
     tenants,
     tools,
+    triggers,
     workflows,
 )
 from domain.access import Role
@@ -69,6 +70,12 @@ WORKFLOW = workflows.WorkflowDefinition(
     priority="low", compensate="on_failure", metadata={"team": "press"},
     command=workflows.SlashCommand(text="text", help="Summarize a text."),
 ).said()  # fmt: skip
+TRIGGER = {
+    "on": {"topics": ["run.failed"], "when": "event.actor != 'system'"},
+    "start": {"agent": "reviewer", "input_from": {"run": "event.subject"}},
+    "project_id": str(PROJECT),
+    "max_per_minute": 60,
+}
 CHAIN_TOOL = {
     "version": "2", "idempotent": True, "timeout_s": 300.0, "max_attempts": 3, "reconcile_timeout_s": 30.0,
     "parameters": {"type": "object"},
@@ -188,6 +195,20 @@ EXAMPLES: tuple[Event, ...] = (
     schedules.ScheduleResumed(at=AT, next_at=AT, by="key:ada", on_behalf_of="ada@example.com", reason="it is back"),
     schedules.ScheduleFinished(at=AT),
     schedules.ScheduleRemoved(at=AT, by="key:ada", on_behalf_of="ada@example.com", reason="nobody reads it"),
+    triggers.TriggerCreated(name="review.failures", definition=TRIGGER, hook_id=KEY, within=(PROJECT,)),
+    triggers.TriggerChanged(name="review.failures", definition=TRIGGER, within=(PROJECT,)),
+    triggers.TriggerPaused(name="review.failures", because="misfires", reason="it misfired 20 times in a row"),
+    triggers.TriggerResumed(name="review.failures"),
+    triggers.TriggerRemoved(name="review.failures"),
+    triggers.TriggerFired(
+        name="review.failures", event=f"{RUN}:7", delivery="msg_1", run_id=OTHER_RUN, invocation_id=INVOCATION, depth=2,
+        minute=29_920_950,
+    ),
+    triggers.TriggerMisfired(
+        name="review.failures", event=f"{RUN}:7", delivery="msg_1", code="expression", error="input_from: no such key: error",
+        minute=29_920_950,
+    ),
+    triggers.TriggerLimited(name="review.failures", count=12, minute=29_920_950, until=4_711),
     runs.RunStarted(
         project_id=PROJECT, plan=EVERY_FORM, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high",
         compensate="on_failure", parent=PARENT, workflow=runs.WorkflowRef(name="review", version=7),

@@ -39,6 +39,7 @@ from application.engine.commands.request import CommandRequest
 from application.engine.ports.log import EventStore, NewEvent, StreamAppend, Subscription, one_command
 from application.engine.sagas.manager import PARTITIONS
 from application.setup import set_up
+from application.triggers.matcher import CHECKPOINT
 from domain.errors import ProjectionBehind, Unavailable
 from domain.kernel import Command, Event, RecordedEvent, derive_id
 from domain.projects import CreateProject, default_project_id
@@ -54,7 +55,7 @@ from tidelog.sse import ServerSentEvent, parse_sse
 
 T = TypeVar("T")
 PATIENCE_S = 15.0
-NAMES = (*(projection.name for projection in PROJECTIONS), *PARTITIONS)
+NAMES = (*(projection.name for projection in PROJECTIONS), *PARTITIONS, CHECKPOINT)
 BASE = "http://tidelog.test"
 
 

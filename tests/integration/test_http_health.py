@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from application.engine.sagas.manager import PARTITIONS
+from application.triggers.matcher import CHECKPOINT
 from tests.integration.nats_kit import NatsProcess
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, eventually, issue_key, running, stopped
@@ -33,8 +34,9 @@ PROJECTIONS = {
     "breakers",
     "workflows",
     "schedules",
+    "triggers",
 }
-CONSUMERS = {*PROJECTIONS, *PARTITIONS}
+CONSUMERS = {*PROJECTIONS, *PARTITIONS, CHECKPOINT}
 
 
 async def readiness(system: System) -> tuple[int, dict[str, Any]]:
@@ -95,7 +97,7 @@ async def test_a_lag_and_what_is_parked_are_shown(system: System) -> None:
         lags = {name: consumer["lag"] for name, consumer in report["consumers"].items()}
         return (
             status == 200
-            and lags == {**dict.fromkeys(PROJECTIONS, 1), **dict.fromkeys(PARTITIONS, 0)}
+            and lags == {**dict.fromkeys(PROJECTIONS, 1), **dict.fromkeys((*PARTITIONS, CHECKPOINT), 0)}
             and report["parked"] == {"runs": 1}
         )
 

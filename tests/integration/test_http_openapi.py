@@ -14,6 +14,7 @@ from starlette.routing import Route
 from adapters.postgres.work_logs import PostgresWorkLogs
 from api.http.app import ROUTERS
 from api.http.documents import asyncapi, openapi, pages, schemas
+from api.http.routes import hooks
 from api.http.routes.health import router as operations
 from application.engine.ports.work_logs import Author, NewLines, WorkLine
 from domain.agent_runs import ClaimAgentRun
@@ -26,6 +27,7 @@ from tests.integration.schedules_kit import use_schedules
 from tests.integration.session_kit import offer, worker_at
 from tests.integration.shown_parts_kit import use_parts
 from tests.integration.system_kit import BASE, System, eventually, new_id
+from tests.integration.triggers_kit import use_triggers
 
 
 async def document(shared: System) -> dict[str, Any]:
@@ -77,7 +79,7 @@ async def test_only_operations_are_open_to_anybody(shared: System) -> None:
     described = await document(shared)
     assert described["security"] == [{"bearer": []}, {"apiKey": []}]
     assert described["components"]["securitySchemes"].keys() == {"bearer", "apiKey"}
-    open_routers = (operations, pages.router, schemas.router, openapi.router, asyncapi.router)
+    open_routers = (operations, hooks.router, pages.router, schemas.router, openapi.router, asyncapi.router)
     open_paths = {route.path for router in open_routers for route in router.routes if isinstance(route, Route)}
     found = {path for (_, path), operation in operations_of(described).items() if operation.get("security") == []}
     assert found == open_paths
@@ -85,7 +87,7 @@ async def test_only_operations_are_open_to_anybody(shared: System) -> None:
         for method, path in operations_of(described):
             asked = re.sub(r"{\w+}", "00000000-0000-7000-8000-000000000000", path)
             response = await anybody.request(method, asked)
-            assert (response.status_code == 401) is (path not in open_paths), (method, path)
+            assert (response.status_code == 401) is (path not in open_paths or path.startswith("/hooks/")), (method, path)
 
 
 async def test_bodies_have_schemas_and_examples_that_fit(shared: System) -> None:
@@ -132,6 +134,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         await use_blobs(shared, http)
         assert not (await http.post("/v1/plans:check", json={"plan": {"steps": [{"key": "a"}]}})).json()["valid"]
         await use_schedules(shared, http)
+        await use_triggers(shared, http)
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
             assert (await http.head(path)).status_code == 200
@@ -384,7 +387,8 @@ async def test_every_answer_of_every_operation_is_typed(shared: System) -> None:
     """Every answer with content has a schema, errors are problems, and times say that they are times."""
     described = await document(shared)
     for (method, path), operation in operations_of(described).items():
-        assert {"500", "default"} <= operation["responses"].keys() and ("401" in operation["responses"]) is path.startswith("/v1/")
+        needs_proof = path.startswith(("/v1/", "/hooks/"))
+        assert {"500", "default"} <= operation["responses"].keys() and ("401" in operation["responses"]) is needs_proof
         for status, found in operation["responses"].items():
             answer = described["components"]["responses"][found["$ref"].rpartition("/")[2]] if "$ref" in found else found
             assert "Tidelog-Trace-Id" in answer["headers"], (method, path, status)
@@ -406,12 +410,13 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
 
     of_keys = {("POST", path) for path in ("/v1/keys", "/v1/keys/{key_id}/rotate", "/v1/keys/{key_id}/revoke")}
     of_tools = {("POST", "/v1/tools"), ("POST", "/v1/tools/{name}/versions"), ("PATCH", "/v1/tools/{name}")}
+    of_triggers = {("POST", f"/v1/triggers/{{name}}/{what}") for what in ("pause", "resume")} | {("PUT", "/v1/triggers/{name}")}
     of_calls = {("POST", f"/v1/tools/{{name}}/{path}") for path in ("calls", "calls:batch")}
     one = "/v1/workflows/{name}"
     of_workflows = {("POST", f"{one}/{path}") for path in ("publish", "revert", "deprecate", "reinstate")}
     of_workflows |= {("POST", "/v1/workflows"), ("PUT", f"{one}/draft")}
     cancelled = ("POST", "/v1/invocations/{invocation_id}/cancel")
-    of_keys |= of_tools | of_workflows
+    of_keys |= of_tools | of_workflows | of_triggers | {("POST", "/v1/triggers")}
     of_compensation = {("POST", f"/v1/runs/{{run_id}}/compensation{what}") for what in ("", "/resume")}
     of_schedules = {("POST", f"/v1/schedules{what}") for what in ("", *(f"/{{name}}/{w}" for w in ("pause", "resume", "run-now")))}
     changed = ("PATCH", "/v1/schedules/{name}")
@@ -424,12 +429,15 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
         ("DELETE", "/v1/tools/{name}"), ("DELETE", "/v1/blobs/{sha256}"), ("DELETE", f"{one}/draft"),
         ("DELETE", "/v1/schedules/{name}"),
+        ("DELETE", "/v1/triggers/{name}"),
+        ("POST", "/v1/triggers/{name}/rotate"),
     }  # fmt: skip
     of_calls_and_runs = {("POST", "/v1/runs"), ("GET", "/v1/runs/{run_id}"), ("GET", "/v1/invocations/{invocation_id}")}
     assert readers("Prefer") == of_calls | of_calls_and_runs | {("POST", "/v1/commands")}
     assert readers("Cache-Control") == of_calls
     changes = of_tools - {("POST", "/v1/tools")} | {("DELETE", "/v1/tools/{name}")}
     changes |= of_workflows | {("DELETE", f"{one}/draft")}
+    changes |= of_triggers | {("DELETE", "/v1/triggers/{name}")}
     assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel"), changed} | changes
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
     for method, path in readers("Tidelog-Position"):
@@ -459,6 +467,11 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         "/v1/tools/{name}/calls:batch",
         "/v1/invocations/{invocation_id}/cancel",
         *(path for _, path in of_workflows),
+        "/v1/triggers",
+        "/v1/triggers/{name}",
+        "/v1/triggers/{name}/pause",
+        "/v1/triggers/{name}/resume",
+        "/v1/triggers/{name}/rotate",
     }
 
 

@@ -106,6 +106,7 @@ async def test_the_reader_cannot_append_or_see_secrets(database_url: str) -> Non
             "SELECT sha256 FROM api_key",
             "SELECT secret_hash FROM worker_session",
             "SELECT * FROM installation_secret",
+            "SELECT * FROM hook_secret",
             "SELECT * FROM tenant",
             "SELECT * FROM idempotency_key",
             "CREATE TABLE mine ()",
@@ -144,6 +145,8 @@ async def used(shared: System) -> System:
     permits = PostgresPermits(shared.container.database)
     for tenant_id in (DEFAULT_TENANT_ID, other):
         await permits.settle(tenant_id, "crm.update", new_id(), ToolLimits(1, max_parallel=1), Wanted(want=1))
+    trigger = {"name": "own", "on": {"topics": ["project.removed"]}, "start": {"agent": "walker"}}
+    assert (await shared.http.post("/v1/triggers", json=trigger)).status_code == 201
     await shared.settled()
     return shared
 
@@ -293,6 +296,7 @@ async def test_a_database_of_before_gets_its_rights_and_its_accounts_go_on(servi
             await old.execute("UPDATE run SET position = 1; INSERT INTO tracking VALUES ('x', 1)")
         [(holder,)] = await rows(url, "SELECT tableowner FROM pg_tables WHERE schemaname = 'previous_projects'")
         assert holder == f"{owner}_app"
+        await rows(url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON trigger, hook_secret TO {second}")  # as the migration says
         async with running(make_conninfo(url, user=second), nats_url) as system:
             assert (await system.http.get("/health/ready")).json()["row_level_security"] is False
             await system.command(CreateProject(project_id=new_id(), name="p"))

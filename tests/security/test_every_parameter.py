@@ -86,6 +86,19 @@ CHANGE: dict[str, Any] = {
     "end_at": "2199-01-01T00:00:00Z", "description": "own",
 }  # fmt: skip
 SCHEDULE: dict[str, Any] = {**CHANGE, "start": {**START, "agent": "own"}, "project_id": "{project_id}"}
+ON = {"topics": ["project.removed"], "slices": ["projects"], "project_id": "{project_id}", "when": "false"}
+PLAN = {"steps": [{"key": "own", "agent": "own"}]}
+STARTS: list[dict[str, Any]] = [
+    {"agent": "own", "agent_version": "1", "input": {"a": 1}, "input_from": {"b": "event.subject"}, "metadata": {"team": "own"}},
+    {"agent": "own", "input_from": "event.subject"},
+    {"workflow": "own", "version": 1},
+    {"plan": PLAN},
+    {"tool": "own_tool"},
+]
+TRIGGERS: list[dict[str, Any]] = [
+    *({"description": "own", "on": ON, "start": start, "project_id": "{project_id}"} for start in STARTS),
+    {"hook": {"scheme": "token", "headers": ["x-own"], "when": "false"}, "start": STARTS[1] | {"input_from": "body"}},
+]
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs": [
         {**RUN, "agent": "own", "project_id": "{project_id}"},
@@ -154,6 +167,15 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/workflows/{name}/reinstate": [{"version": 1}],
     "/v1/commands": [{"text": "/own_flow own=1", "project_id": "{project_id}", "run_id": NEW, "dry_run": False}],
     "/v1/invocations/{invocation_id}/cancel": [{"reason": "why"}],
+    "/v1/triggers": [{**trigger, "name": NEW_NAME} for trigger in TRIGGERS],
+    "/v1/triggers/{name}": TRIGGERS,
+    "/v1/triggers/{name}/pause": [{"reason": "why"}],
+    "/v1/triggers/{name}/resume": [{}],
+    "/v1/triggers/{name}/rotate": [{"overlap_s": 1}],
+    "/v1/triggers:dry-run": [
+        {"name": "own", "since": "2026-01-01T00:00:00Z", "cursor": "own"},
+        *({"definition": trigger, "since": "2026-01-01T00:00:00Z", "cursor": "own"} for trigger in TRIGGERS),
+    ],
     "/v1/projections/{name}/rebuild": [{}],
     "/v1/projections/{name}/rollback": [{}],
     "/v1/projections/{name}/verify": [{}],
@@ -165,17 +187,22 @@ BODIES: dict[str, list[dict[str, Any]]] = {
 for _plan in [body["plan"] for body in BODIES["/v1/runs"] if "plan" in body]:
     BODIES["/v1/schedules"].append({**SCHEDULE, "name": NEW_NAME, "start": {**PLANNED, "plan": _plan}})
     BODIES["/v1/schedules/{name}"].append({**CHANGE, "start": {**PLANNED, "plan": _plan}})
-OF_CONTENT = {"/v1/blobs", "/v1/work/blobs"}
+OF_CONTENT = {"/v1/blobs", "/v1/work/blobs", "/hooks/{hook_id}"}
 """Operations whose body is a content of its own."""
 NAMES_A_NEW_THING = {
     ("/v1/runs", "run_id"), ("/v1/commands", "run_id"), ("/v1/keys", "key_id"), ("/v1/keys/{key_id}/rotate", "key_id"),
 }  # fmt: skip
 """Ids that the caller gives to new things. An id of another tenant is taken, since ids are those of the whole installation."""
-MAKES_A_NAME = {("/v1/tools", "name"), ("/v1/schedules", "name"), ("/v1/workflows", "name"), ("/v1/workflows/{name}/draft", "name")}
+MAKES_A_NAME = {
+    ("/v1/tools", "name"), ("/v1/schedules", "name"), ("/v1/workflows", "name"), ("/v1/workflows/{name}/draft", "name"),
+    ("/v1/triggers", "name"),
+}  # fmt: skip
 """Each tenant has names of its own: a tool with a name of another tenant is made. From then on the name is the caller's own."""
-NAMED = ("/v1/tools/{name}", "/v1/schedules/{name}", "/v1/workflows/{name}")
+NAMED = ("/v1/tools/{name}", "/v1/schedules/{name}", "/v1/workflows/{name}", "/v1/triggers/{name}", "/v1/triggers:dry-run")
 EXPRESSIONS_OF_PLANS = {"when", "input_from", "value", "until", "over", "good", "by", "result"}
 """Places of expressions in plans. They name nothing outside: an id there is a sum of numbers, or a fault of the language."""
+EXPRESSIONS = {"when", "input_from"}
+"""Places of expressions of triggers, which name nothing: a value there is a sum, or a fault of the language."""
 TRIES = 4
 """An answer may change meanwhile, as by a read model that moves: only a difference that stays is one."""
 
@@ -282,7 +309,10 @@ def is_text_of_cursor(given: str) -> bool:
 
 def own_of(other: Other, path: str) -> dict[str, str]:
     """Values of the caller's own, by the names of the parameters of a path."""
-    names = {"/v1/tools/": "own_http", "/v1/workflows/": "own_flow", "/v1/commands/": "own_flow", "/v1/schedules/": "own-schedule"}
+    names = {
+        "/v1/tools/": "own_http", "/v1/workflows/": "own_flow", "/v1/commands/": "own_flow", "/v1/schedules/": "own-schedule",
+        "/v1/triggers/": "own",
+    }  # fmt: skip
     found = [name for beginning, name in names.items() if path.startswith(beginning)]
     if "/parts" in path:
         return {**other.own, "step": "parts"}
@@ -318,7 +348,7 @@ def compared(other: Other, place: Place, pair: Pair, answer: httpx2.Response) ->
     def without(text: str) -> str:
         if place.method != "GET":
             text = re.sub(r'"(position|version)":\d+', "", text)
-        text = re.sub(r'"trace_id":"[^"]*"|tl_\w+|"sha256":"\w+"|\(invalid [^)]*\)|\bt[0-9a-f]{32}\b', "", text)
+        text = re.sub(r'"trace_id":"[^"]*"|tl_\w+|"sha256":"\w+"|"secret":"[\w-]+"|\(invalid [^)]*\)|\bt[0-9a-f]{32}\b', "", text)
         for form in {form for value in pair for form in (value, quote(value, safe=""), json.dumps(value)[1:-1])}:
             if form in text:
                 text = re.sub(rf"(?<![0-9a-uw-z_-]){re.escape(form)}(?![\w-])", "@", text)
@@ -387,6 +417,8 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
         fields = set(place.name.split("/"))
         if place.kind == "body" and "plan" in fields and EXPRESSIONS_OF_PLANS & fields:
             continue
+        if place.path.startswith("/v1/triggers") and EXPRESSIONS.intersection(place.name.split("/")):
+            continue
         for pair in await settled.pairs(digits_only=place.whole):
             if place.whole and place.kind == "path":
                 pair = Pair(pair.foreign, str(2**40))
@@ -394,8 +426,8 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
                 continue
             if place.name == "cursor" and is_text_of_cursor(pair.foreign) != is_text_of_cursor(pair.absent):
                 continue  # three digits may be a cursor by chance
-            names_a_tool = place.kind == "path" or place.name == "replaced_by"
-            kind = place.path.removeprefix("/v1/").partition("/")[0]
+            names_a_tool = place.kind == "path" or place.name in ("replaced_by", "name")
+            kind = place.path.removeprefix("/v1/").partition("/")[0].partition(":")[0]
             if place.name == "start/workflow" and settled.made & {("workflows", value) for value in pair}:
                 continue
             if place.path.startswith(NAMED) and names_a_tool and settled.made & {(kind, value) for value in pair}:

@@ -190,6 +190,11 @@ class Other:
             assert (await self.http.post("/v1/workflows", json={**flow, "description": note, "note": note})).status_code == 201
         due = {"name": "own-schedule", "when": {"at": "2099-01-01T00:00:00Z"}, "start": {"plan": plan}, "overlap": "allow"}
         assert (await self.http.post("/v1/schedules", json=due)).status_code == 201
+        trigger: dict[str, Any] = {"name": "own", "on": {"topics": ["project.removed"]}, "start": {"agent": "own"}}
+        assert (await self.http.post("/v1/triggers", json=trigger)).status_code == 201
+        hook: dict[str, Any] = {"name": "own.hook", "hook": {"scheme": "token"}, "start": {"agent": "own"}}
+        made = (await self.http.post("/v1/triggers", json=hook)).json()
+        own["hook_id"] = made["hook_path"].rpartition("/")[2]
         work = await worker.work()
         own["agent_run_id"] = work["work"]
         await worker.done(work, "record", key="k", result={"a": 1})
@@ -213,7 +218,8 @@ class Other:
         """Values of the first tenant, each with one of nobody."""
         last, _ = self.gap
         alike = is_cursor(str(last))  # some numbers happen to be cursors: whether one is refused tells nothing of tenants
-        between = [position for position in sorted(self.seen.positions) if position > last and is_cursor(str(position)) == alike]
+        after = [position for position in sorted(self.seen.positions) if position > last]
+        between = [position for position in after if is_cursor(str(position)) == alike] or after
         early = some({position for position in self.seen.positions if position < last}, 2)
         found = [Pair(str(position), str(last).zfill(len(str(position)))) for position in some(set(between), 3)]
         if digits_only:

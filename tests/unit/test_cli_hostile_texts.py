@@ -35,6 +35,8 @@ RUN, AGENT_RUN, CALL, PROJECT, MESSAGE, KEY = (UUID(int=(0x0198C0DE << 96) | (7 
 FAILURE = Failure(type="Error", message=HOSTILE, kind="permanent")
 
 FLOW_FILE = str(Path(__file__).parents[1] / "data" / "flow.yaml")
+DEFINITION = Path(__file__).parents[1] / "golden" / "events" / "trigger.created.v1.json"
+"""A JSON object with a name."""
 ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune",
               "nats grant", "nats revoke", "nats config", "roles list",
               "tenants create", "tenants list", "commands crew", "version"}  # fmt: skip
@@ -108,6 +110,16 @@ ARGUMENTS: dict[str, list[str]] = {
     "workflows revert": ["flow@1"],
     "workflows deprecate": ["flow"],
     "workflows reinstate": ["flow"],
+    "triggers list": [],
+    "triggers show": ["odd"],
+    "triggers create": [str(DEFINITION)],
+    "triggers change": ["review.failures", str(DEFINITION)],
+    "triggers pause": ["odd"],
+    "triggers resume": ["odd"],
+    "triggers remove": ["odd"],
+    "triggers rotate": ["odd"],
+    "triggers firings": ["odd"],
+    "triggers test": ["odd"],
     "invocations list": [],
     "invocations show": [str(CALL)],
     "invocations cancel": [str(CALL)],
@@ -352,6 +364,19 @@ def answers() -> dict[str, Any]:
             "warning": HOSTILE,
         },
         "/v1/tools/mail/calls": {"invocation_id": str(CALL), "warning": HOSTILE, "invocation": call_document},
+        "/v1/triggers": [TRIGGER],
+        "/v1/triggers/odd": TRIGGER,
+        "/v1/triggers/odd/firings": [FIRING, {**FIRING, "run_id": None}],
+        "/v1/triggers:dry-run": {
+            "events": 1,
+            "fired": 0,
+            "misfired": 1,
+            "reached": 1,
+            "until": 1,
+            "next_cursor": None,
+            "examples": [{"event": HOSTILE, "position": 1, "type": HOSTILE, "at": HOSTILE, "code": HOSTILE, "error": HOSTILE}],
+        },
+        "/v1/triggers/odd/rotate": {"name": HOSTILE, "hook_path": HOSTILE, "secret": HOSTILE},
         "/v1/invocations": [call_document],
         f"/v1/invocations/{CALL}": call_document,
         "/v1/projections": {"data": [view_document], "problems": [problem]},
@@ -376,6 +401,14 @@ FLOW_VERSION = {
     "deprecated": {"since": "2026-01-31T12:00:00Z", "reason": HOSTILE},
 }  # fmt: skip
 SAYS = {"description": HOSTILE, HOSTILE: [HOSTILE, HOSTILE * 9], "plan": {"steps": [{"key": HOSTILE, "agent": HOSTILE}]}}
+TRIGGER = {
+    "name": HOSTILE, "status": HOSTILE, "project_id": str(PROJECT), "description": HOSTILE, "on": {"topics": [HOSTILE]},
+    "hook": None, "start": {"agent": HOSTILE}, "hook_path": HOSTILE, "because": HOSTILE, "reason": HOSTILE, "fired": 1,
+    "misfired": 1, "limited": 0, "last_error": HOSTILE, "max_per_minute": 1, "max_depth": 1,
+}  # fmt: skip
+FIRING = {
+    "at": HOSTILE, "position": 1, "kind": HOSTILE, "event": HOSTILE, "run_id": HOSTILE, "code": HOSTILE, "error": HOSTILE,
+}  # fmt: skip
 BREAKER = {
     "tool": HOSTILE, "state": HOSTILE, "since": "2026-01-31T12:00:00Z", "because": HOSTILE, "error": HOSTILE, "forced": HOSTILE,
     "by": HOSTILE, "on_behalf_of": HOSTILE, "reason": HOSTILE,
@@ -410,7 +443,8 @@ class Hostile(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         found = answers().get(f"POST {self.path}") or answers().get(self.path)
-        if self.path.startswith(("/v1/projections", "/v1/schedules", "/v1/tools/", "/v1/commands")) and found is not None:
+        taken = ("/v1/projections", "/v1/schedules", "/v1/tools/", "/v1/commands", "/v1/triggers")
+        if self.path.startswith(taken) and found is not None:
             self._json(found)
         else:
             self._refuse(409)

@@ -29,6 +29,7 @@ from domain import (
     schedules,
     tenants,
     tools,
+    triggers,
     workflows,
 )
 from domain.access import Role
@@ -36,10 +37,14 @@ from domain.errors import DomainError
 from domain.failures import Failure, Retry
 from domain.kernel import Decider, derive_id
 from domain.registry import REGISTRY, SLICES
+from domain.starting import Target
 from tests.golden.examples import EXAMPLES
 
 DECIDERS: dict[str, Decider[Any]] = {route.decider.slice: route.decider for route in ROUTES.values()}
 ID, RUN, PROJECT, OTHER = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(4))
+TRIGGER = triggers.TriggerDefinition(
+    on=triggers.EventFilter(topics=("run.failed",)), start=Target(agent="a"), project_id=PROJECT, max_per_minute=3
+)
 STEP_A, STEP_B = (derive_id(ID, f"step:{step}") for step in "ab")
 TOOL_OF_CHAIN = {
     "version": "1", "idempotent": True, "timeout_s": 1.0, "max_attempts": 1, "reconcile_timeout_s": None, "parameters": True,
@@ -225,6 +230,16 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
                 schedules.RefuseSchedule, schedule_id=st.just(ID), due_at=due, code=text, message=text, at=st.just(LATER)
             ),
             st.just(schedules.RemoveSchedule(schedule_id=ID, at=AT, by="key:a")),
+        ),
+    ),
+    "triggers": (
+        triggers.CreateTrigger(trigger_id=ID, name="a", definition=TRIGGER, within=(PROJECT,)), st.one_of(
+            st.builds(triggers.PauseTrigger, trigger_id=st.just(ID), name=st.just("a"), reason=st.none() | text),
+            st.builds(triggers.ResumeTrigger, trigger_id=st.just(ID), name=st.just("a")),
+            st.builds(triggers.RemoveTrigger, trigger_id=st.just(ID), name=st.just("a")),
+            st.builds(triggers.FireTrigger, trigger_id=st.just(ID), name=st.just("a"), event=key, minute=few, run_id=some_id),
+            st.builds(triggers.RecordMisfire, trigger_id=st.just(ID), name=st.just("a"), code=key, error=text, minute=few),
+            st.builds(triggers.RecordLimited, trigger_id=st.just(ID), name=st.just("a"), count=few, minute=few, until=few),
         ),
     ),
     "audit": (

@@ -17,10 +17,10 @@ from adapters.postgres.work_logs import PostgresWorkLogs
 from adapters.postgres.worker_problems import PostgresWorkerProblems
 from adapters.postgres.worker_sessions import PostgresInstallationSecrets, PostgresWorkerSessions
 from api import metrics
-from api.assembly import histories, log_streams, messaging, sharing, storage, tables
+from api.assembly import histories, log_streams, messaging, sharing, storage, tables, triggers
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
-from api.assembly.starts import admission
+from api.assembly.starts import admission, reads
 from api.container import Container, HealthCheck, MemberView
 from api.tools_told import ToolsTold
 from application.audit import RefusalCounter
@@ -37,7 +37,7 @@ from application.engine.retry_parked import EffectRetry
 from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
 from application.plans.check import PlanChecks
-from application.reads import CurrentRuns, Reads
+from application.reads import CurrentRuns
 from application.schedules.defining import Schedules
 from application.slash_commands.commands import SlashCommands
 from application.workers import Workers
@@ -50,7 +50,6 @@ from projections import timers
 from projections.engine.operations import Operations
 from projections.engine.parked import PostgresParkedEvents
 from projections.engine.positions import Positions
-from projections.reads import reads_of
 from projections.replays import RunReplays
 
 
@@ -69,15 +68,6 @@ async def replays(parts: Parts) -> CurrentRuns:
     own = RunReplays(await storage.feed(parts))  # one query at a time, as for positions
     parts.stack.push_async_callback(own.close)
     return own
-
-
-@part
-async def reads(parts: Parts) -> Reads:
-    return reads_of(
-        await storage.database_of(parts, "reads"),
-        keys=await storage.database_of(parts, "commands"),
-        health=await storage.database_of(parts, "health"),
-    )
 
 
 @part
@@ -282,6 +272,7 @@ async def container(parts: Parts) -> Container:
         blobs=await blobs(parts),
         plan_checks=PlanChecks(await tables.expressions(parts), frame=WorkflowDefinition),
         workflow_lookup=WorkflowsOfPlans(loop, workflows.versions, (await reads(parts)).workflows),
+        triggers=await triggers.uses(parts),
         upkeep=(await storage.upkeep_runs(parts)).states,
         dependencies=MappingProxyType(dict(await dependencies(parts))),
     )

@@ -3,7 +3,7 @@
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.schedules import PostgresDueSchedules
 from adapters.postgres.read_models.timers import PostgresTimers
-from api.assembly import log_streams, messaging, sharing, storage, tables
+from api.assembly import log_streams, messaging, sharing, storage, tables, triggers
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.assembly.starts import admission
@@ -14,16 +14,19 @@ from application.engine.permits import PermitSweeper
 from application.engine.ports.checkpoints import Checkpoints
 from application.engine.ports.due import DueStreams
 from application.engine.ports.queue import OpenWork
+from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
 from application.engine.upkeep import Upkeep, chores
 from application.lapses import lapsing
 from application.schedules.firing import ScheduleService
+from application.triggers.matcher import CHECKPOINT, TriggerMatcher
 from application.workflows import Workflows
 from projections import schedules, timers
 from projections.agents import AgentQueries
 from projections.engine.checkpoints import PostgresCheckpoints
+from projections.triggers import StoredTriggers
 from projections.workflows import WorkflowQueries
 
 
@@ -49,6 +52,7 @@ async def groups(parts: Parts) -> list[Group]:
         await storage.outcomes(parts),
         await storage.permits(parts),
         command_horizon_s=parts.settings.command_horizon_s,
+        consumers=(CHECKPOINT,),
     )
     of_permits = PermitSweeper(await storage.permits(parts), await sharing.presence(parts))
     of_sessions = SessionSweeper(await storage.worker_sessions(parts), loop, lapsing, await sharing.presence(parts))
@@ -79,11 +83,19 @@ async def groups(parts: Parts) -> list[Group]:
         async with storage.listening_on(parts, schedules.CHANNEL) as changed:
             await side_by_side(changed.failed(), service(PostgresDueSchedules(database, changed)).run())
 
+    stored, feed = StoredTriggers(await storage.database(parts)), await storage.feed(parts)
+    roots, firing, encoder = await triggers.roots(parts), await triggers.firing(parts), CloudEventEncoder(catalog.registry.events)
+
+    async def match(_: frozenset[str]) -> None:
+        functions = catalog.functions
+        await TriggerMatcher(loop, subscription, positions, stored, feed, roots, firing, encoder, functions, calls).run()
+
     async def sweep(_: frozenset[str]) -> None:
         await side_by_side(WorkReconciler(work, queue).run(), of_sessions.run(), of_permits.run())
 
     return [
         Group("sagas", PARTITIONS, react),
+        Group("triggers", ("triggers",), match),
         Group("timers", ("timers",), fire),
         Group("schedules", ("schedules",), fire_schedules),
         Group("sweeper", ("sweeper",), sweep),

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from application.engine.ports.blobs import BlobInUse, BlobsFull
 from application.plans.refusal import InvalidPlan
+from application.triggers.deliveries import TooManyDeliveries
 from application.wording import meant, told
 from application.workers.earlier import WorkerProtocolReplaced
 from application.workers.hosting import messages
@@ -110,6 +111,7 @@ STATUS: Mapping[type[TidelogError], int] = {
     errors.ProjectionBehind: 504,
     errors.TooManyOpenRuns: 503,
     errors.TooManyOpenRunsOfTenant: 429,
+    TooManyDeliveries: 429,
     errors.Unavailable: 503,
     HeadTooLarge: 431,
     PreconditionFailed: 412,

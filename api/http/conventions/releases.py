@@ -15,6 +15,7 @@ from domain.runs import RunStarted
 from domain.schedules import ScheduleCreated, ScheduleFired
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
 from domain.tools import ToolDeprecated, ToolRemoved
+from domain.triggers import TriggerCreated
 from domain.workflows import WorkflowPublished
 
 
@@ -34,6 +35,7 @@ SCHEDULES = _shapes(ScheduleCreated, ScheduleFired)
 BREAKERS = _shapes(BreakerForced)
 WORKFLOWS = _shapes(WorkflowPublished, RunStarted)
 """A release that knows these knows what a run of a workflow is."""
+TRIGGERS = _shapes(TriggerCreated, RunStarted)
 CALLS = _shapes(InvocationRequested)
 SURE_S = 5.0
 """Seconds for which the answer counts that all processes know calls without runs: each call would ask."""
@@ -88,6 +90,12 @@ async def must_all_know_schedules(container: Container) -> None:
     """Raises Unavailable during an upgrade: a process of before would neither fire a schedule nor show it."""
     if not await _all_know(container, SCHEDULES):
         raise Unavailable("a process of an earlier release still runs, which does not know schedules: try again after the upgrade")
+
+
+async def must_all_know_triggers(container: Container) -> None:
+    """Raises Unavailable during an upgrade: an engine of before would not fire the trigger, and not hear of its firings."""
+    if not await _all_know(container, TRIGGERS):
+        raise Unavailable("a process of an earlier release still runs, which does not know triggers: try again after the upgrade")
 
 
 async def must_all_know_roles(container: Container) -> None:

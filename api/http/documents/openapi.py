@@ -23,6 +23,8 @@ from domain.access import Action, roles_that_may
 router = APIRouter(tags=["documents"], route_class=DirectRoute)
 
 REF = "#/components/schemas/{model}"
+HOOKS = "/hooks/"
+"""How paths begin that need a signature instead of a key."""
 _BODIES: dict[str, type[BaseModel]] = {}
 _ANSWERS: dict[str, type[BaseModel]] = {}
 """Models by name. Their schemas are made when somebody asks for the document, which takes memory."""
@@ -253,6 +255,7 @@ def _errors(path: str, method: str, operation: dict[str, Any]) -> set[int]:
         (("header", "Last-Event-ID") in given, (410,)),
         (("query", "as_of") in given, (413,)),
         (path.startswith("/v1/agent-runs/"), (409,)),
+        (path.startswith(HOOKS), (401, 409)),
     ):
         if applies:
             found.update(statuses)

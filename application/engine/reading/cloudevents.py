@@ -52,7 +52,7 @@ ENVELOPE: dict[str, Any] = {
         "streamversion": {"type": "integer", "minimum": 1, "description": "Place in its stream"},
         "rootid": {"type": "string", "format": "uuid", "description": "The run for everything inside a run, else the stream"},
         "tenantid": {"type": "string", "format": "uuid"},
-        "actor": {"type": "string", "description": "Who asked: key:<key id>, saga:<name>, timer, system; or unknown"},
+        "actor": {"type": "string", "description": "key:<key id>, saga:<name>, trigger:<name>, timer, system; or unknown"},
         "onbehalfof": {
             "type": "string",
             "minLength": 1,

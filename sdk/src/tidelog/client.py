@@ -48,6 +48,7 @@ from tidelog.requests import parse
 from tidelog.schedules import ClientSchedules
 from tidelog.tool_calls import ToolCalls
 from tidelog.transport import json_of
+from tidelog.triggers import ClientTriggers
 from tidelog.values import to_json
 from tidelog.workflows import WorkflowClient, named_version
 
@@ -91,6 +92,11 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
     def schedules(self) -> ClientSchedules:
         """Runs that begin by the clock: `create`, `get`, `list`, `change`, `pause`, `resume`, `run_now`, `remove`, `preview`."""
         return ClientSchedules(self)
+
+    @property
+    def triggers(self) -> ClientTriggers:
+        """What starts when something happens: `create`, `dry_run`, `firings`, and the others."""
+        return ClientTriggers(self)
 
     # --- runs ---
 

@@ -61,9 +61,9 @@ class Requests:
         """One thing of the server, by its path."""
         return parse(model, await self._get(path, {}))
 
-    def every(self, model: type[M], path: str) -> AsyncGenerator[M, None]:
+    def every(self, model: type[M], path: str, params: Mapping[str, str] | None = None) -> AsyncGenerator[M, None]:
         """Every thing of a list of the server, by its path."""
-        return self._all(model, path)
+        return self._all(model, path, params)
 
     async def send(
         self,

@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 
 from application.engine.sagas.manager import PARTITIONS
+from application.triggers.matcher import CHECKPOINT
 from application.views.runs import FIRST_PARTS, NEWEST_CALLS, RunView
 from domain import agent_runs, agents, invocations, messages, projects, tenants, tools
 from domain.kernel import Metadata, RecordedEvent, timestamp
@@ -21,7 +22,7 @@ from projections.runs.tables import CallRow, PartRow, RunRow, StepRow
 from tests.chaos.checks.activity import check_activity
 from tests.chaos.checks.snapshot import Fact, Row, Snapshot, Violation
 
-CONSUMERS = frozenset({*PARTITIONS, *(projection.name for projection in PROJECTIONS)})
+CONSUMERS = frozenset({*PARTITIONS, CHECKPOINT, *(projection.name for projection in PROJECTIONS)})
 FIRING_TAKES = timedelta(seconds=2)
 """Seconds for which a timer of a settled system may stay in the table after its due time."""
 

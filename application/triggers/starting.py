@@ -1,0 +1,105 @@
+"""Starting what a trigger names (`domain.starting.Target`): a run, or a call of a tool without a run."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.plans.capabilities import KnownAgents
+from application.runs.admission import RunAdmission
+from application.runs.start import StartedDifferently
+from application.workflows import AskedWorkflow, Workflows
+from domain import runs
+from domain.errors import AlreadyExists, RepeatedDifferently
+from domain.kernel import Json
+from domain.starting import Target
+
+if TYPE_CHECKING:
+    from application.calls import ClientCalls
+
+
+class Started(NamedTuple):
+    id: UUID
+    """Of the run or the call."""
+    outcome: CommandOutcome | None
+    """None: it was started before, by the same cause and in another form. The first start stands."""
+
+
+class Starter:
+    """Starts targets. The id of what is started is made by the caller, of the cause, so each cause starts it once."""
+
+    def __init__(
+        self,
+        commands: CommandLoop,
+        agents: KnownAgents,
+        admission: RunAdmission,
+        workflows: Workflows,
+        calls: "Callable[[], ClientCalls]",
+    ) -> None:
+        """`agents`: the names of the registered agents, for the refusal of a misspelt one. `calls`: asked for with the first call,
+        since what checks arguments is large."""
+        self._commands = commands
+        self._agents = agents
+        self._admission = admission
+        self._workflows = workflows
+        self._calls = calls
+
+    async def start(
+        self, request: CommandRequest, target: Target, input: Json, *, id: UUID, project_id: UUID, origin: runs.Origin
+    ) -> Started:
+        """Starts the target with an input. What goes along with the request goes into the same append. `origin`: what starts it.
+
+        Raises what `Workflows.start` and `ClientCalls.call` raise, but nothing for a start that was recorded before.
+        """
+        try:
+            if target.tool is not None:
+                outcome = await self._call(request, target.tool, target, input, id)
+            else:
+                outcome = await self._run(request, target, input, id, project_id, origin)
+        except (StartedDifferently, RepeatedDifferently):
+            return Started(id, None)
+        except AlreadyExists:
+            if (await self._commands.history(request.tenant_id, id)) and request.command_id == id:
+                return Started(id, None)  # of the same cause, so long ago that the log has forgotten the command
+            raise
+        return Started(outcome.begun(id)[0], outcome)
+
+    async def _run(
+        self, request: CommandRequest, target: Target, input: Json, run_id: UUID, project_id: UUID, origin: runs.Origin
+    ) -> CommandOutcome:
+        if target.workflow is not None:
+            asked = AskedWorkflow(
+                target.workflow, target.version, input, target.priority, target.compensate, target.metadata or None
+            )  # fmt: skip
+            return await self._workflows.start(
+                request, asked, run_id=run_id, project_id=project_id, origin=origin, known=self._agents, admission=self._admission
+            )
+        return await self._workflows.start_plan(
+            request,
+            run_id=run_id,
+            project_id=project_id,
+            plan=plan_of(target),
+            input=input,
+            metadata=target.metadata,
+            priority=target.priority or "normal",
+            compensate=target.compensate or "never",
+            origin=origin,
+            known=self._agents,
+            admission=self._admission,
+        )
+
+    async def _call(self, request: CommandRequest, tool: str, target: Target, input: Json, id: UUID) -> CommandOutcome:
+        from application.calls import WantedCall
+
+        return (await self._calls().call(tool, WantedCall(request, id, str(id), input, target.priority or "normal"))).outcome
+
+
+def plan_of(target: Target) -> runs.Plan:
+    """The plan of an agent, or the plan that is given."""
+    if target.plan is not None:
+        return runs.Plan.model_validate(target.plan)
+    agent = target.agent or ""
+    if target.agent_version is None:
+        return runs.sequential((agent,))
+    return runs.Plan(steps=(runs.Step(key=agent, agent=agent, agent_version=target.agent_version),))

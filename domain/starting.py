@@ -1,0 +1,147 @@
+"""What is started when its time has come or something has happened: a run or a call of a tool, with the input that it gets.
+
+A schedule and a trigger say so in the same words. The values that an expression may use are theirs.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import Field, ValidationError, model_validator
+
+from domain.errors import json_pointer
+from domain.kernel import Functions, Json, Name, Priority, ShortText, Spent, Value
+from domain.plans import Plan
+from domain.tool_policy import ArgumentName, Expression
+
+MOST_NAMES = 50
+"""Fields of an input that are mapped one by one."""
+
+Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
+
+
+class Target(Value):
+    """What is started, exactly one of: a workflow, an agent, a plan, a tool."""
+
+    workflow: Name | None = None
+    version: int | None = Field(default=None, ge=1)
+    """Of the workflow. None: the one that is current then."""
+    agent: Name | None = None
+    agent_version: ShortText | None = None
+    plan: Json = None
+    """A plan, as `Plan` has it."""
+    tool: Name | None = None
+    input: Json = None
+    """The input as it is. For a tool: the object of its arguments."""
+    input_from: Expression | dict[ArgumentName, Expression] | None = None
+    """The input by an expression, or each of its fields by one. The fields go over those of `input`."""
+    priority: Priority | None = None
+    compensate: Compensate | None = None
+    """None: those of the workflow, or the usual ones."""
+    metadata: dict[str, Json] = {}
+    """Of the run."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Target":
+        if sum(each is not None for each in (self.workflow, self.agent, self.plan, self.tool)) != 1:
+            raise ValueError("give exactly one of `workflow`, `agent`, `plan` and `tool`")
+        if self.version is not None and self.workflow is None:
+            raise ValueError("`version` is that of a `workflow`")
+        if self.agent_version is not None and self.agent is None:
+            raise ValueError("`agent_version` is that of an `agent`")
+        if self.plan is not None:
+            try:
+                Plan.model_validate(self.plan)
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                place = json_pointer([part for part in first["loc"] if part != "[key]"])
+                raise ValueError(f"the plan, {place or '/'}: {first['msg'].removeprefix('Value error, ')}") from None
+        if self.tool is not None:
+            if self.compensate is not None or self.metadata:
+                raise ValueError("`compensate` and `metadata` are of runs, not of a call of a tool")
+            if self.input is not None and not isinstance(self.input, dict):
+                raise ValueError("the `input` of a tool is the object of its arguments")
+        if isinstance(self.input_from, dict):
+            if len(self.input_from) > MOST_NAMES:
+                raise ValueError(f"`input_from` names at most {MOST_NAMES} fields")
+            if self.input is not None and not isinstance(self.input, dict):
+                raise ValueError("fields of `input_from` go into an object: leave `input` out, or make it an object")
+        elif self.input_from is not None and self.input is not None:
+            raise ValueError("give either `input` or one expression as `input_from`")
+        return self
+
+    @property
+    def expressions(self) -> dict[str, str]:
+        """Its expressions, by the JSON Pointers of their places in it."""
+        match self.input_from:
+            case None:
+                return {}
+            case str():
+                return {"/input_from": self.input_from}
+            case _:
+                return {f"/input_from/{name.replace('~', '~0').replace('/', '~1')}": text for name, text in self.input_from.items()}
+
+
+class Unmapped(Exception):
+    """The input cannot be made of the values. The text says why, for people."""
+
+
+def input_of(target: Target, values: Mapping[str, Json], functions: Functions, spent: Spent) -> Json:
+    """The input that the target gets. Raises Unmapped."""
+    match target.input_from:
+        case None:
+            made = target.input
+        case str():
+            made = _value("input_from", target.input_from, values, functions, spent)
+        case _:
+            fields = {
+                name: _value(f"input_from/{name}", text, values, functions, spent) for name, text in target.input_from.items()
+            }
+            made = {**(target.input or {}), **fields}
+    if target.tool is None:
+        return made
+    if made is None:
+        return {}
+    if not isinstance(made, dict):
+        raise Unmapped("input_from: the arguments of a tool are an object")
+    return made
+
+
+def _value(place: str, text: str, values: Mapping[str, Json], functions: Functions, spent: Spent) -> Json:
+    found = functions.evaluate(text, values, spent)
+    if found.error is not None:
+        raise Unmapped(f"{place}: {found.error}")
+    return found.value
+
+
+def holds(text: str | None, values: Mapping[str, Json], functions: Functions, spent: Spent) -> bool:
+    """Whether a condition holds. Without one: yes. Raises Unmapped for one that has no truth value."""
+    if text is None:
+        return True
+    found = functions.evaluate(text, values, spent)
+    if found.error is not None:
+        raise Unmapped(f"when: {found.error}")
+    if not isinstance(found.value, bool):
+        raise Unmapped("when: the condition is neither true nor false")
+    return found.value
+
+
+_VERSION_AND_VARIANT = (0x7 << 76) | (0x2 << 62)
+_OTHER_BITS = ((1 << 80) - 1) & ~(0xF << 76) & ~(0x3 << 62)
+
+
+def id_at(at: datetime, parent: UUID, name: str) -> UUID:
+    """A UUIDv7-shaped id of a time, which else follows from a parent and a name: so what is started stands among what else began
+    then, and is started once."""
+    milliseconds = int(at.timestamp() * 1000) & 0xFFFFFFFFFFFF
+    digest = int.from_bytes(hashlib.sha256(parent.bytes + name.encode()).digest()[:10], "big")
+    return UUID(int=(milliseconds << 80) | (digest & _OTHER_BITS) | _VERSION_AND_VARIANT)
+
+
+class FiringLimits(Value):
+    """How often, and how deep in a chain of causes, something may start."""
+
+    max_per_minute: int = Field(default=600, ge=1, le=6_000)
+    max_depth: int = Field(default=8, ge=1, le=32)
