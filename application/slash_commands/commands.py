@@ -65,7 +65,7 @@ class Described(NamedTuple):
     plan: runs.Plan
 
 
-class Started(NamedTuple):
+class CommandStart(NamedTuple):
     outcome: CommandOutcome
     workflow: runs.WorkflowRef | None
     """None: a shipped command."""
@@ -131,7 +131,7 @@ class SlashCommands:
         project_id: UUID,
         known: KnownAgents,
         admission: RunAdmission,
-    ) -> Started:
+    ) -> CommandStart:
         """Starts a run. A repeat gets its first answer, also if the command has changed since.
 
         Raises BadLine, UnknownAgent, and as `found` and `application.runs.start.start_run`.
@@ -144,14 +144,14 @@ class SlashCommands:
                 outcome = await self._workflows.start(
                     request, asked, run_id=run_id, project_id=project_id, origin=origin, known=known, admission=admission
                 )
-                return Started(outcome, runs.WorkflowRef(name=found.name, version=found.version), input)
+                return CommandStart(outcome, runs.WorkflowRef(name=found.name, version=found.version), input)
             definition = found.definition
             outcome = await start_run(
                 self._commands, request, run_id=run_id, project_id=project_id, plan=plan, input=input,
                 metadata=dict(definition.metadata), priority=definition.priority, compensate=definition.compensate, origin=origin,
                 known=known, admission=admission,
             )  # fmt: skip
-            return Started(outcome, None, input)
+            return CommandStart(outcome, None, input)
         except DomainError as error:
             repeated = await self._repeated(request, line, run_id, project_id)
             if repeated is not None:
@@ -159,7 +159,7 @@ class SlashCommands:
             _told_in_line(error, line.name if line.name in templates() else None)
             raise
 
-    async def _repeated(self, request: CommandRequest, line: CommandLine, run_id: UUID, project_id: UUID) -> Started | None:
+    async def _repeated(self, request: CommandRequest, line: CommandLine, run_id: UUID, project_id: UUID) -> CommandStart | None:
         """The first answer of a start that was recorded before, and that the command of now would refuse. None: it was not.
 
         Raises StartedDifferently.
@@ -181,7 +181,7 @@ class SlashCommands:
             compensate=first.compensate, workflow=first.workflow, origin=first.origin,
         )  # fmt: skip
         check_repeat(request, command, first.plan, recorded.recorded[0], first)
-        return Started(recorded, first.workflow, input)
+        return CommandStart(recorded, first.workflow, input)
 
     async def _version(self, tenant_id: UUID, name: str, version: int) -> WorkflowDefinition | None:
         loaded = await self._commands.load(DECIDER, tenant_id, workflow_id_of(tenant_id, name), fresh=False)

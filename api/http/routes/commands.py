@@ -30,7 +30,7 @@ from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.references import ReferencesRefused, refers
 from application.runs.await_end import watching_end
 from application.slash_commands import filters
-from application.slash_commands.commands import Started
+from application.slash_commands.commands import CommandStart
 from application.slash_commands.filters import Listing, listing_of
 from application.slash_commands.line import MAX_LINE, CommandLine, read_line
 from application.slash_commands.parameters import value_of
@@ -144,7 +144,7 @@ async def _start(request: Request, body: CommandBody, line: CommandLine) -> Resp
     return accepted(started.outcome, version, said, status=201, headers=headers)
 
 
-async def _started(request: Request, body: CommandBody, line: CommandLine, run_id: UUID, key: Key | None) -> Started:
+async def _started(request: Request, body: CommandBody, line: CommandLine, run_id: UUID, key: Key | None) -> CommandStart:
     container = container_of(request)
     await must_all_know_workflows(request)
     try:
