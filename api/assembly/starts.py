@@ -1,9 +1,10 @@
-"""What the start of a run or of a call needs beside the command loop: in the role api, and in the role saga for triggers."""
+"""What the start of a run or of a call needs beside the command loop, for every role that starts something."""
 
 from api.assembly import storage
 from api.assembly.parts import Parts, part
 from application.reads import Reads
 from application.runs.admission import RunAdmission
+from projections.activity import ActivityQueries
 from projections.reads import reads_of
 
 
@@ -19,17 +20,17 @@ async def reads(parts: Parts) -> Reads:
 @part
 async def admission(parts: Parts) -> RunAdmission:
     settings = parts.settings
+    refused = None
+    if "api" in parts.roles:  # the other roles have no page of metrics
+        from api import metrics
+
+        refused = lambda reason: metrics.RUNS_REFUSED.labels(reason).inc()  # noqa: E731
+    database = await (storage.database_of(parts, "health") if "api" in parts.roles else storage.database(parts))
     own = RunAdmission(
-        (await reads(parts)).activity,
+        parts.given["reads"].activity if "reads" in parts.given else ActivityQueries(database),
         most=settings.max_open_runs,
         most_of_tenant=settings.max_open_runs_per_tenant,
-        refused=_counted if "api" in parts.roles else None,
+        refused=refused,
     )
     parts.stack.push_async_callback(own.close)
     return own
-
-
-def _counted(reason: str) -> None:
-    from api import metrics  # only the api role exports metrics
-
-    metrics.RUNS_REFUSED.labels(reason).inc()

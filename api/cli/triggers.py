@@ -353,12 +353,11 @@ async def _test(given: Mapping[str, Any], since: str, examples: int, where: opti
 
 async def _tried(server: "ServerClient", given: Mapping[str, Any], examples: int, *, quiet: bool) -> dict[str, Any]:
     """All pages, with the first examples."""
-
     total: dict[str, Any] = {"events": 0, "fired": 0, "misfired": 0, "examples": []}
     cursor, begin = None, None
     while True:
         body = {**given, "examples": examples - len(total["examples"]), **({} if cursor is None else {"cursor": cursor})}
-        page = await server.client.send("POST", "/v1/triggers:dry-run", body=body)
+        page = await server.client.send("POST", "/v1/triggers:dry-run", body)
         for name in ("events", "fired", "misfired", "examples"):
             total[name] += page[name]
         cursor = page["next_cursor"]

@@ -11,7 +11,7 @@ from application.engine.commands.request import CommandRequest
 from application.references import ReferencesRefused, refers
 from application.triggers.occurrences import Occurrence
 from application.triggers.roots import BY_TRIGGER
-from application.triggers.starting import Started, Starter
+from application.triggers.starting import StartedTarget, Starter
 from domain.errors import TidelogError, Unavailable, VersionConflict
 from domain.kernel import Functions, Json, Spent
 from domain.runs import Origin
@@ -83,7 +83,7 @@ class Firing:
 
     async def fire(
         self, trigger: KnownTrigger, occurrence: Occurrence, *, id: UUID, command_id: UUID, spent: Spent | None = None
-    ) -> Started:
+    ) -> StartedTarget:
         """Starts what the trigger starts. Its condition holds.
 
         Raises:

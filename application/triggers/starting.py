@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from application.calls import ClientCalls
 
 
-class Started(NamedTuple):
+class StartedTarget(NamedTuple):
     id: UUID
     """Of the run or the call."""
     outcome: CommandOutcome | None
@@ -47,7 +47,7 @@ class Starter:
 
     async def start(
         self, request: CommandRequest, target: Target, input: Json, *, id: UUID, project_id: UUID, origin: runs.Origin
-    ) -> Started:
+    ) -> StartedTarget:
         """Starts the target with an input. What goes along with the request goes into the same append. `origin`: what starts it.
 
         Raises what `Workflows.start` and `ClientCalls.call` raise, but nothing for a start that was recorded before.
@@ -58,12 +58,12 @@ class Starter:
             else:
                 outcome = await self._run(request, target, input, id, project_id, origin)
         except (StartedDifferently, RepeatedDifferently):
-            return Started(id, None)
+            return StartedTarget(id, None)
         except AlreadyExists:
             if (await self._commands.history(request.tenant_id, id)) and request.command_id == id:
-                return Started(id, None)  # of the same cause, so long ago that the log has forgotten the command
+                return StartedTarget(id, None)  # of the same cause, so long ago that the log has forgotten the command
             raise
-        return Started(outcome.begun(id)[0], outcome)
+        return StartedTarget(outcome.begun(id)[0], outcome)
 
     async def _run(
         self, request: CommandRequest, target: Target, input: Json, run_id: UUID, project_id: UUID, origin: runs.Origin

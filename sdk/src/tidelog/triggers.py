@@ -137,11 +137,10 @@ class ClientTriggers:
             body["definition"] = object_of(definition, "the definition")
         body |= {} if since is None else {"since": since.isoformat()}
         body |= {} if cursor is None else {"cursor": cursor}
-        return parse(Tried, await self._client.send("POST", "/v1/triggers:dry-run", body=body))
+        return parse(Tried, await self._client.send("POST", "/v1/triggers:dry-run", body))
 
     async def _said(self, method: str, path: str, body: Mapping[str, Any], reason: str | None) -> Any:
-        headers = {"Idempotency-Key": str(uuid7()), **reason_header(reason)}
-        return await self._client.send(method, path, body=dict(body), headers=headers)
+        return await self._client.send(method, path, body, key=str(uuid7()), headers=reason_header(reason))
 
 
 def _path(name: str, rest: str = "") -> str:
