@@ -4,6 +4,7 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.plans.check import PlanChecks
 from application.workflows.checking import check_definition
 from application.workflows.start import Workflows
 from application.workflows.versions import definition_of
@@ -20,9 +21,10 @@ from domain.workflows import (
 
 
 class WorkflowChanges:
-    def __init__(self, commands: CommandLoop, workflows: Workflows) -> None:
+    def __init__(self, commands: CommandLoop, workflows: Workflows, checks: PlanChecks) -> None:
         self._commands = commands
         self._workflows = workflows
+        self._checks = checks
 
     async def publish(
         self, request: CommandRequest, name: str, definition: WorkflowDefinition, note: str | None, expected_version: int | None
@@ -31,7 +33,7 @@ class WorkflowChanges:
 
         Raises InvalidCommand, whose `faults` are all that is wrong with the definition; VersionConflict, Unavailable.
         """
-        await check_definition(self._workflows, request.tenant_id, name, definition)
+        await check_definition(self._workflows, self._checks, request.tenant_id, name, definition)
         command = PublishWorkflow(workflow_id=workflow_id_of(request.tenant_id, name), name=name, definition=definition, note=note)
         return await self._commands.execute(request, command, expected_version=expected_version)
 
@@ -43,7 +45,7 @@ class WorkflowChanges:
         definition = None
         if workflow.draft is not None:
             definition = definition_of(name, workflow.draft.definition)
-            await check_definition(self._workflows, request.tenant_id, name, definition)
+            await check_definition(self._workflows, self._checks, request.tenant_id, name, definition)
         command = PublishWorkflow(
             workflow_id=workflow_id_of(request.tenant_id, name), name=name, definition=definition, of_draft=True, note=note
         )
@@ -54,7 +56,7 @@ class WorkflowChanges:
     ) -> CommandOutcome:
         """What an older version says becomes a new version. Raises NotFound, and as `publish`."""
         definition = await self.definition(request.tenant_id, name, version)
-        await check_definition(self._workflows, request.tenant_id, name, definition)
+        await check_definition(self._workflows, self._checks, request.tenant_id, name, definition)
         command = PublishWorkflow(
             workflow_id=workflow_id_of(request.tenant_id, name), name=name, definition=definition, note=note, reverted_from=version
         )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from uuid import UUID
 
+from application.plans.check import PlanChecks
 from application.workflows.asked_agents import keys_with_agents
 from application.workflows.children import InvalidChild
 from application.workflows.start import MOST_TOLD, Workflows
@@ -11,9 +12,17 @@ from domain.http_requests import Fault
 from domain.workflows import WorkflowDefinition
 
 
-async def check_definition(workflows: Workflows, tenant_id: UUID, name: str, definition: WorkflowDefinition) -> None:
-    """Raises InvalidCommand, whose `faults` are all that is wrong, with their places in the definition."""
+async def check_definition(
+    workflows: Workflows, checks: PlanChecks, tenant_id: UUID, name: str, definition: WorkflowDefinition
+) -> None:
+    """Raises InvalidCommand, whose `faults` are all that is wrong, with their places in the definition.
+
+    Agents are not looked up: they may be registered later.
+    """
     faults = await faults_of_definition(workflows, tenant_id, name, definition)
+    told_before = {place for place, _ in faults}
+    found = await checks.check(definition.model_dump(mode="json", exclude_defaults=True))
+    faults += [(fault.pointer, f"{fault.detail}; {fault.cure}") for fault in found.faults if fault.pointer not in told_before]
     if faults:
         told = "; ".join(f"{place}: {text}" for place, text in faults[:MOST_TOLD])
         more = "; and more" if len(faults) > MOST_TOLD else ""

@@ -5,8 +5,10 @@ from uuid import UUID
 
 import pytest
 
+from adapters.expressions.evaluator import CelExpressions
 from application.catalog import CATALOG
 from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.plans.check import PlanChecks
 from application.runs.start import StartedDifferently
 from application.workflows import AskedWorkflow, WorkflowChanges, Workflows
 from application.workflows import versions as keeping
@@ -71,7 +73,7 @@ class Process:
         self.engine = engine
         self.stored = MemoryVersions(engine)
         self.workflows = Workflows(engine.commands, self.stored)
-        self.changes = WorkflowChanges(engine.commands, self.workflows)
+        self.changes = WorkflowChanges(engine.commands, self.workflows, PlanChecks(CelExpressions(), frame=WorkflowDefinition))
 
     def another(self) -> "Process":
         return Process(self.engine.another())
@@ -461,3 +463,14 @@ async def test_definitions_are_kept_up_to_a_bound(process: Process, monkeypatch:
         await process.start(version=version)
     assert process.stored.asked == [1, 2, 1], "two of two steps each: the one that was used last stays"
     assert len(list(process.workflows.versions.kept())) == 2
+
+
+async def test_a_workflow_with_a_faulty_plan_is_not_published(process: Process) -> None:
+    judged = Step(key="b", agent="beta", after=("first",), when="steps.frist.result ==")
+    with pytest.raises(InvalidCommand) as caught:
+        await process.publish("faulty", plan=Plan(steps=(FIRST, judged)))
+    assert [place for place, _ in caught.value.faults] == ["/plan/steps/1/when"]
+    with pytest.raises(InvalidCommand, match=r"/plan/steps/1/when: .*first"):
+        await process.publish("faulty", plan=Plan(steps=(FIRST, judged.model_copy(update={"when": "steps.frist.result == 1"}))))
+    with pytest.raises(NotFound):
+        await process.changes.definition(TENANT, "faulty", None)

@@ -226,6 +226,7 @@ async def container(parts: Parts) -> Container:
     loop, feed, queue = await commands(parts), await log_streams.live(parts), await messaging.work_queue(parts)
     parts.loops["live"] = feed.run
     workflows = Workflows(loop, (await reads(parts)).workflows)
+    plan_checks = PlanChecks(await tables.expressions(parts), frame=WorkflowDefinition)
     return Container(
         settings=parts.settings,
         database=await storage.database(parts),
@@ -252,7 +253,7 @@ async def container(parts: Parts) -> Container:
         replays=await replays(parts),
         admission=await admission(parts),
         workflows=workflows,
-        workflow_changes=WorkflowChanges(loop, workflows),
+        workflow_changes=WorkflowChanges(loop, workflows, plan_checks),
         slash_commands=SlashCommands(loop, workflows, (await reads(parts)).workflows),
         schedules=Schedules(
             loop, workflows, (await reads(parts)).agents, (await tables.catalog(parts)).functions, await admission(parts)
@@ -270,7 +271,7 @@ async def container(parts: Parts) -> Container:
         outcomes=PostgresOutcomeCounts(await storage.database_of(parts, "reads")),
         work_logs=PostgresWorkLogs(await storage.database_of(parts, "reads")),
         blobs=await blobs(parts),
-        plan_checks=PlanChecks(await tables.expressions(parts), frame=WorkflowDefinition),
+        plan_checks=plan_checks,
         workflow_lookup=WorkflowsOfPlans(loop, workflows.versions, (await reads(parts)).workflows),
         triggers=await triggers.uses(parts),
         upkeep=(await storage.upkeep_runs(parts)).states,
