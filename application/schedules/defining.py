@@ -13,7 +13,7 @@ from application.workflows import Workflows
 from domain import schedules
 from domain.agents import AgentChanged
 from domain.errors import InvalidCommand, InvalidState, NotFound, TidelogError, Unavailable
-from domain.kernel import Functions, derive_id
+from domain.kernel import Functions
 from domain.schedules import DECIDER, ChangeSchedule, CreateSchedule, Definition, Schedule, schedule_id_of
 from domain.workflows import WorkflowChanged
 
@@ -79,8 +79,8 @@ class Schedules:
                 error.faults = tuple((f"/start{_within(definition.start, place)}", why) for place, why in error.faults)
             raise
 
-    async def run_now(self, request: CommandRequest, name: str, run_id: UUID, at: datetime) -> CommandOutcome:
-        """Starts a run of a schedule out of turn. Its times stay as they are.
+    async def run_now(self, request: CommandRequest, name: str, run_id: UUID, at: datetime) -> tuple[CommandOutcome, UUID]:
+        """Starts a run of a schedule out of turn. Its times stay as they are. Returns the run, too: a repeat finds the first one.
 
         Raises ScheduleBusy, NotFound, TooManyOpenRuns, TooManyOpenRunsOfTenant, and what the start of a run is refused with.
         """
@@ -92,22 +92,31 @@ class Schedules:
             for look in range(MOST_LOOKS):
                 schedule, _ = await self.get(tenant_id, name)
                 starts = ScheduleStarts(self._commands, self._workflows, self._known, self._functions, tenant_id, fresh=look > 0)
-                await self._make_room(tenant_id, name, schedule, run_id)
+                if request.repeatable and (first := await self._commands.recorded(request)) is not None and first.recorded:
+                    return first, self._first_run(first)
+                await self._make_room(tenant_id, name, schedule)
                 start = await starts.of(schedule, run_id, at)
                 command = schedules.RunNow(schedule_id=schedule_id, run_id=run_id, at=at, by=request.actor)
                 try:
                     outcome = await self._commands.execute(request, command, *start.commands)
                 except (AgentChanged, WorkflowChanged):
                     continue
-                admitted.position = None if outcome.duplicate else outcome.position
-                return outcome
+                if outcome.duplicate:
+                    return outcome, self._first_run(outcome)
+                admitted.position = outcome.position
+                return outcome, run_id
         raise Unavailable("the agents or the workflow of the schedule are being changed: try again")
 
-    async def _make_room(self, tenant_id: UUID, name: str, schedule: Schedule, run_id: UUID) -> None:
+    def _first_run(self, outcome: CommandOutcome) -> UUID:
+        fired = self._commands.registry.decoded(outcome.recorded[0])
+        assert isinstance(fired, schedules.ScheduleFired)
+        return fired.run_id
+
+    async def _make_room(self, tenant_id: UUID, name: str, schedule: Schedule) -> None:
         """Cancels the run of before, or raises ScheduleBusy, as the schedule says."""
         last, definition = schedule.last_run_id, schedule.definition
         assert definition is not None
-        if last is None or last == run_id or definition.overlap == "allow":
+        if last is None or definition.overlap == "allow":
             return
         if not await open_runs(self._commands, tenant_id, {last}):
             return
@@ -131,8 +140,3 @@ def preview(name: str, tenant_id: UUID, definition: Definition, at: datetime, co
     if not found:
         raise InvalidCommand("the schedule would never be due: no time is left", pointer="/when")
     return found
-
-
-def run_id_of_request(request: CommandRequest) -> UUID:
-    """The id of a run out of turn: a repeat of the request has the same."""
-    return derive_id(request.command_id, "run")

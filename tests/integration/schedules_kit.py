@@ -12,7 +12,9 @@ async def use_schedules(shared: System, http: httpx2.AsyncClient) -> None:
     assert len((await http.post("/v1/schedules:preview", json={"when": when, "count": 3})).json()["times"]) == 3
     assert (await http.post("/v1/schedules/daily/pause", json={"reason": "r"})).status_code == 200
     assert (await http.post("/v1/schedules/daily/resume", json={})).status_code == 200
-    assert (await http.post("/v1/schedules/daily/run-now", json={})).status_code == 201
+    again = {"Idempotency-Key": "now"}
+    first, repeated = [await http.post("/v1/schedules/daily/run-now", json={}, headers=again) for _ in range(2)]
+    assert first.status_code == repeated.status_code == 201 and first.json() == repeated.json()
     changed = await http.patch("/v1/schedules/daily", json={"description": "d"}, headers={"If-Match": '"v4"'})
     assert changed.status_code == 200, changed.text
     at = {"Tidelog-Position": changed.headers["tidelog-position"]}

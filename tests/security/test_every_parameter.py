@@ -200,7 +200,10 @@ MAKES_A_NAME = {
 """Each tenant has names of its own: a tool with a name of another tenant is made. From then on the name is the caller's own."""
 NAMED = ("/v1/tools/{name}", "/v1/schedules/{name}", "/v1/workflows/{name}", "/v1/triggers/{name}", "/v1/triggers:dry-run")
 EXPRESSIONS = {"when", "input_from", "value", "until", "over", "good", "by", "result"}
-"""Places of expressions in plans, schedules and triggers. An id there is a sum, or a fault of the language."""
+"""Places of expressions in plans, schedules and triggers.
+
+An id there is a sum, or a fault of the language.
+"""
 TRIES = 4
 """An answer may change meanwhile, as by a read model that moves: only a difference that stays is one."""
 

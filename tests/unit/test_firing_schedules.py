@@ -407,15 +407,14 @@ async def test_what_is_not_right_is_refused_when_it_is_created(works: Clockwork)
 
 async def test_a_run_out_of_turn(works: Clockwork) -> None:
     id = await works.create(start=Start(agent="a", input_from="due_at"))
-    request = request_of(TENANT)
-    first = new_id()
-    outcome = await works.use.run_now(request, "s", first, works.clock.now())
-    assert outcome.versions[id] == 2 and works.started()[first].input
+    request, first = request_of(TENANT)._replace(repeatable=True), new_id()
+    outcome, run_id = await works.use.run_now(request, "s", first, works.clock.now())
+    assert run_id == first and outcome.versions[id] == 2 and works.started()[first].input
     with pytest.raises(ScheduleBusy) as busy:
         await works.use.run_now(request_of(TENANT), "s", new_id(), works.clock.now())
     assert busy.value.message == f"run {first} of the schedule has not ended, and its overlap is 'skip'"
-    again = await works.use.run_now(request, "s", first, works.clock.now())
-    assert again.duplicate
+    again, run_id = await works.use.run_now(request, "s", new_id(), works.clock.now())
+    assert again.duplicate and run_id == first and len(works.started()) == 1
     await works.engine.commands.execute(
         request_of(TENANT), ChangeSchedule(schedule_id=id, changes={"overlap": "cancel"}, at=works.clock.now(), by="k")
     )

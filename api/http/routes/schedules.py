@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, ValidationError, model_validator
 from starlette.responses import Response
+from uuid_utils.compat import uuid7
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.audit import REASON, audited, reason_of
@@ -25,7 +26,6 @@ from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.engine.ports.views import Timestamp
 from application.plans.spelling import name_and_version
 from application.reads import SchedulesWanted
-from application.schedules.defining import run_id_of_request
 from application.views.schedules import ScheduleStatus, ScheduleSummary, ScheduleView
 from application.wording import told
 from domain import runs, schedules
@@ -397,12 +397,13 @@ async def post_run_now(request: Request, name: Name) -> Response:
     async with audited(request, Action.SCHEDULES_DEFINE, "schedule", name, operation="run-now") as entry:
         schedule_id, _ = await _seen(request, name)
         asked = entry.along(keyed_request(request, key))
-        run_id = run_id_of_request(asked)
         with one_content(key):
-            outcome = await container.schedules.run_now(asked, name, run_id, datetime.now(UTC))
+            outcome, run_id = await container.schedules.run_now(asked, name, uuid7(), datetime.now(UTC))
     shown = {"name": name, "schedule_id": str(schedule_id), "run_id": str(run_id)}
     headers = {"Location": f"/v1/runs/{run_id}"}
-    return accepted(outcome, outcome.versions[schedule_id], shown, status=201, headers=headers)
+    own = [event.version for event in outcome.recorded if event.stream_id == schedule_id]
+    version = max(own) if outcome.duplicate else outcome.versions[schedule_id]
+    return accepted(outcome, version, shown, status=201, headers=headers)
 
 
 @router.delete(
