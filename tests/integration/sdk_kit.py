@@ -160,6 +160,8 @@ async def worker_process(url: str, folder: Path, *arguments: str, key: str = KEY
     try:
         await until(registered)
         yield process
+    except asyncio.CancelledError:
+        raise
     except BaseException:
         print("the worker:", process.returncode, *kernel_calls(process.pid), sep="\n")
         process.send_signal(signal.SIGABRT)  # the stack of each thread goes to the log

@@ -62,7 +62,8 @@ async def test_each_effect_is_taken_back_once_whatever_is_killed(services: Embed
         serving(url, services.nats_url, logs) as server,
         Client(server.url, KEY, patience_s=30) as client,
     ):
-        killing = asyncio.create_task(_kill(server, agents, dice))
+        all_killed = asyncio.Event()
+        killing = asyncio.create_task(_kill(server, agents, dice, all_killed))
 
         async def begun() -> Any:
             try:
@@ -77,7 +78,7 @@ async def test_each_effect_is_taken_back_once_whatever_is_killed(services: Embed
                 found = await client.compensation(started.run_id)
             except (TidelogAPIError, TidelogConnectionError):
                 return None
-            return found if found.status in ("compensated", "partial") and killing.done() else None
+            return found if found.status in ("compensated", "partial") and all_killed.is_set() else None
 
         try:
             started = await eventually(begun, "the start of the run", 60)
@@ -91,8 +92,11 @@ async def test_each_effect_is_taken_back_once_whatever_is_killed(services: Embed
     assert {file.name for file in undone} == {str(effect.compensation_id) for effect in found.data}
 
 
-async def _kill(server: Server, agents: Path, dice: random.Random) -> None:
-    """Kills one or the other, at moments that the work decides: when so many effects were taken back."""
+async def _kill(server: Server, agents: Path, dice: random.Random, all_killed: asyncio.Event) -> None:
+    """Kills one or the other, at moments that the work decides: when so many effects were taken back.
+
+    The last worker stays until this is cancelled. Somebody has to report the last effect.
+    """
     at, who = sorted(dice.sample(range(1, EFFECTS - 1), len(WHO))), list(WHO)
     dice.shuffle(who)
     while True:
@@ -107,8 +111,8 @@ async def _kill(server: Server, agents: Path, dice: random.Random) -> None:
                 await server.kill()
                 await server.start()
             else:
-                await _undone(agents, EFFECTS)
-                return
+                all_killed.set()
+                await asyncio.Event().wait()
 
 
 async def _undone(agents: Path, number: int) -> None:
