@@ -1,13 +1,12 @@
 """`tidelog triggers`: what starts when something happens."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli import definitions, options, output
+from api.cli import definitions, options, output, written_plans
 from api.cli.reaching import server_of
 
 if TYPE_CHECKING:
@@ -386,21 +385,10 @@ def seconds_of(option: str, text: str) -> float:
 
 
 def definition_in(file: str) -> dict[str, Any]:
-    """The JSON object that a file of YAML or JSON has. Ends the command if there is none."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-    except OSError as error:
-        output.fail(f"{output.shortened(file, 200)}: {error.strerror}", output.WRONG_USAGE)
-    except ValueError:
-        output.fail(f"{output.shortened(file, 200)}: is no text in UTF-8", output.WRONG_USAGE)
-    try:
-        found = YAML(typ="safe", pure=True).load(text)  # JSON is YAML, too
-    except (YAMLError, ValueError, RecursionError) as error:
-        told = output.shortened(str(error), 500)
-        output.fail(f"{output.shortened(file, 200)}: is neither YAML nor JSON: {told}", output.WRONG_USAGE)
-    if not isinstance(found, dict):
-        output.fail(f"{output.shortened(file, 200)}: the definition must be an object", output.WRONG_USAGE)
-    return found
+    """The JSON object that a file of YAML or JSON has. Raises CommandFailed if there is none."""
+    found = written_plans.read(file)
+    if not isinstance(found.value, dict):
+        raise output.CommandFailed(
+            output.one_line(f"{found.name}: a trigger is an object, as `on:` and `start:`"), output.WRONG_USAGE
+        )
+    return found.value

@@ -133,7 +133,7 @@ class _Builder:
             raise YamlFault(f"anchors (&{event.anchor}) are not allowed", _start(event))
         tag = event.tag
         if tag is not None and str(tag) != "!":
-            raise YamlFault(f"tags ({tag}) are not allowed", _start(event))
+            raise YamlFault(f"tags ({tag}) are not allowed: a text that begins with ! stands in quotes", _start(event))
         self._places[json_pointer(place)] = key_at or _start(event)
         if isinstance(event, events.ScalarEvent):
             return _scalar(event)
