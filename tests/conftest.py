@@ -12,6 +12,7 @@ import warnings
 from collections.abc import AsyncIterator, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
 import psycopg
 import pytest
@@ -100,6 +101,41 @@ _loop = pytest.StashKey[asyncio.AbstractEventLoop]()
 @pytest_asyncio.fixture(scope="session", loop_scope="session", autouse=True)
 async def _remembered_loop(request: pytest.FixtureRequest) -> None:
     request.config.stash[_loop] = asyncio.get_running_loop()
+
+
+_timed_out = pytest.StashKey[BaseException]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item) -> Generator[None, object, object]:
+    """A time-out cancels what the event loop runs for the test. uvloop swallows what the handler of a signal raises."""
+    result = yield
+    raising = signal.getsignal(signal.SIGALRM)
+
+    def alarm(number: int, frame: FrameType | None) -> None:
+        try:
+            assert callable(raising)
+            raising(number, frame)
+        except BaseException as error:
+            task = getattr(signal.getsignal(signal.SIGINT), "keywords", {}).get("main_task")  # of `asyncio.Runner`
+            if task is None or task.done():
+                raise
+            item.stash[_timed_out] = error
+            task.get_loop().call_soon_threadsafe(task.cancel)
+
+    if callable(raising):
+        signal.signal(signal.SIGALRM, alarm)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except asyncio.CancelledError:
+        if (error := item.stash.get(_timed_out, None)) is not None:
+            raise error from None
+        raise
 
 
 @pytest.hookimpl(wrapper=True)
