@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import pydantic_core
+from pydantic import ValidationError
 
 from application.engine.commands.loop import CommandLoop
 from application.workflows.looking import look_to_start
@@ -65,6 +66,8 @@ class Children:
             return PlanWithChildren(plan)
         looking = _Looking(tenant_id, of, fresh)
         found = await self._of_plan(looking, plan, (of,) if of is not None else (), 0, at)
+        if found is not plan:
+            _must_be_a_plan(found, at)
         return PlanWithChildren(found, tuple(looking.uses.values()))
 
     async def _of_plan(
@@ -83,9 +86,9 @@ class Children:
     async def _of_run(
         self, looking: _Looking, run: ChildRun, path: tuple[str, ...], depth: int, at: str, is_given: bool
     ) -> ChildRun:
-        if depth > MAX_DEPTH:
+        if depth >= MAX_DEPTH:
             way = f": {' → '.join(path)}" if path else ""
-            raise InvalidChild(f"child runs lie more than {MAX_DEPTH} deep{way}", pointer=at)
+            raise InvalidChild(f"child runs lie more than {MAX_DEPTH - 1} deep{way}", pointer=at)
         if run.workflow is None:
             given = Plan.model_validate(run.plan)  # the plan around it was checked with it
             plan = await self._of_plan(looking, given, path, depth, f"{at}/plan" if is_given else at, is_given=is_given)
@@ -112,6 +115,15 @@ class Children:
         looking.uses[use.workflow_id] = use
         definition = await self._versions.definition(looking.tenant_id, workflow, name, version)
         return version, definition.plan
+
+
+def _must_be_a_plan(plan: Plan, at: str) -> None:
+    """Each plan is one, but all together may be too large for one: such a start could never be read back."""
+    try:
+        Plan.model_validate(plan.model_dump(mode="json", exclude_defaults=True))
+    except ValidationError as error:
+        told = error.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Value error, ")
+        raise InvalidChild(f"with the plans of its child workflows, {told}", pointer=at) from None
 
 
 def _written(plan: Plan, path: Sequence[str], at: str) -> Json:

@@ -370,12 +370,17 @@ async def test_children_that_cannot_start_are_refused_with_the_way(process: Proc
 
 async def test_runs_in_runs_are_bounded(process: Process) -> None:
     await process.publish("w0")
-    for level in range(1, MAX_DEPTH + 1):
+    for level in range(1, MAX_DEPTH):
         await process.publish(f"w{level}", plan=of_children(f"w{level - 1}"))
+    assert process.started(await process.start(f"w{MAX_DEPTH - 1}")).plan.depth == MAX_DEPTH, "it can be read back"
     with pytest.raises(
-        InvalidCommand, match=f"/plan/steps/1/run/workflow: child runs lie more than {MAX_DEPTH} deep: w9 → w8 → w7"
+        InvalidCommand, match=f"/plan/steps/1/run/workflow: child runs lie more than {MAX_DEPTH - 1} deep: w8 → w7 → w6"
     ):
-        await process.publish("w9", plan=of_children("w8"))
+        await process.publish("w8", plan=of_children("w7"))
+    await process.publish("many", plan=sequential(("alpha",) * 600))
+    both = Plan(steps=(child("many"), Step(key="other", run=ChildRun(workflow="many"), after=("first",)), FIRST))
+    with pytest.raises(InvalidChild, match=r"^with the plans of its child workflows, the plan and those in it have 1,203 steps"):
+        await process.start_plan(both, new_id())
     large = Plan(steps=(Step(key="a", agent="alpha", input="x" * MAX_PLAN_BYTES),))
     await process.publish("large", plan=large)
     with pytest.raises(InvalidChild, match=r"the plan of large has 65,\d+ bytes with its child runs, 65,536 are allowed"):
