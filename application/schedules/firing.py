@@ -21,7 +21,7 @@ from application.engine.background import side_by_side
 from application.engine.commands.cache import Loaded
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
-from application.engine.ports.due import DueStream, DueStreams
+from application.engine.ports.due import DueLook, DueStream, DueStreams
 from application.engine.retry import persistently
 from application.plans.capabilities import KnownAgents
 from application.runs.admission import Admitted, RunAdmission
@@ -43,6 +43,8 @@ MOST_ROUNDS = 120
 WAITING_LOOKED_AT_S = 1.0
 """Seconds after which it is looked again whether a run has ended for whose end a schedule waits."""
 LONGEST_WAIT_S = 60.0
+AGAIN_S = 10.0
+"""Seconds after which schedules that cannot be read are looked at again."""
 PUT_OFF_S = 60.0
 
 OF_TIMES = (schedules.ScheduleFired, schedules.ScheduleQueued, schedules.ScheduleSkipped)
@@ -93,13 +95,22 @@ class ScheduleService:
     async def run(self) -> None:
         """Sleeps until the next schedule is due or one comes that is due before."""
         while True:
-            look = await persistently(lambda: self._due.look(BATCH))
+            look = await self._look()
             if look.due or look.waiting:
                 await self._see_to([*look.due, *look.waiting], look.now)
             if look.due:
                 continue
             pause = LONGEST_WAIT_S if look.next_in_s is None else min(max(look.next_in_s, 0.0), LONGEST_WAIT_S)
             await self._due.wait_for_change(min(pause, WAITING_LOOKED_AT_S) if look.waiting else pause)
+
+    async def _look(self) -> DueLook:
+        """What is due. A database that does not show it must not end the process, which has other work."""
+        while True:
+            try:
+                return await persistently(lambda: self._due.look(BATCH))
+            except Exception as error:
+                log.exception("schedules_not_read", error=str(error), hint="grants of migration 0054?")
+            await asyncio.sleep(AGAIN_S)
 
     async def _see_to(self, streams: Sequence[DueStream], at: datetime) -> None:
         by_tenant = groupby(sorted(streams, key=lambda one: one.tenant_id.int), key=lambda one: one.tenant_id)

@@ -172,6 +172,8 @@ class TriggerMatcher:
                 await persistently(partial(self._record_limited, everything=wanted))
                 if wanted or not self._stay.may_last([self._known[CHECKPOINT].position], self._stay.passed):
                     await persistently(self._advance)
+                else:
+                    self._stay.note([self._known[CHECKPOINT].position])
                 await asked.moved()
                 due = [limited.due for limited in self._limited.values()]
                 batches.rest_at = min([*due, *([self._stay.until] if self._stay.until is not None else [])], default=None)

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 import api.assembly
 from adapters.embedded import EmbeddedServices
+from adapters.postgres.read_models.schedules import PostgresDueSchedules
 from adapters.postgres.read_models.timers import PostgresTimers
 from api.assembly import assemble, storage
 from api.assembly.parts import Overrides, Parts
@@ -21,7 +22,7 @@ from tests.integration.assembly_kit import left_alone
 from tests.integration.system_kit import PATIENCE_S, System, eventually, fresh_database, issue_key, running
 
 NAMES = sorted(Overrides.__annotations__)
-MADE_WHERE_THEY_ARE_USED = {"timers"}
+MADE_WHERE_THEY_ARE_USED = {"timers", "due_schedules"}
 """Parts without a function of their name: a listener lives as long as the process fires timers."""
 NO_OBJECTS = {"log_id"}
 FANOUT_BYTES = 16 * 1024**2
@@ -88,6 +89,8 @@ async def parts_on(database_url: str, nats_url: str) -> AsyncIterator[Parts]:
 async def of(real: Parts, name: str) -> Any:
     if name == "timers":
         return PostgresTimers(await storage.database(real), await storage.history_signal(real))
+    if name == "due_schedules":
+        return PostgresDueSchedules(await storage.database(real), await storage.history_signal(real))
     return await makers()[name](real)
 
 
@@ -127,6 +130,10 @@ async def use(system: System) -> None:
     await issue_key(system)
     worker = system.worker()
     await worker.register("alpha")
+    hook = {"name": "hook", "hook": {"scheme": "token"}, "start": {"agent": "alpha"}}
+    assert (await system.http.post("/v1/triggers", json=hook)).status_code == 201
+    trigger = {"name": "ended", "on": {"topics": ["run.completed"]}, "start": {"agent": "alpha"}}
+    assert (await system.http.post("/v1/triggers", json=trigger)).status_code == 201
     run_id = (await system.http.post("/v1/runs", json={"agent": "alpha"}, headers={"Prefer": "wait=0"})).json()["run_id"]
     await (await worker.next("alpha")).complete("done")
     await system.until_topic(run_id, "run.completed")

@@ -14,7 +14,7 @@ import pytest_asyncio
 from adapters.embedded import EmbeddedServices
 from application.catalog import CATALOG
 from application.engine.ports.log import NewEvent
-from domain import agents, audit, breakers, chains, compensations, context, projects, runs, schedules, tools, workflows
+from domain import agents, audit, breakers, chains, compensations, context, projects, runs, schedules, tools, triggers, workflows
 from domain.errors import AlreadyExists, NotFound
 from domain.kernel import Command
 from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey
@@ -88,6 +88,8 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
         assert (await system.http.post("/v1/workflows", json=flow)).status_code == 201
         due = {"name": "s", "when": {"at": "2099-01-01T00:00:00Z"}, "start": {"agent": "alpha"}, "paused": True}
         assert (await system.http.post("/v1/schedules", json=due)).status_code == 201
+        happens = {"name": "t", "on": {"topics": ["run.completed"], "when": "false"}, "start": {"agent": "alpha"}}
+        assert (await system.http.post("/v1/triggers", json=happens)).status_code == 201
         project = (await system.http.post("/v1/projects", json={"name": "p"})).json()["project_id"]
         foreign, entry = new_id(), new_id()
         await system.command(
@@ -104,6 +106,7 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
             "breakers": breakers.breaker_id_of(tools.tool_id_of(DEFAULT_TENANT_ID, "add")),
             "compensations": compensations.compensation_id_of(run_id),
             "schedules": schedules.schedule_id_of(DEFAULT_TENANT_ID, "s"),
+            "triggers": triggers.trigger_id_of(DEFAULT_TENANT_ID, "t"),
             "workflows": workflows.workflow_id_of(DEFAULT_TENANT_ID, "w"),
         }  # fmt: skip
         assert ids.keys() == set(KINDS)

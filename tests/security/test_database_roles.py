@@ -145,6 +145,12 @@ async def used(shared: System) -> System:
     permits = PostgresPermits(shared.container.database)
     for tenant_id in (DEFAULT_TENANT_ID, other):
         await permits.settle(tenant_id, "crm.update", new_id(), ToolLimits(1, max_parallel=1), Wanted(want=1))
+    flow = {"name": "own", "plan": {"steps": [{"key": "a", "agent": "walker"}]}}
+    assert (await shared.http.post("/v1/workflows", json=flow)).status_code == 201
+    due = {"name": "own", "when": {"at": "2099-01-01T00:00:00Z"}, "start": {"agent": "walker"}}
+    assert (await shared.http.post("/v1/schedules", json=due)).status_code == 201
+    steps = [{"key": "a", "agent": "walker", "each": {"over": "[1]"}}]
+    assert (await shared.http.post("/v1/runs", json={"plan": {"kind": "graph", "steps": steps}})).status_code == 201
     trigger = {"name": "own", "on": {"topics": ["project.removed"]}, "start": {"agent": "walker"}}
     assert (await shared.http.post("/v1/triggers", json=trigger)).status_code == 201
     await shared.settled()

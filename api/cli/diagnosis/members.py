@@ -18,13 +18,20 @@ def examine_members(found: Diagnosis, health: dict[str, Any]) -> None:
         else:
             found.add("member", "note", f"{place} has vanished; its work was taken over if there is another")
     held = {unit for member in health["members"] if member["alive"] for unit in member["units"]}
-    consumers = {name if name.startswith("sagas:") else f"projection:{name}" for name in health["consumers"]}
-    undone = {"relay", "timers", "sweeper", "upkeep", *consumers, *health.get("streams", {})} - held
+    consumers = {_unit_of(name) for name in health["consumers"]}
+    undone = {"relay", "timers", "schedules", "sweeper", "upkeep", *consumers, *health.get("streams", {})} - held
     if undone:
         found.add(
             "members", "wrong", f"nobody does: {_shortened(sorted(undone))}",
             "start a process for it: tidelog up, or tidelog serve --roles relay,projector,saga",
         )  # fmt: skip
+
+
+def _unit_of(consumer: str) -> str:
+    """The unit that moves a consumer."""
+    if consumer == "trigger-matcher":
+        return "triggers"
+    return consumer if consumer.startswith("sagas:") else f"projection:{consumer}"
 
 
 def _shortened(units: Sequence[str]) -> str:
