@@ -184,7 +184,6 @@ def start(
     `arguments`: those of Python (`-m`, `-c`), or `tidelog` and those of the command.
     """
     global _source
-    assert env is None or imports_the_same(env), "a forked process has imported the product before it gets its environment"
     with contextlib.ExitStack() as opened, _lock:
         if _source is None or not _source.alive():
             _source = _Source()

@@ -138,6 +138,7 @@ def of_reach(*reaches: Reach) -> list[DirectRoute]:
 
 def filled(path: str, name: str, value: str) -> str:
     path = path.replace(f"{{{name}}}", value).replace("{position}", "1").replace("{step}", "walker").replace("{name}", "runs")
+    path = path.replace("{number}", "0")
     return re.sub(r"{\w+}", lambda _: str(uuid4()), path)
 
 
