@@ -168,7 +168,7 @@ NAMES = [projection.name for projection in PROJECTIONS]
 
 
 async def test_a_runner_that_dies_anywhere_leaves_exact_rows(database_url: str, nats_url: str) -> None:
-    async with running(database_url, nats_url, loops=["live", "relay", "sagas", "timers"]) as system:
+    async with running(database_url, nats_url, loops=["live", "relay", "sagas", "timers", "triggers"]) as system:
         # The projector is killed again and again while the log grows, and started anew each time.
         random_, deaths, longest, reached = random.Random(11), 0, SHORT_LIFE_S, 0
         stop, subscription = asyncio.Event(), system.subscription
