@@ -39,7 +39,7 @@ RUN = UUID("01900000-0000-7000-8000-0000000000aa")
 BROKEN = Failure(type="ValueError", message="broken")
 OVER = ("completed", "failed")
 FEW, MANY = 10, 900
-ROOM = 16 * 1024
+ROOM = 20 * 1024
 """Bytes of what one decision makes."""
 
 
