@@ -160,7 +160,7 @@ def _recorded(state: RunCompensation, event: EffectRecorded) -> RunCompensation:
 def _skipped(state: RunCompensation, event: EffectSkipped) -> RunCompensation:
     call = event.invocation_id
     if event.number is None:
-        return replace(state, calls=state.calls.set(call, 0), open=_without(state.open, call), left=state.left.set(call, True))
+        return replace(state, open=_without(state.open, call), left=state.left.set(call, True))
     effect = replace(state.effects[event.number], status="skipped", reason=event.reason, by=event.by)
     failed = state.failed.delete(event.number) if event.number in state.failed else state.failed
     stopped_on = None if state.stopped_on == event.number else state.stopped_on

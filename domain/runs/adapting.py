@@ -23,7 +23,7 @@ def begin_adaptive(d: Decision, step: Step, saw: dict[str, Json]) -> None:
 
 def _ask(d: Decision, step: Step, part: int, value: Json) -> None:
     assert step.agent is not None
-    asked = bool(d.run.versions_asked) and step.key in d.run.asked
+    asked = step.key in d.run.asked
     schedule_agent(
         d, step, part, bounded(value, "its input"), AgentRef(agent=step.agent, agent_version=step.agent_version), asked=asked
     )

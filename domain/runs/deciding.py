@@ -111,7 +111,7 @@ class Decision:
         judged: dict[str, Json] = {}
         judges = self.run.graph.gathered.get(key, ())
         if judges and (size := fault_of_size(result)[0]) is not None:
-            self.faults |= dict.fromkeys(judges, PlanFault(f"the result of the step '{key}' is {size}", "TooLarge"))
+            self.faults.update(dict.fromkeys(judges, PlanFault(f"the result of the step '{key}' is {size}", "TooLarge")))
             return {}
         for later in judges:
             gather = self.run.graph.steps[later].gather

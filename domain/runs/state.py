@@ -163,8 +163,7 @@ class Run:
         if step.has_parts and part is None:
             return f"step '{owner}' has parts: write to '{part_key(owner, 0)}', '{part_key(owner, 1)}' …"
         if part is not None:
-            begun = owner in self.progress and part < self.progress[owner].begun
-            return None if begun or state.status in ("pending", "scheduled") else f"step '{owner}' is {state.status}"
+            return None if state.status in ("pending", "scheduled") else f"step '{owner}' is {state.status}"
         if state.agent_run_id is None and state.status in ("failed", "skipped"):
             return f"step '{owner}' is {state.status}: it never begins"
         return None

@@ -222,6 +222,13 @@ def test_the_vote_that_no_other_can_catch_up_with_wins(votes: list[int], after: 
     assert played.run.steps["z"].result == result
 
 
+def test_votes_are_alike_whatever_the_order_of_their_fields() -> None:
+    played = gathering("vote", "abc")
+    played.done("a", {"x": 1, "y": 2})
+    played.done("b", {"y": 2, "x": 1})
+    assert played.run.steps["z"].status == "completed", "two of three are the same"
+
+
 def test_a_large_vote_is_told_by_its_hash() -> None:
     played = gathering("vote", rest="wait")
     [done, *_] = played.done("a", "x" * 998)
