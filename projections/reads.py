@@ -1,4 +1,4 @@
-"""The queries of all read models, as the ports of `application/reads.py`."""
+"""The queries of all read models, as the ports of `application/reads`."""
 
 from application.reads import ConsumerProgress, Reads
 from projections.activity import ActivityQueries

@@ -20,36 +20,25 @@ from application.engine.reading.live import LiveFeed
 from application.engine.retry import persistently
 from application.workers import Workers
 from application.workers.claimed import ClaimedWork
+from application.workers.hosting.answering import Answering
 from application.workers.hosting.credit import KINDS, Slots
 from application.workers.hosting.dispatch import Dispatcher
 from application.workers.hosting.hand import Hand
 from application.workers.hosting.hands import Hands
-from application.workers.hosting.lanes import Lanes
 from application.workers.hosting.logs import LogIntake
-from application.workers.hosting.looking import kind_for
 from application.workers.hosting.messages import (
     VERSION,
-    AnyReport,
-    Complete,
     Define,
     Defined,
     Definitions,
-    Done,
     Drain,
-    Fail,
     FreeSlots,
     Hello,
-    InvalidToken,
     Leaving,
     LifeSign,
     Log,
     MalformedMessage,
-    More,
     NoCommonVersion,
-    Reconciled,
-    Record,
-    Refused,
-    Return,
     Saying,
     SilentWorker,
     TooManySessions,
@@ -61,12 +50,11 @@ from application.workers.hosting.messages import (
 )
 from application.workers.hosting.offering import Offering
 from application.workers.hosting.peer import Peer
-from application.workers.hosting.reports import carry_out, steps_of, together, waiters_first
 from application.workers.hosting.served import ServedTools, VersionDefinitions
 from application.workers.hosting.taking_back import TakingBack
 from application.workers.registering import Offer, refused_definition
 from application.workers.sessions import Claimed, ClaimedCall
-from domain.errors import TidelogError, Unavailable, VersionConflict
+from domain.errors import TidelogError
 from domain.kernel import Json
 
 log = structlog.get_logger(__name__)
@@ -80,8 +68,6 @@ DRAIN_S = 3.0
 """Seconds that reports under way may take when the process stops."""
 CLOSE_S = 2.0
 """Seconds that reports under way may take after their connection is lost."""
-ENDS = Complete | Fail | Reconciled | Return
-"""Reports after which the worker does not have the work any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +141,8 @@ class HostedSession:
         self._greeting = self._open = self._draining = False
         self._offering = Offering(self, shared.dispatcher, shared.workers.registration, shared.served, self._offers_changed)
         self._telling_offered = False
-        self._lanes = Lanes(self._handle)
+        answering = Answering(shared.workers, shared.commands, self.caller, peer, self.hands, self._session_id)
+        self._lanes = answering.lanes
         claiming = shared.dispatcher.claiming
         self._taking_back = TakingBack(
             self, peer, shared.workers.sessions, shared.claimed, claiming, self._lanes.waits, self._start
@@ -347,83 +334,9 @@ class HostedSession:
             self._peer.put(WorkForAgent(self.number, hand.work_id, hand.token, claimed), alone=alone)
         self.hands.hold(hand)
 
-    # --- reports --------------------------------------------------------------------------------------------------------------
-
-    async def _handle(self, reports: Sequence[AnyReport]) -> int:
-        """Answers the first of the reports that wait about one piece of work; of several steps, those that were recorded together.
-
-        Returns how many it has answered.
-        """
-        hand = self.hands.held.get(reports[0].work)
-        steps = steps_of(reports, hand) if len(reports) > 1 else ()
-        answered = await self._record(steps, hand) if len(steps) > 1 else 0
-        if not answered:
-            await self._handle_one(reports[0], hand)
-        return answered or 1
-
-    async def _record(self, steps: Sequence[Record], hand: Hand | None) -> int:
-        """Records steps together. Returns how many it has answered: those before the first that has to be tried again."""
-        answered = 0
-        for step, answer in await together(self._workers.journals, self.caller, steps):
-            if isinstance(answer, Unavailable | VersionConflict):
-                break
-            if isinstance(answer, Exception):
-                self._refuse(step, answer, hand)
-            else:
-                self._peer.put(answer)
-            answered += 1
-        return answered
-
-    async def _handle_one(self, report: AnyReport, hand: Hand | None) -> None:
-        if hand is not None and isinstance(report, ENDS):
-            hand.ending = True
-        try:
-            kind = await self._kind_for(report)
-            if isinstance(report, Return):
-                done = await persistently(lambda: self._take_over(kind, report))
-            else:
-                done = await persistently(lambda: carry_out(self._workers, self._shared.commands, self.caller, kind, report))
-        except Exception as error:  # noqa: BLE001  # a defect is an answer, too
-            self._refuse(report, error, hand)
-        else:
-            ends = isinstance(report, ENDS)
-            if ends:
-                await waiters_first()  # the client waits for the end of the run, the worker for nothing
-            self._peer.put(done, alone=not ends and self._lanes.open == 1)
-            if ends and self.hands.held.get(report.work) is hand:  # else the worker has got the call anew, to ask about its effect
-                self.hands.drop(report.work)
-            elif isinstance(report, More) and done.page is not None and hand is not None:
-                hand.seen, hand.paging = max(hand.seen, done.page.version), done.page.more
-                self.hands.look()
-
-    async def _take_over(self, kind: str, report: Return) -> Done:
+    def _session_id(self) -> UUID:
         assert self.session is not None
-        log.info("work_returned", work_id=str(report.work), attempt=report.attempt, reason=report.reason)
-        session_id, sessions = self.session.session_id, self._workers.sessions
-        await sessions.returned(self.tenant_id, session_id, kind, report.work, report.attempt)
-        return Done(report.id)
-
-    def _refuse(self, report: AnyReport, error: Exception, hand: Hand | None) -> None:
-        if not isinstance(error, TidelogError):
-            log.error("report_failed", type=report.t, work_id=str(report.work), exc_info=error)
-        self._peer.put(Refused(report.id, error))
-        if hand is not None and hand.ending:
-            hand.ending = False
-            self.hands.wake(hand)
-
-    async def _kind_for(self, report: AnyReport) -> str:
-        """The kind of the work that a report is about. Raises InvalidToken: the report is not about work of this session."""
-        hand = self.hands.held.get(report.work)
-        if hand is not None and hand.fits(report):
-            return hand.kind
-        assert self.session is not None
-        session_id, tokens, commands = self.session.session_id, self._workers.sessions.tokens, self._shared.commands
-        kind = await persistently(
-            lambda: kind_for(commands, tokens, self.tenant_id, session_id, report.work, report.attempt, report.token)
-        )
-        if kind is None:
-            raise InvalidToken("the token is not the one of this work, attempt and session", pointer="/token")
-        return kind
+        return self.session.session_id
 
     # --- the end --------------------------------------------------------------------------------------------------------------
 

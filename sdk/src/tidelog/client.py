@@ -235,20 +235,6 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
             ]
         return parse(RunPage, await self._get("/v1/runs", wanted))
 
-    async def cancel_run(
-        self, run_id: UUID, reason: str | None = None, *, compensate: bool | None = None, on_behalf_of: str | None = None
-    ) -> StartedRun:
-        """Cancel a run: running work is stopped, waiting work is dropped.
-
-        `compensate`: whether the run's effects are taken back. None: as its start said.
-        """
-        body: dict[str, Any] = {} if reason is None else {"reason": reason}
-        if compensate is not None:
-            body["compensate"] = compensate
-        headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}
-        response = await self._request("POST", f"/v1/runs/{run_id}/cancel", body=body, headers=headers)
-        return self._noted(parse(StartedRun, json_of(response)))
-
     async def messages(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[AgentMessage]:
         """All messages between the agents of a run. `as_of`: as they were at a position or a time. `whole`: see `get_run`."""
         return await self._filled(AgentMessage, f"/v1/runs/{run_id}/messages", _as_of(as_of), whole)
@@ -436,7 +422,3 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         if whole and isinstance(answer, dict):
             await fill_run(answer, self._get)
         return parse(Run, answer)
-
-    def _noted(self, started: StartedRun) -> StartedRun:
-        self._position = max(self._position, started.position)
-        return started

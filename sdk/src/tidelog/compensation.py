@@ -4,12 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
-from tidelog.administration import Administration
 from tidelog.models import Model, StartedRun
 from tidelog.requests import parse
-from tidelog.transport import json_of
+from tidelog.steering import SteeringClient
 
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 """When the effects of a run are taken back."""
@@ -67,7 +64,7 @@ class RunCompensation(Model):
     data: tuple[Effect, ...] = ()
 
 
-class CompensationClient(Administration):
+class CompensationClient(SteeringClient):
     """The methods of `Client` for taking effects back."""
 
     async def compensation(self, run_id: UUID) -> RunCompensation:
@@ -94,9 +91,3 @@ class CompensationClient(Administration):
         """
         body = {"reason": reason, "skip": [str(call) for call in skip], "go_on": go_on}
         return await self._said(f"/v1/runs/{run_id}/compensation/resume", body, on_behalf_of)
-
-    async def _said(self, path: str, body: Mapping[str, Any], on_behalf_of: str | None) -> StartedRun:
-        headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}
-        accepted = parse(StartedRun, json_of(await self._request("POST", path, body=body, headers=headers)))
-        self._position = max(self._position, accepted.position)
-        return accepted

@@ -1,0 +1,37 @@
+"""Steering a run that was started, as a part of `Client`."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from tidelog.models import StartedRun
+from tidelog.requests import Requests, parse
+from tidelog.transport import json_of
+
+
+class SteeringClient(Requests):
+    """The methods of `Client` for stopping runs and letting them go on."""
+
+    async def cancel_run(
+        self, run_id: UUID, reason: str | None = None, *, compensate: bool | None = None, on_behalf_of: str | None = None
+    ) -> StartedRun:
+        """Cancel a run: running work is stopped, waiting work is dropped.
+
+        `compensate`: whether the run's effects are taken back. None: as its start said.
+        """
+        body: dict[str, Any] = {} if reason is None else {"reason": reason}
+        if compensate is not None:
+            body["compensate"] = compensate
+        return await self._said(f"/v1/runs/{run_id}/cancel", body, on_behalf_of)
+
+    async def _said(self, path: str, body: Mapping[str, Any], on_behalf_of: str | None) -> StartedRun:
+        """Gives a command to a run."""
+        headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}
+        return self._noted(parse(StartedRun, json_of(await self._request("POST", path, body=body, headers=headers))))
+
+    def _noted(self, accepted: StartedRun) -> StartedRun:
+        """Later reads of this client see the command."""
+        self._position = max(self._position, accepted.position)
+        return accepted
