@@ -20,7 +20,7 @@ def worker(
         bool,
         typer.Option(
             "--builtin",
-            help="Carry out the tools that are defined on the server, and offer http.get, json.query, text.template, time.now.",
+            help="Carry out the tools that are defined on the server, and offer those that come with it.",
         ),
     ] = False,
     tools: Annotated[

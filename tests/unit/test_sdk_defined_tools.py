@@ -37,7 +37,7 @@ async def client() -> AsyncIterator[GuardedClient]:
 
 @pytest.fixture
 def tools(client: GuardedClient) -> DefinedTools:
-    return DefinedTools(client, Secrets({"TIDELOG_SECRET_WEATHER": SECRET}), built_in_tools(client))
+    return DefinedTools(client, Secrets({"TIDELOG_SECRET_WEATHER": SECRET}), built_in_tools(client, Secrets()))
 
 
 def http(service: Service, version: str = "1", **request: Any) -> dict[str, Any]:
@@ -88,7 +88,10 @@ async def test_a_built_in_is_found_by_its_name(tools: DefinedTools) -> None:
 @pytest.mark.parametrize(
     ("definition", "told"),
     [
-        ({"kind": "builtin", "version": "1", "builtin": "time.then"}, "there is no built-in 'time.then'; there are http.get, json"),
+        (
+            {"kind": "builtin", "version": "1", "builtin": "time.then"},
+            "there is no built-in 'time.then'; there are http.get, http",
+        ),
         ({"kind": "python", "version": "1"}, "version '1' of the tool 'weather.get' is of the kind 'python', which this worker"),
         ({"kind": "unknown", "version": "7"}, "version '7' of the tool"),
         ({"kind": "http", "version": "1"}, "of the kind 'http'"),

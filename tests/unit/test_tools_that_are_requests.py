@@ -195,7 +195,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 async def built_in(client: GuardedClient, name: str, **arguments: Any) -> Any:
-    [tool] = [tool for tool in built_in_tools(client) if tool.name == name]
+    [tool] = [tool for tool in built_in_tools(client, Secrets({})) if tool.name == name]
     tool.describe()
     return await tool.invoke(arguments, ToolContext(Path(), "k", 1))
 

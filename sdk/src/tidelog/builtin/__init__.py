@@ -5,5 +5,6 @@
 - `definitions`: an HTTP tool as data, and files of them.
 - `http_tools`: carries out such a definition through the guard.
 - `defined`: carries out the tools of the server's catalogue.
-- `tools`: `http.get`, `json.query`, `text.template`, `time.now`.
+- `mail`: a message to the mail server of the worker's operator.
+- `tools`: `http.get`, `http.post`, `smtp.send`, `json.query`, `text.template`, `time.now`.
 """

@@ -99,7 +99,7 @@ class HttpTool(BaseModel):
     def _texts(self) -> list[tuple[str, str]]:
         found = [("url", self.url), *((f"query {name}", text) for name, text in self.query.items())]
         found += [(f"header {name}", text) for name, text in self.headers.items()]
-        return [*found, *(("body", text) for text in _texts_in(self.body))]
+        return [*found, *(("body", text) for text in placeholders.texts_in(self.body))]
 
     def _check_url(self) -> None:
         scheme, _, rest = self.url.partition("://")
@@ -165,10 +165,3 @@ def _headers_of(headers: dict[str, str]) -> None:
         checked_headers(dict.fromkeys(headers, "x"))
     except PermanentError as error:
         raise ValueError(str(error)) from None
-
-
-def _texts_in(value: JsonValue) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [text for each in inside for text in _texts_in(each)]

@@ -24,14 +24,16 @@ class PlaceholderError(PermanentError):
 
 def names_in(value: JsonValue) -> Iterator[str]:
     """The placeholders of a text, or of all texts of a value."""
+    for text in texts_in(value):
+        yield from _PLACEHOLDER.findall(text)
+
+
+def texts_in(value: JsonValue) -> list[str]:
+    """All texts of a value. Names of fields are none of them."""
     if isinstance(value, str):
-        yield from _PLACEHOLDER.findall(value)
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from names_in(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from names_in(each)
+        return [value]
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for each in inside for text in texts_in(each)]
 
 
 def check(text: str, what: str) -> None:

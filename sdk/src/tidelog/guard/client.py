@@ -13,7 +13,7 @@ import httpx2
 from tidelog.errors import PermanentError, TidelogError
 from tidelog.guard.addresses import PUBLIC, AddressRefusedError, Allowed
 from tidelog.guard.answers import Answer, failure, read, refusal, shown
-from tidelog.guard.connecting import GuardedBackend, Resolve, resolve
+from tidelog.guard.connecting import MOST_ADDRESSES, GuardedBackend, Resolve, resolve
 from tidelog.guard.secrets import Secret, SecretMissingError
 
 MAX_URL = 8 * 1024
@@ -64,7 +64,8 @@ _VALUE = re.compile(r"[\t\x20-\x7e]*")
 class Credential:
     """A secret in a header. It goes to the host of the first request only, and not from https to http."""
 
-    header: str
+    header: str | None
+    """None: the secret is the URL itself, and is only kept out of the answer."""
     value: str
     secret: Secret
 
@@ -89,6 +90,14 @@ class GuardedClient:
         pools, self._pools = list(self._pools.values()), {}
         for pool in pools:
             await pool.aclose()
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Of a host, for a connection that is not HTTP: those that may be called, checked. Raises AddressRefusedError, OSError."""
+        return [str(address) for address in (await self._backend.addresses(host, port))[:MOST_ADDRESSES]]
+
+    def trusted(self) -> ssl.SSLContext:
+        """The authorities that are trusted."""
+        return self._verify or httpx2.create_ssl_context()
 
     async def request(
         self,
@@ -166,7 +175,7 @@ class GuardedClient:
         if scheme not in self._pools:
             # For http a context that nobody uses: without one, the pool would read the authorities.
             plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            trusted = plain if scheme == "http" else self._verify or httpx2.create_ssl_context()
+            trusted = plain if scheme == "http" else self.trusted()
             self._pools[scheme] = httpcore2.AsyncConnectionPool(
                 ssl_context=trusted,
                 max_connections=CONNECTIONS,
@@ -201,7 +210,7 @@ class _Sending:
         found = {"host": authority, "user-agent": "tidelog-tool", "accept": "*/*", "accept-encoding": "identity", **self._headers}
         if self.body is not None or self.method in ("POST", "PUT", "PATCH"):
             found["content-length"] = str(len(self.body or b""))
-        if self._credential is not None:
+        if self._credential is not None and self._credential.header is not None:
             found[self._credential.header.lower()] = self._credential.value
         return list(found.items())
 

@@ -44,7 +44,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         """Raises AddressRefusedError, or the connection errors of httpcore2."""
         try:
             async with asyncio.timeout(timeout):
-                addresses = await self._addresses(host, port)
+                addresses = await self.addresses(host, port)
         except TimeoutError:
             raise httpcore2.ConnectTimeout(f"the host was not resolved within {timeout} s") from None
         except OSError as error:
@@ -69,8 +69,8 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def _addresses(self, host: str, port: int) -> Sequence[Address]:
-        """The addresses of the host that may be called, each once. Raises AddressRefusedError: there is none."""
+    async def addresses(self, host: str, port: int) -> Sequence[Address]:
+        """The addresses of the host that may be called, each once. Raises AddressRefusedError: there is none; OSError."""
         if not self._allowed.allows_host(host):
             raise AddressRefusedError(f"tools of this worker may not call the host {host!r} (--only-host)")
         found: dict[Address, None] = {}

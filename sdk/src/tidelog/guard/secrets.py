@@ -39,6 +39,9 @@ class Secret:
         `sent`: the whole header, which may hold the secret in another form.
         """
         forms = {self.value, sent, sent.rpartition(" ")[2], base64.b64encode(self.value.encode()).decode()}
+        if self.value.startswith(("http://", "https://")):  # services name the path that was asked for
+            path = self.value.partition("://")[2].partition("/")[2]
+            forms |= {part for part in (path, path.partition("?")[0]) if len(part) >= LEAST}
         forms |= {json.dumps(form)[1:-1] for form in forms} | {quote(self.value, safe=""), quote_plus(self.value)}
         for form in sorted((form.encode() for form in forms), key=len, reverse=True):
             text = text.replace(form, f"[secret {self.name}]".encode())

@@ -38,7 +38,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "They reach addresses of the public internet only: no private, local or metadata address. A secret that a definition "
         "names is read from TIDELOG_SECRET_<NAME>, and TIDELOG_SECRET_<NAME>_HOSTS says who may get it.",
     )
-    outside.add_argument("--builtin", action="store_true", help="offer http.get, json.query, text.template and time.now")
+    outside.add_argument("--builtin", action="store_true", help="offer the tools that come with it: http.get, smtp.send and others")
     outside.add_argument(
         "--defined", action="store_true",
         help="carry out the tools that are defined on the server (kinds http and builtin), and those defined later; "

@@ -51,7 +51,7 @@ async def tools_outside(
         raise OutsideError(str(error)) from None
     client = GuardedClient(allowed)
     try:
-        built_in = built_in_tools(client)
+        built_in = built_in_tools(client, Secrets())
         tools: list[Tool[..., Any]] = list(built_in) if builtin else []
         for file in files:
             tools += http_tools(read_definitions(file), client, Secrets())
