@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from application.approvals.needs import Asker, Needs
 from application.cached_results import AskedAgain, CachedResults
 from application.chains import Chains
 from application.engine.commands.loop import CommandLoop
@@ -16,6 +17,7 @@ from application.fallbacks import NONE, fallbacks_of
 from application.suggestions import KnownNames
 from application.tool_calls import MOST_LOOKS, Called, KnownTool, ToolsToCall
 from application.tool_schemas import ToolSchemas
+from domain.approval_policies import PoliciesChanged
 from domain.chains import chain_id_of
 from domain.errors import InvalidCommand, TidelogError, Unavailable
 from domain.failures import Retry
@@ -38,6 +40,8 @@ class WantedCall:
     """The limit of one attempt. None: as the tool declares."""
     cache: bool = True
     """Whether a result of before may answer the call."""
+    tainted: bool = False
+    """Whether the arguments come from strangers."""
 
 
 class ClientCalls:
@@ -82,39 +86,54 @@ class ClientCalls:
                 except InvalidCommand as error:
                     answers[number] = error
             if commands:
+                needs = {n: await self._needs(tenant_id, tool, wanted[n], fresh=look > 0) for n in commands}
+                for number, command in commands.items():
+                    demand = needs[number].demand(tool.current, command.arguments)
+                    if demand is not None:
+                        commands[number] = command.model_copy(update={"approval": demand})
                 commands |= await self._answered(tenant_id, tool, wanted, commands)
-                requests = [
-                    (wanted[number].request, (*await self._begun(tenant_id, tool, command, fresh=look > 0), tool.use))
-                    for number, command in commands.items()
-                ]
+                requests: list[tuple[CommandRequest, Sequence[Command]]] = []
+                for number, command in commands.items():
+                    begun = await self._begun(tenant_id, tool, command, needs[number], fresh=look > 0)
+                    requests.append((wanted[number].request, (*begun, tool.use, *needs[number].conditions)))
                 outcomes = await self._commands.execute_all(requests)
                 for (number, command), outcome in zip(commands.items(), outcomes, strict=True):
-                    if not isinstance(outcome, ToolChanged):  # else this process had not heard of the change
+                    if not isinstance(outcome, ToolChanged | PoliciesChanged):  # else this process had not heard of the change
                         answers[number] = _called(command, outcome, tool)
             if len(answers) == len(wanted):
                 break
         changed = Unavailable(f"the tool '{name}' is being changed: try again")
         return [answers.get(number, changed) for number in range(len(wanted))]
 
-    async def _begun(self, tenant_id: UUID, tool: KnownTool, command: RequestInvocation, *, fresh: bool) -> Sequence[Command]:
+    async def _needs(self, tenant_id: UUID, tool: KnownTool, wanted: WantedCall, *, fresh: bool) -> Needs:
+        asker = Asker(on_behalf_of=wanted.request.on_behalf_of, tainted=wanted.tainted)
+        return await self._chains.needs.of(tenant_id, tool.current, asker, fresh=fresh)
+
+    async def _begun(
+        self, tenant_id: UUID, tool: KnownTool, command: RequestInvocation, needs: Needs, *, fresh: bool
+    ) -> Sequence[Command]:
         """The request of a call, the beginning of a chain of tools, and the condition that its other tools are as looked at.
 
         Raises InvalidCommand for a chain that cannot be called.
         """
         if command.cached is not None:
             return [command]
-        instead = await fallbacks_of(self._commands, self._schemas, tenant_id, tool.current, command.arguments, fresh=fresh)
+        instead = await fallbacks_of(self._commands, self._schemas, tenant_id, tool.current, command.arguments, needs, fresh=fresh)
         also = {"fallbacks": instead.tools, "fallbacks_skipped": instead.skipped}
         if tool.current.kind != "chain":
             return [command.model_copy(update=also) if instead is not NONE else command, *instead.uses]
         of_chain = command.model_copy(update={"chain_id": chain_id_of(command.invocation_id), **also})
-        return [of_chain, *await self._chains.begin(tenant_id, tool.current, of_chain, fresh=fresh), *instead.uses]
+        return [of_chain, *await self._chains.begin(tenant_id, tool.current, of_chain, needs, fresh=fresh), *instead.uses]
 
     async def _answered(
         self, tenant_id: UUID, tool: KnownTool, wanted: Sequence[WantedCall], commands: Mapping[int, RequestInvocation]
     ) -> dict[int, RequestInvocation]:
         """The calls that a result of before answers, with it."""
-        asked = {n: AskedAgain(each.arguments, each.on_behalf_of) for n, each in commands.items() if wanted[n].cache}
+        asked = {
+            n: AskedAgain(each.arguments, each.on_behalf_of)
+            for n, each in commands.items()
+            if wanted[n].cache and each.approval is None
+        }
         found = await self._cached.find(tenant_id, tool.current, asked)
         return {number: commands[number].model_copy(update={"cached": result}) for number, result in found.items()}
 
@@ -141,6 +160,7 @@ class ClientCalls:
             reconcile_timeout_s=current.reconcile_timeout_s,
             asked_by="client",
             cacheable=current.rules.cache_s is not None,
+            untrusted=current.untrusted_output,
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 from uuid import UUID
 
+from application.approvals.needs import ApprovalNeeds, Asker, Needs
 from application.compensations import compensation_of
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.expressions import Expressions
@@ -42,9 +43,11 @@ class Chains:
         self._commands = commands
         self._expressions = expressions
         self._known = known
+        self.needs = ApprovalNeeds(commands, expressions)
+        """What calls need an approval, of chains and of all others."""
 
     async def begin(
-        self, tenant_id: UUID, chain: ToolRegistered, requested: RequestInvocation, *, fresh: bool = False
+        self, tenant_id: UUID, chain: ToolRegistered, requested: RequestInvocation, needs: Needs, *, fresh: bool = False
     ) -> list[Command]:
         """What goes into the append that requests a call of a chain: the beginning of the chain, with what its tools declare, and
         the condition that they are as they were looked at. `requested` names the chain's stream.
@@ -54,7 +57,12 @@ class Chains:
         assert requested.chain_id is not None
         found: dict[str, Any] = {}
         uses: list[Command] = []
-        await self._gather(tenant_id, chain, (chain.name,), found, uses, fresh)
+        tools: list[ToolRegistered] = []
+        await self._gather(tenant_id, chain, (chain.name,), found, uses, fresh, needs, tools)
+        tainted = any(tool.untrusted_output for tool in tools)
+        for tool in tools:
+            if (check := needs.check(tool, tainted=tainted)) is not None:
+                found[tool.name]["approval"] = check.model_dump(mode="json", exclude_defaults=True)
         plan = plan_of(chain.chain)
         return [
             StartChain(
@@ -69,6 +77,7 @@ class Chains:
                 tools=found,
                 priority=requested.priority,
                 on_behalf_of=requested.on_behalf_of,
+                held=requested.approval is not None,
             ),
             *uses,
         ]
@@ -81,8 +90,10 @@ class Chains:
         found: dict[str, Any],
         uses: list[Command],
         fresh: bool,
+        needs: Needs | None = None,
+        tools: list[ToolRegistered] | None = None,
     ) -> None:
-        """Adds the tools of a chain that are not found yet, with those of the chains in it."""
+        """Adds the tools of a chain that are not found yet, with those of the chains in it. `needs`: None, if nothing is called."""
         for step in plan_of(chain.chain).steps:
             name = step.tool
             if name in path:
@@ -98,13 +109,19 @@ class Chains:
                 raise InvalidCommand(f"{where}no tool '{name}' is registered{meant}", pointer="/tool")
             uses.append(UseTool(tool_id=tool_id_of(tenant_id, name), name=name, changes=tool.changes))
             found[name] = _declared(tool.current)
-            if (undo := await compensation_of(self._commands, tenant_id, tool.current)) is not None:
-                found[name]["options"] = {"compensation": undo.model_dump(mode="json", exclude_defaults=True)}
+            if tools is not None:
+                tools.append(tool.current)
+            asked = needs or await self.needs.of(tenant_id, tool.current, Asker(), fresh=fresh)
+            options: dict[str, Any] = {"untrusted": True} if tool.current.untrusted_output else {}
+            if (undo := await compensation_of(self._commands, tenant_id, tool.current, asked)) is not None:
+                options["compensation"] = undo.model_dump(mode="json", exclude_defaults=True)
+            if options:
+                found[name]["options"] = options
             if tool.current.kind == "chain":
                 if len(path) >= MAX_DEPTH:
                     raise InvalidCommand(f"the chain '{path[0]}' has chains in chains, {MAX_DEPTH} deep", pointer="/tool")
                 found[name] |= {"plan": tool.current.chain, "kept": kept_of(self._expressions, plan_of(tool.current.chain))}
-                await self._gather(tenant_id, tool.current, (*path, name), found, uses, fresh)
+                await self._gather(tenant_id, tool.current, (*path, name), found, uses, fresh, needs, tools)
 
     async def _tool(self, tenant_id: UUID, name: str, *, fresh: bool = False) -> ToolDefinition:
         tool_id = tool_id_of(tenant_id, name)

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
+from application.approvals.needs import Needs
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.ports.log import EventFeed
@@ -128,8 +129,9 @@ async def resume_compensation(
     return await commands.execute(audited(request), command)
 
 
-async def compensation_of(commands: CommandLoop, tenant_id: UUID, tool: ToolRegistered) -> CallCompensation | None:
+async def compensation_of(commands: CommandLoop, tenant_id: UUID, tool: ToolRegistered, needs: Needs) -> CallCompensation | None:
     """The compensation that a tool declares, with what the compensating tool declares at present. None: the tool declares none.
+    `needs`: what the rules say of the call.
 
     Raises UnknownTool: the compensating tool is not registered. InvalidState: it is a chain.
     """
@@ -159,4 +161,5 @@ async def compensation_of(commands: CommandLoop, tenant_id: UUID, tool: ToolRegi
         arguments=declared.arguments,
         takes=takes,
         on_failure=declared.on_failure,
+        approval=needs.check(current, tainted=tool.untrusted_output),
     )

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 from uuid import UUID
 
+from application.approvals.needs import Needs
 from application.compensations import compensation_of
 from application.engine.commands.loop import CommandLoop
 from application.tool_schemas import ToolSchemas
@@ -29,6 +30,7 @@ async def fallbacks_of(
     tenant_id: UUID,
     current: ToolRegistered,
     arguments: dict[str, Json],
+    needs: Needs,
     *,
     fresh: bool,
 ) -> Fallbacks:
@@ -64,7 +66,7 @@ async def fallbacks_of(
             skipped[name] = error.message[:500]
             continue
         try:
-            undo = await compensation_of(commands, tenant_id, other)
+            undo = await compensation_of(commands, tenant_id, other, needs)
         except Unavailable:
             raise
         except TidelogError as error:
@@ -79,6 +81,8 @@ async def fallbacks_of(
                 max_attempts=other.max_attempts,
                 reconcile_timeout_s=other.reconcile_timeout_s,
                 compensation=undo,
+                approval=needs.demand(other, arguments),
+                untrusted=other.untrusted_output,
             )
         )
     return Fallbacks(tuple(found), skipped, tuple(uses))

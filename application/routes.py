@@ -7,6 +7,8 @@ from application.engine.commands.routes import Route
 from domain import (
     agent_runs,
     agents,
+    approval_policies,
+    approvals,
     audit,
     breakers,
     chains,
@@ -52,6 +54,10 @@ def _of_agent_run(*said: str) -> Route:
 
 def _of_invocation(*said: str) -> Route:
     return Route(invocations.DECIDER, lambda c: c.invocation_id, _run_of, said=said, on_behalf_of=_for_whom, of_state=True)
+
+
+def _of_approval() -> Route:
+    return Route(approvals.DECIDER, lambda c: c.approval_id, _run_of, on_behalf_of=_for_whom, of_state=True)
 
 
 def _run_of_chain(_: Command, state: Any) -> UUID:
@@ -104,6 +110,8 @@ ROUTES: dict[type[Command], Route] = {
     runs.CancelRun: _own_stream(runs.DECIDER, "run_id", "reason"),
     runs.AbandonRun: _own_stream(runs.DECIDER, "run_id"),
     runs.CheckRun: _own_stream(runs.DECIDER, "run_id"),
+    runs.TaintRun: _own_stream(runs.DECIDER, "run_id"),
+    runs.CheckUntainted: _own_stream(runs.DECIDER, "run_id"),
     agent_runs.RequestAgentRun: _in_run(agent_runs.DECIDER, "agent_run_id", creates=True),
     agent_runs.DeliverMail: _in_run(agent_runs.DECIDER, "agent_run_id"),
     agent_runs.ClaimAgentRun: _of_agent_run(),
@@ -129,7 +137,10 @@ ROUTES: dict[type[Command], Route] = {
     invocations.ResolveInvocation: _of_invocation("result", "error", "reason", "evidence"),
     invocations.RequeueInvocation: _of_invocation(),
     invocations.CancelInvocation: _of_invocation(),
+    invocations.ReleaseInvocation: _of_invocation(),
+    invocations.DenyInvocation: _of_invocation(),
     chains.StartChain: _in_run(chains.DECIDER, "chain_id", creates=True),
+    chains.ReleaseChain: _OF_CHAIN,
     chains.FinishChainStep: _OF_CHAIN,
     chains.CancelChain: _OF_CHAIN,
     invocations.CompensateInvocation: _of_invocation(),
@@ -139,6 +150,13 @@ ROUTES: dict[type[Command], Route] = {
     compensations.BeginCompensation: _COMPENSATION,
     compensations.RecordCompensation: _COMPENSATION,
     compensations.ResumeCompensation: _COMPENSATION,
+    approvals.RequestApproval: _in_run(approvals.DECIDER, "approval_id", creates=True),
+    approvals.DecideApproval: _of_approval(),
+    approvals.ExpireApproval: _of_approval(),
+    approvals.WithdrawApproval: _of_approval(),
+    approval_policies.PublishPolicy: _own_stream(approval_policies.DECIDER, "policies_id"),
+    approval_policies.RemovePolicy: _own_stream(approval_policies.DECIDER, "policies_id"),
+    approval_policies.UsePolicies: _own_stream(approval_policies.DECIDER, "policies_id", creates=True),
     messages.SendMessage: _in_run(messages.DECIDER, "message_id", "recipient_id", "body", creates=True),
     context.SetContextValue: _in_run(context.DECIDER, "context_id", "name", "value"),
     schedules.CreateSchedule: _own_stream(schedules.DECIDER, "schedule_id", "name", "project_id"),

@@ -12,6 +12,7 @@ from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.ports.expressions import NO_EXPRESSIONS, Expressions
 from application.engine.ports.sessions import WorkerSessions
 from application.tool_schemas import ToolSchemas
+from domain.approval_rules import VARIABLES
 from domain.chain_plans import ChainPlan, plan_of
 from domain.errors import InvalidCommand, InvalidState, NotFound
 from domain.http_requests import Fault
@@ -48,6 +49,9 @@ class Declarations:
             faults = faults_of_expressions(self._expressions, plan_of(declared.chain))
             found += [(f"/chain{place}", text) for place, text in faults]
         found += self._faults_of_compensation(declared)
+        approval = None if declared.policy is None else declared.policy.approval
+        if isinstance(approval, str) and (why := self._expressions.look(approval, VARIABLES).fault) is not None:
+            found.append(("/policy/approval", why))
         return found + self._faults_of_examples(declared, usable)
 
     def _faults_of_compensation(self, declared: RegisterTool) -> Iterator[Fault]:

@@ -20,7 +20,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     """Everything but keys of owners."""
     OPERATOR = "operator"
-    """Reads, cancels runs, takes their effects back, resolves tool calls, holds breakers, rebuilds read models."""
+    """Reads, cancels runs, takes their effects back, approves and resolves tool calls, holds breakers, rebuilds read models."""
     DEVELOPER = "developer"
     """Reads, starts and cancels runs, makes projects."""
     AUDITOR = "auditor"
@@ -50,6 +50,12 @@ class Action(StrEnum):
     INVOCATIONS_RESOLVE = "invocations.resolve"
     INVOCATIONS_CANCEL = "invocations.cancel"
     """A call that belongs to no run."""
+    APPROVALS_READ = "approvals.read"
+    """Approvals, with what is asked, and the policies that ask for them."""
+    APPROVALS_DECIDE = "approvals.decide"
+    """Approves and denies what waits for it, and changes the arguments with which a call is approved."""
+    APPROVALS_DEFINE = "approvals.define"
+    """Publishes and removes the policies that say which calls need an approval."""
     CATALOG_READ = "catalog.read"
     """Registered agents and tools, workflows, and what an id names."""
     TOOLS_DEFINE = "tools.define"
@@ -99,6 +105,7 @@ _CONTENT = frozenset(
         Action.EVENTS_READ,
         Action.TRIGGERS_READ,
         Action.INVOCATIONS_READ,
+        Action.APPROVALS_READ,
         Action.CATALOG_READ,
         Action.BLOBS_READ,
         Action.SCHEDULES_READ,
@@ -117,6 +124,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.RUNS_CANCEL,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
+        Action.APPROVALS_DECIDE,
         Action.BREAKERS_FORCE,
         Action.TRIGGERS_PAUSE,
         Action.INVOCATIONS_CANCEL,
@@ -151,6 +159,8 @@ AUDITED = frozenset(
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.INVOCATIONS_CANCEL,
+        Action.APPROVALS_DECIDE,
+        Action.APPROVALS_DEFINE,
         Action.SCHEDULES_DEFINE,
         Action.SCHEDULES_PAUSE,
         Action.PROJECTS_REMOVE,

@@ -12,8 +12,10 @@ from uuid import UUID
 
 import pydantic_core
 from immutables import Map
+from pydantic import Field
 
 from domain import values
+from domain.approval_rules import ApprovalCheck, demand_by
 from domain.chain_plans import VARIABLES, ChainPlan, ChainStep, plan_of
 from domain.errors import NotFound
 from domain.failures import Failure
@@ -29,6 +31,7 @@ from domain.kernel import (
     Spent,
     derive_id,
     replace,
+    unsaid,
     without_functions,
 )
 from domain.maps import PersistentMap
@@ -55,15 +58,26 @@ class ChainStarted(Event):
     """The steps whose results an expression names."""
     tools: Json
     """Name → what the tool declared when the chain began: `version`, `idempotent`, `timeout_s`, `max_attempts`,
-    `reconcile_timeout_s`, `parameters`, perhaps `options`; of a chain `plan` and `kept`. With the tools of the chains in it."""
+    `reconcile_timeout_s`, `parameters`, perhaps `options` and `approval` (`domain.approval_rules.ApprovalCheck`); of a chain `plan`
+    and `kept`. With the tools of the chains in it."""
     priority: Priority = "normal"
     on_behalf_of: str | None = None
     """For whom the call is."""
+    held: bool = Field(default=False, exclude_if=unsaid)
+    """The call needs an approval: no step begins before it is released."""
 
     @cached_property
     def planned(self) -> ChainPlan:
         """The plan, read once."""
         return plan_of(self.plan)
+
+
+class ChainReleased(Event):
+    """The call that the chain carries out was approved: its steps begin."""
+
+    TOPIC = "chain.released"
+    arguments: dict[str, Json] | None = None
+    """Those that a person has changed them to. None: as they were asked for."""
 
 
 class ChainStepRequested(Event):
@@ -127,7 +141,14 @@ class ChainCancelled(Event):
 
 
 ChainEvent = (
-    ChainStarted | ChainStepRequested | ChainStepSkipped | ChainStepFinished | ChainCompleted | ChainFailed | ChainCancelled
+    ChainStarted
+    | ChainReleased
+    | ChainStepRequested
+    | ChainStepSkipped
+    | ChainStepFinished
+    | ChainCompleted
+    | ChainFailed
+    | ChainCancelled
 )
 
 
@@ -143,6 +164,8 @@ class Chain:
     """Of the finished steps, as far as they are kept."""
     last: str | None = None
     """The step that finished last."""
+    released: bool = False
+    """Whether a chain that was held has begun."""
 
 
 class StartChain(Command):
@@ -157,6 +180,14 @@ class StartChain(Command):
     tools: Json
     priority: Priority = "normal"
     on_behalf_of: str | None = None
+    held: bool = False
+
+
+class ReleaseChain(Command):
+    """The call of the chain may begin, with other arguments if the decision named some."""
+
+    chain_id: UUID
+    arguments: dict[str, Json] | None = None
 
 
 class FinishChainStep(Command):
@@ -171,7 +202,7 @@ class CancelChain(Command):
     reason: ShortText | None = None
 
 
-ChainCommand = StartChain | FinishChainStep | CancelChain
+ChainCommand = StartChain | ReleaseChain | FinishChainStep | CancelChain
 
 
 def chain_id_of(invocation_id: UUID) -> UUID:
@@ -184,6 +215,8 @@ def decide(chain: Chain, command: ChainCommand, functions: Functions) -> list[Ev
         if chain.started is not None:
             return []
         started = ChainStarted(**{name: getattr(command, name) for name in type(command).model_fields if name != "chain_id"})
+        if started.held:
+            return [started]
         return [started, *_go_on(evolve(chain, started), started, command.chain_id, functions)]
     started_before = chain.started
     if started_before is None:
@@ -191,12 +224,24 @@ def decide(chain: Chain, command: ChainCommand, functions: Functions) -> list[Ev
     if chain.status in OVER:
         return []
     match command:
+        case ReleaseChain():
+            return _release(chain, started_before, command, functions)
         case FinishChainStep():
             return _finish(chain, started_before, command, functions)
         case CancelChain():
             return [ChainCancelled(reason=command.reason, abandoned=() if chain.pending is None else (chain.pending,))]
         case _:
             assert_never(command)
+
+
+def _release(chain: Chain, started: ChainStarted, command: ReleaseChain, functions: Functions) -> list[Event]:
+    """Nothing, for a chain that was not held, or that has begun."""
+    if not started.held or chain.released:
+        return []
+    released = ChainReleased(arguments=command.arguments)
+    chain = evolve(chain, released)
+    assert chain.started is not None
+    return [released, *_go_on(chain, chain.started, command.chain_id, functions)]
 
 
 def _finish(chain: Chain, started: ChainStarted, command: FinishChainStep, functions: Functions) -> list[Event]:
@@ -261,8 +306,19 @@ def _requested(
         chain=inner,
         priority=started.priority,
         on_behalf_of=started.on_behalf_of,
-        options=tool.get("options"),
+        options=_options_of(tool, arguments, functions),
     )
+
+
+def _options_of(tool: Mapping[str, Json], arguments: Mapping[str, Json], functions: Functions) -> Json:
+    """Further fields of a step's call, with the approval that it needs."""
+    options: dict[str, Json] = tool.get("options") or {}
+    if (check := tool.get("approval")) is None:
+        return options or None
+    demand = demand_by(ApprovalCheck.model_validate(check), arguments, functions)
+    if demand is None:
+        return options or None
+    return {**options, "approval": demand.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _ended(chain: Chain, started: ChainStarted, given: Mapping[str, Json], functions: Functions, spent: Spent) -> Event:
@@ -305,6 +361,11 @@ def evolve(chain: Chain, event: ChainEvent) -> Chain:
     match event:
         case ChainStarted():
             return replace(chain, status="running", started=event)
+        case ChainReleased():
+            started = chain.started
+            if event.arguments is not None and started is not None:
+                started = started.model_copy(update={"arguments": event.arguments})
+            return replace(chain, released=True, started=started)
         case ChainStepRequested():
             return replace(chain, pending=event.invocation_id)
         case ChainStepSkipped():

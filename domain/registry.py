@@ -8,6 +8,8 @@ were stored, not as the server upcasts them. Golden files in tests/golden hold o
 from domain import (
     agent_runs,
     agents,
+    approval_policies,
+    approvals,
     audit,
     breakers,
     chains,
@@ -39,7 +41,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "runs": (
         runs.RunStarted, runs.StepScheduled, runs.StepSkipped, runs.StepStarted, runs.PartScheduled, runs.PartCompleted,
         runs.PartFailed, runs.StepFellBack, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed,
-        runs.RunCancelled,
+        runs.RunCancelled, runs.RunTainted,
     ),
     "agent_runs": (
         agent_runs.AgentRunRequested, agent_runs.AgentRunClaimed, agent_runs.StepRecorded, agent_runs.CallStarted,
@@ -54,11 +56,11 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         invocations.InvocationReconcileStarted, invocations.InvocationReconcileFailed, invocations.InvocationReconciled,
         invocations.InvocationNotHappened, invocations.InvocationResolved, invocations.InvocationCancelRequested,
         invocations.InvocationCancelled, invocations.InvocationCompensationRequested,
-        invocations.InvocationCompensationRefused,
+        invocations.InvocationCompensationRefused, invocations.InvocationHeld, invocations.InvocationReleased,
     ),
     "chains": (
-        chains.ChainStarted, chains.ChainStepRequested, chains.ChainStepSkipped, chains.ChainStepFinished, chains.ChainCompleted,
-        chains.ChainFailed, chains.ChainCancelled,
+        chains.ChainStarted, chains.ChainReleased, chains.ChainStepRequested, chains.ChainStepSkipped,
+        chains.ChainStepFinished, chains.ChainCompleted, chains.ChainFailed, chains.ChainCancelled,
     ),
     "compensations": (
         compensations.CallExpected, compensations.EffectRecorded, compensations.EffectRuledOut, compensations.CompensationStarted,
@@ -76,6 +78,10 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         triggers.TriggerCreated, triggers.TriggerChanged, triggers.TriggerPaused, triggers.TriggerResumed, triggers.TriggerRemoved,
         triggers.TriggerFired, triggers.TriggerMisfired, triggers.TriggerLimited,
     ),
+    "approvals": (
+        approvals.ApprovalRequested, approvals.ApprovalDecided, approvals.ApprovalExpired, approvals.ApprovalWithdrawn,
+    ),
+    "approval_policies": (approval_policies.ApprovalPolicyPublished, approval_policies.ApprovalPolicyRemoved),
     "audit": (audit.ActionRecorded, audit.RefusalsCounted),
 }  # fmt: skip
 
@@ -85,6 +91,8 @@ UPCASTS: dict[tuple[str, int], Upcast] = {
     (runs.RunStarted.TOPIC, 3): Upcast(runs.RunStartedV3, unchanged),
     (runs.StepCompleted.TOPIC, 1): Upcast(runs.StepCompletedV1, unchanged),
     (invocations.InvocationRequested.TOPIC, 1): Upcast(invocations.InvocationRequestedV1, unchanged),
+    (invocations.InvocationRequested.TOPIC, 2): Upcast(invocations.InvocationRequestedV2, unchanged),
+    (invocations.InvocationFellBack.TOPIC, 1): Upcast(invocations.InvocationFellBackV1, unchanged),
     (tenants.ApiKeyIssued.TOPIC, 1): Upcast(tenants.ApiKeyIssuedV1, unchanged),
     (tenants.ApiKeyIssued.TOPIC, 2): Upcast(tenants.ApiKeyIssuedV2, unchanged),
 }

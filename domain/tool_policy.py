@@ -63,6 +63,9 @@ class ToolPolicy(Value):
     compensation: Compensation | None = None
     cache_s: float | None = Field(default=None, gt=0, le=30 * 86_400, allow_inf_nan=False)
     """Seconds for which a result answers later calls with the same arguments. Only of idempotent tools."""
+    approval: Literal[True] | Expression | None = None
+    """Whether a call begins only after a person has approved it: each one, or those for which a CEL expression is true
+    (`domain.approval_rules.VARIABLES`). None: as the policies of the tenant say."""
 
     def said(self) -> Json:
         """As an event holds it: what says nothing is left out. None: nothing is said."""

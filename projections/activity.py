@@ -27,6 +27,8 @@ TURNS: dict[str, State] = {
     agent_runs.AgentRunRetryScheduled.TOPIC: "retrying",
     invocations.InvocationRequeued.TOPIC: "waiting",
     invocations.InvocationFellBack.TOPIC: "waiting",
+    invocations.InvocationHeld.TOPIC: "retrying",  # it waits, and no worker could begin it
+    invocations.InvocationReleased.TOPIC: "waiting",
     invocations.AttemptStarted.TOPIC: "running",
     invocations.InvocationRetryScheduled.TOPIC: "retrying",
     invocations.InvocationBecameAmbiguous.TOPIC: "ambiguous",

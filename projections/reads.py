@@ -3,6 +3,7 @@
 from application.reads import ConsumerProgress, Reads
 from projections.activity import ActivityQueries
 from projections.agents import AgentQueries
+from projections.approvals import ApprovalQueries
 from projections.audit import AuditQueries
 from projections.breakers import BreakerQueries
 from projections.engine import checkpoints
@@ -48,5 +49,6 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         breakers=BreakerQueries(database),
         workflows=WorkflowQueries(database),
         schedules=ScheduleQueries(database),
+        approvals=ApprovalQueries(database),
         triggers=TriggerQueries(database),
     )

@@ -3,6 +3,7 @@
 from projections import (
     activity,
     agents,
+    approvals,
     audit,
     breakers,
     invocations,
@@ -39,5 +40,6 @@ PROJECTIONS: tuple[Projection, ...] = (
     workflows.PROJECTION,
     schedules.PROJECTION,
     triggers.PROJECTION,
+    approvals.PROJECTION,
 )
 """Their tables are made by migrations."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from application.engine.ports.timers import DueTimer
-from domain import agent_runs, invocations, runs
+from domain import agent_runs, approvals, invocations, runs
 from domain.kernel import Metadata, RecordedEvent, derive_id
 from projections.kernel import Connection, Projection, decoded, topics_of
 
@@ -13,7 +13,9 @@ CHANNEL = "tidelog_timers"
 # Times of the log lie in the future while the database's clock is set back. Then a timer may fire before it is due.
 NOTIFY = "SELECT pg_notify(%s, CASE WHEN %s::timestamptz > now() THEN '' ELSE %s END)"
 
-ENDS = topics_of(agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled) | runs.ENDS
+ENDS = topics_of(
+    agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled, approvals.ApprovalWithdrawn,
+) | runs.ENDS  # fmt: skip
 
 
 def timer_of(recorded: RecordedEvent) -> tuple[datetime, DueTimer] | None:
@@ -23,6 +25,7 @@ def timer_of(recorded: RecordedEvent) -> tuple[datetime, DueTimer] | None:
         agent_runs.scheduled_by(event, recorded.stream_id)
         or invocations.scheduled_by(event, recorded.stream_id)
         or runs.scheduled_by(event, recorded.stream_id)
+        or approvals.scheduled_by(event, recorded.stream_id)
     )
     if scheduled is None:
         return None
@@ -74,7 +77,7 @@ RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRet
 GIVING_UP = topics_of(invocations.InvocationReconcileRequested)
 PROJECTION = Projection(
     "timers",
-    topics_of(agent_runs.AgentRunRequested, runs.StepStarted) | RETRIES | GIVING_UP | ENDS,
+    topics_of(agent_runs.AgentRunRequested, runs.StepStarted, approvals.ApprovalRequested) | RETRIES | GIVING_UP | ENDS,
     ("timer",),
     apply,
     hurried=RETRIES,

@@ -10,12 +10,13 @@ from uuid import UUID
 
 from application.engine.ports.queue import WorkItem
 from domain import agent_runs, invocations
+from domain.approval_rules import Demand
 from domain.kernel import RecordedEvent
 from projections.kernel import Connection, Projection, decoded, topics_of
 
 OPENED = topics_of(
     agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, invocations.InvocationRequested, invocations.InvocationRequeued,
-    invocations.InvocationFellBack, invocations.InvocationReconcileRequested,
+    invocations.InvocationFellBack, invocations.InvocationReconcileRequested, invocations.InvocationReleased,
 )  # fmt: skip
 CLAIMED = topics_of(agent_runs.AgentRunClaimed, invocations.AttemptStarted, invocations.InvocationReconcileStarted)
 # Not InvocationCancelRequested: while the last attempt is under way, its item in the queue shows whether the worker has vanished. A
@@ -24,7 +25,7 @@ CLOSED = topics_of(
     agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
     invocations.InvocationRetryScheduled, invocations.InvocationSucceeded, invocations.InvocationFailed,
     invocations.InvocationBecameAmbiguous, invocations.InvocationResolved, invocations.InvocationCancelled,
-    invocations.InvocationReconcileFailed,
+    invocations.InvocationReconcileFailed, invocations.InvocationHeld,
 )  # fmt: skip
 
 
@@ -36,11 +37,13 @@ def opened(recorded: RecordedEvent) -> WorkItem | None:
             kind, pool, dispatch = "agent", event.agent, 1
         case agent_runs.AgentRunResumed():
             kind, pool, dispatch = "agent", event.agent, event.dispatch
-        case invocations.InvocationRequested(chain_id=UUID()):
+        case invocations.InvocationRequested(chain_id=UUID()) | invocations.InvocationReleased(chain_id=UUID()):
+            return None
+        case invocations.InvocationRequested(approval=Demand()):  # it is held
             return None
         case invocations.InvocationRequested():
             kind, pool, dispatch = "tool", event.tool, 1
-        case invocations.InvocationRequeued() | invocations.InvocationFellBack():
+        case invocations.InvocationRequeued() | invocations.InvocationFellBack() | invocations.InvocationReleased():
             kind, pool, dispatch = "tool", event.tool, event.dispatch
         case invocations.InvocationReconcileRequested():
             kind, pool, dispatch = "reconcile", event.tool, event.dispatch

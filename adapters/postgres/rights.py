@@ -72,6 +72,7 @@ TABLES: dict[str, Table] = {
     "agent": _walled(),
     "api_key": _walled(hidden=("sha256",)),
     "api_key_use": _walled(),
+    "approval": _walled(),
     "audit_entry": _walled(),
     "blob": _walled(),
     "blob_chunk": _walled(),

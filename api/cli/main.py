@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from api.cli import (
     agents,
+    approval_policies,
     audit,
     blobs,
     commands,
@@ -17,6 +18,7 @@ from api.cli import (
     doctor,
     events,
     explain,
+    inbox,
     invocations,
     keys,
     large_values,
@@ -86,6 +88,8 @@ app.add_typer(triggers.app, name="triggers")
 app.add_typer(blobs.app, name="blobs")
 app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")
+app.add_typer(inbox.app, name="inbox")
+app.add_typer(approval_policies.app, name="approvals")
 app.add_typer(projections.app, name="projections")
 app.add_typer(keys.app, name="keys")
 app.add_typer(roles.app, name="roles")

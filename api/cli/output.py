@@ -32,7 +32,8 @@ EVENT_WIDTH = 35
 
 STATUS_STYLES: Mapping[str, str] = {
     "running": "cyan", "completed": "green", "succeeded": "green", "ok": "green", "failed": "red", "cancelled": "yellow",
-    "ambiguous": "red", "retrying": "yellow", "reconciling": "yellow", "pending": "dim", "scheduled": "dim", "requested": "dim",
+    "ambiguous": "red", "retrying": "yellow", "reconciling": "yellow",
+    "held": "yellow", "pending": "dim", "scheduled": "dim", "requested": "dim",
     "waiting": "yellow", "partial": "red", "compensated": "green", "recorded": "dim", "skipped": "yellow",
 }  # fmt: skip
 
@@ -208,7 +209,7 @@ def status(text: str) -> str:
     return f"[{style}]{text}[/{style}]" if style else escape(text)
 
 
-UNDER_WAY = ("running", "retrying", "ambiguous", "reconciling")
+UNDER_WAY = ("running", "retrying", "ambiguous", "reconciling", "held")
 """Statuses of a call that a cancellation does not end at once."""
 
 

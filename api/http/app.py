@@ -12,6 +12,8 @@ from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.readiness import Reports
 from api.http.routes import (
     agents,
+    approval_policies,
+    approvals,
     audit,
     blobs,
     breakers,
@@ -45,7 +47,7 @@ ROUTERS = (
     workflows.router, commands.router, calls.router, breakers.router, plans.router, schedules.router, projects.router, blobs.router,
     keys.router, workers.router, reports.router, blobs.of_work, invocations.router, values.of_calls, health.router,
     health.of_log, pages.router, schemas.router, openapi.router, asyncapi.router, projections.router, audit.router,
-    triggers.router, hooks.router,
+    triggers.router, hooks.router, approvals.router, approval_policies.router,
 )  # fmt: skip
 
 

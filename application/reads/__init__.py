@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from application.reads.access import ApiKeyReads, AuditReads, AuditWanted, KeyOwner, KeysFound
 from application.reads.agents import AgentReads, ProjectReads
 from application.reads.answers import MOST_NAMES, ConsumerProgress, ConsumerReads, Positioned
+from application.reads.approvals import ApprovalReads, ApprovalsWanted, Mine
 from application.reads.runs import ActivityReads, CurrentRun, CurrentRuns, MessageReads, RunReads, RunsWanted
 from application.reads.starts import AllTriggers, ScheduleReads, SchedulesWanted, StoredTrigger, TriggerReads
 from application.reads.tools import BreakerReads, DataTool, DataToolReads, InvocationReads, InvocationsWanted, ToolReads
@@ -21,6 +22,8 @@ __all__ = [
     "AgentReads",
     "AllTriggers",
     "ApiKeyReads",
+    "ApprovalReads",
+    "ApprovalsWanted",
     "AuditReads",
     "AuditWanted",
     "BreakerReads",
@@ -35,6 +38,7 @@ __all__ = [
     "KeyOwner",
     "KeysFound",
     "MessageReads",
+    "Mine",
     "Positioned",
     "ProjectReads",
     "Reads",
@@ -68,3 +72,4 @@ class Reads:
     workflows: WorkflowReads
     schedules: ScheduleReads
     triggers: TriggerReads
+    approvals: ApprovalReads

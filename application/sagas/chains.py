@@ -2,7 +2,7 @@
 
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import chains, invocations
-from domain.chains import CancelChain, FinishChainStep, StartChain, chain_id_of
+from domain.chains import CancelChain, FinishChainStep, ReleaseChain, StartChain, chain_id_of
 from domain.failures import Failure, Retry
 from domain.invocations import CancelInvocation, EndInvocation, RequestInvocation
 
@@ -40,6 +40,7 @@ def on_step_requested(event: chains.ChainStepRequested, cause: ReactionCause) ->
         plan=event.chain["plan"],
         kept=event.chain["kept"],
         tools=event.chain["tools"],
+        held=requested.approval is not None,
     )
     return [requested, begun]
 
@@ -74,6 +75,10 @@ def on_invocation_cancelled(event: invocations.InvocationCancelled, cause: React
     return reactions
 
 
+def on_invocation_released(event: invocations.InvocationReleased, cause: ReactionCause) -> list[Reaction]:
+    return [] if event.chain_id is None else [ReleaseChain(chain_id=event.chain_id, arguments=event.arguments)]
+
+
 def on_chain_completed(event: chains.ChainCompleted, cause: ReactionCause) -> list[Reaction]:
     return [EndInvocation(invocation_id=event.invocation_id, result=event.result)]
 
@@ -92,6 +97,7 @@ REACTIONS: Reactions = {
     invocations.InvocationFailed: on_invocation_failed,
     invocations.InvocationResolved: on_invocation_resolved,
     invocations.InvocationCancelled: on_invocation_cancelled,
+    invocations.InvocationReleased: on_invocation_released,
     chains.ChainCompleted: on_chain_completed,
     chains.ChainFailed: on_chain_failed,
     chains.ChainCancelled: on_chain_cancelled,

@@ -44,6 +44,7 @@ def on_part_scheduled(event: runs.PartScheduled, cause: ReactionCause) -> list[R
                 run_id=cause.stream_id, step=event.step, part=event.part, depth=event.depth, compensable=event.compensable
             ),
             workflow=event.workflow,
+            tainted=event.tainted,
         )
     ]
 

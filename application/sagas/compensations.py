@@ -110,6 +110,7 @@ def on_compensation_requested(event: invocations.InvocationCompensationRequested
             reconcile_timeout_s=declared.reconcile_timeout_s,
             priority=event.priority,
             on_behalf_of=event.on_behalf_of,
+            approval=event.approval,
             asked_by="compensation",
         )
     ]

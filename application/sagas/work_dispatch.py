@@ -22,7 +22,8 @@ def on_agent_run_resumed(event: agent_runs.AgentRunResumed, cause: ReactionCause
 
 
 def on_invocation_requested(event: invocations.InvocationRequested, cause: ReactionCause) -> list[Reaction]:
-    if event.chain_id is not None or event.cached_from is not None:  # a chain carries it out, or it is answered in the same append
+    # A chain carries it out, or it is answered in the same append, or it waits for an approval.
+    if event.chain_id is not None or event.cached_from is not None or event.approval is not None:
         return []
     return _work(cause, "tool", event.tool, 1, event.priority)
 
@@ -31,7 +32,13 @@ def on_invocation_requeued(event: invocations.InvocationRequeued, cause: Reactio
     return _work(cause, "tool", event.tool, event.dispatch, event.priority)
 
 
+def on_invocation_released(event: invocations.InvocationReleased, cause: ReactionCause) -> list[Reaction]:
+    return [] if event.chain_id is not None else _work(cause, "tool", event.tool, event.dispatch, event.priority)
+
+
 def on_invocation_fell_back(event: invocations.InvocationFellBack, cause: ReactionCause) -> list[Reaction]:
+    if event.held:
+        return []
     return _work(cause, "tool", event.tool, event.dispatch, event.priority)
 
 
@@ -45,5 +52,6 @@ REACTIONS: Reactions = {
     invocations.InvocationRequested: on_invocation_requested,
     invocations.InvocationRequeued: on_invocation_requeued,
     invocations.InvocationFellBack: on_invocation_fell_back,
+    invocations.InvocationReleased: on_invocation_released,
     invocations.InvocationReconcileRequested: on_reconcile_requested,
 }

@@ -54,7 +54,7 @@ class Starter:
         """
         try:
             if target.tool is not None:
-                outcome = await self._call(request, target.tool, target, input, id)
+                outcome = await self._call(request, target.tool, target, input, id, tainted=origin.kind == "webhook")
             else:
                 outcome = await self._run(request, target, input, id, project_id, origin)
         except (StartedDifferently, RepeatedDifferently):
@@ -89,10 +89,13 @@ class Starter:
             admission=self._admission,
         )
 
-    async def _call(self, request: CommandRequest, tool: str, target: Target, input: Json, id: UUID) -> CommandOutcome:
+    async def _call(
+        self, request: CommandRequest, tool: str, target: Target, input: Json, id: UUID, *, tainted: bool
+    ) -> CommandOutcome:
         from application.calls import WantedCall
 
-        return (await self._calls().call(tool, WantedCall(request, id, str(id), input, target.priority or "normal"))).outcome
+        wanted = WantedCall(request, id, str(id), input, target.priority or "normal", tainted=tainted)
+        return (await self._calls().call(tool, wanted)).outcome
 
 
 def plan_of(target: Target) -> runs.Plan:

@@ -11,7 +11,7 @@ from domain.failures import Failure
 from domain.invocations import AskedBy, Found
 from domain.kernel import Json
 
-Status = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
+Status = Literal["requested", "held", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
 
 
 class ResolutionView(HoldsLarge):
@@ -85,6 +85,10 @@ class InvocationView(InvocationHead, HoldsLarge):
     """A person said last that an attempt had no effect, so that the tool could be called again."""
     reconcile: ReconcileView | None = None
     """None: the tool's `reconcile` function was not asked."""
+    approval_id: UUID | None = None
+    """The approval that it waits for, or waited for last. None: it needed none."""
+    asked_arguments: dict[str, Json] | None = None
+    """The arguments that were asked for, where a person approved the call with other ones."""
     version: int
     """Version of the call's stream."""
 
@@ -94,6 +98,8 @@ class InvocationView(InvocationHead, HoldsLarge):
         put_value(self, "arguments", self.arguments, path, position, empty={})
         put_value(self, "result", self.result, path, position)
         put_error(self, self.error, path, position)
+        if self.asked_arguments is not None and self.large:  # they are as large as the others, and stand in the first event
+            self.asked_arguments = None
         if self.resolution is not None:
             put_value(self.resolution, "evidence", self.resolution.evidence, path, position)
         if self.not_happened is not None and self.resolution is None:

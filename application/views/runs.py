@@ -29,7 +29,7 @@ StepStatus = Literal["pending", "scheduled", "running", "waiting", "retrying", "
 PartStatus = Literal["scheduled", "running", "retrying", "completed", "failed", "cancelled"]
 Form = Literal["agent", "gather", "value", "wait", "each", "repeat", "adaptive", "run"]
 """What a step is. `each`, `repeat` and `adaptive` are made of parts, each of them an agent's or a run."""
-CallStatus = Literal["requested", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
+CallStatus = Literal["requested", "held", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
 
 
 class Folded(BaseModel):

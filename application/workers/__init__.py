@@ -46,6 +46,7 @@ class Workers:
         """`tools`: the names of the registered tools, for the refusal of a misspelt one. Without `expressions` no chain of tools
         can be declared. `cached`: calls whose results may answer others."""
         schemas, cache = ToolSchemas(), CachedResults(commands, cached)
+        self.schemas, self.expressions = schemas, expressions
         self.results = ToolResults(commands, schemas)
         self.declarations = Declarations(schemas, expressions)
         self.chains = Chains(commands, expressions, tools)

@@ -1,5 +1,6 @@
 """Calling a tool: the intent in the journal and the request of the invocation, in one append."""
 
+from application.approvals.needs import Asker
 from application.cached_results import AskedAgain, CachedResults
 from application.chains import Chains
 from application.compensations import compensation_of
@@ -11,11 +12,13 @@ from application.tool_calls import MOST_LOOKS, Called, ToolsToCall
 from application.tool_schemas import ToolSchemas
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain.agent_runs import StartCall, invocation_id_of
+from domain.approval_policies import PoliciesChanged
 from domain.chains import chain_id_of
 from domain.errors import Unavailable
 from domain.failures import Retry
 from domain.invocations import RequestInvocation
 from domain.kernel import Command, Json
+from domain.runs import GotTainted
 from domain.tools import ToolChanged
 
 
@@ -47,11 +50,17 @@ class Calls:
             tool, current, use = await self._tools.find(caller.tenant_id, command.tool, fresh=look > 0, pointer="/tool")
             self._schemas.check_arguments(current.name, current.parameters, arguments)
             on_behalf_of = state.requested.on_behalf_of
-            answers = await self._cached.find(caller.tenant_id, current, {0: AskedAgain(arguments, on_behalf_of)})
+            asker = Asker(state.requested.run_id, state.requested, on_behalf_of)
+            needs = await self._chains.needs.of(caller.tenant_id, current, asker, fresh=look > 0)
+            demand = needs.demand(current, arguments)
+            asked_again = {} if demand is not None else {0: AskedAgain(arguments, on_behalf_of)}
+            answers = await self._cached.find(caller.tenant_id, current, asked_again)
             is_chain = current.kind == "chain" and not answers
             instead = NONE
             if not answers:
-                instead = await fallbacks_of(self._commands, self._schemas, caller.tenant_id, current, arguments, fresh=look > 0)
+                instead = await fallbacks_of(
+                    self._commands, self._schemas, caller.tenant_id, current, arguments, needs, fresh=look > 0
+                )
             requested = RequestInvocation(
                 invocation_id=invocation_id,
                 run_id=state.requested.run_id,
@@ -69,16 +78,18 @@ class Calls:
                 chain_id=chain_id_of(invocation_id) if is_chain else None,
                 fallbacks=instead.tools,
                 fallbacks_skipped=instead.skipped,
-                compensation=None if answers else await compensation_of(self._commands, caller.tenant_id, current),
+                compensation=None if answers else await compensation_of(self._commands, caller.tenant_id, current, needs),
                 cacheable=current.rules.cache_s is not None,
                 cached=answers.get(0),
+                approval=demand,
+                untrusted=current.untrusted_output,
             )
             begun: list[Command] = []
             if is_chain:
-                begun = await self._chains.begin(caller.tenant_id, current, requested, fresh=look > 0)
+                begun = await self._chains.begin(caller.tenant_id, current, requested, needs, fresh=look > 0)
             try:
-                outcome = await self._commands.execute(request, command, requested, *begun, use, *instead.uses)
-            except ToolChanged:  # this process had not heard of it
+                outcome = await self._commands.execute(request, command, requested, *begun, use, *instead.uses, *needs.conditions)
+            except (ToolChanged, PoliciesChanged, GotTainted):  # this process had not heard of it
                 continue
             return Called(invocation_id, outcome, tool.warning)
         raise Unavailable(f"the tool '{command.tool}' is being changed: try again")

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
+from domain.approval_rules import Demand
 from domain.failures import Failure, LapseReason, Retry
 from domain.invocations.events import AskedBy, CallCompensation, FallbackTool, Found
 from domain.kernel import Command, Json, Name, Priority, ShortText, Value
@@ -42,6 +43,9 @@ class RequestInvocation(Command):
     cacheable: bool = False
     cached: CachedResult | None = None
     """The answer, if another call of the same has given it before. No worker is asked then."""
+    approval: Demand | None = None
+    """What the approval of the call must be. Such a call is held, and never answered from the cache."""
+    untrusted: bool = False
 
 
 class ClaimInvocation(Command):
@@ -142,6 +146,23 @@ class CompensateInvocation(Command):
     """The other call."""
 
 
+class ReleaseInvocation(Command):
+    """The decision that a held call waits for was taken: the call begins."""
+
+    invocation_id: UUID
+    approval_id: UUID
+    arguments: dict[str, Json] | None = None
+    """Other arguments, which the decision names. None: as they are."""
+
+
+class DenyInvocation(Command):
+    """The decision that a held call waits for was taken: the call does not begin, ever."""
+
+    invocation_id: UUID
+    approval_id: UUID
+    error: Failure
+
+
 class CancelInvocation(Command):
     invocation_id: UUID
     reason: ShortText | None = None
@@ -152,5 +173,5 @@ class CancelInvocation(Command):
 InvocationCommand = (
     RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | EndInvocation | ReconcileInvocation
     | GiveUpReconcile | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt | PutOffInvocation
-    | CompensateInvocation
+    | CompensateInvocation | ReleaseInvocation | DenyInvocation
 )  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from domain.approval_rules import demand_by
 from domain.errors import InvalidState, NotFound
 from domain.failures import Failure
 from domain.invocations.commands import CompensateInvocation
@@ -41,6 +42,7 @@ def compensate(invocation: Invocation, command: CompensateInvocation, functions:
             arguments=arguments,
             priority=requested.priority,
             on_behalf_of=requested.on_behalf_of,
+            approval=demand_by(declared.approval, arguments, functions),
         )
     ]
 

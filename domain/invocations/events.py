@@ -3,11 +3,12 @@
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from domain.approval_rules import ApprovalCheck, Demand
 from domain.failures import Failure, Retry
 from domain.invocations.caching import cache_key
-from domain.kernel import Event, Json, Priority
+from domain.kernel import Event, Json, Priority, unsaid
 
 AskedBy = Literal["agent_run", "client", "chain", "compensation"]
 """Who asked for a call. `agent_run`: an agent in a run. `client`: somebody without a run. `chain`: a chain of tools.
@@ -33,6 +34,8 @@ class CallCompensation(BaseModel):
     takes: tuple[str, ...] = ()
     """Which of `arguments`, `result` and `invocation_id` the tool declares as parameters."""
     on_failure: Literal["stop", "continue"] = "stop"
+    approval: ApprovalCheck | None = Field(default=None, exclude_if=unsaid)
+    """What says whether the call that takes the effect back needs an approval. None: it needs none."""
 
 
 NOTHING_TAKES_IT_BACK = CallCompensation(tool="", idempotent=True, timeout_s=1, retry=Retry())
@@ -62,11 +65,15 @@ class FallbackTool(BaseModel):
     max_attempts: int
     reconcile_timeout_s: float | None = None
     compensation: CallCompensation | None = None
+    approval: Demand | None = Field(default=None, exclude_if=unsaid)
+    """What the approval must be without which the tool is not called. None: it needs none."""
+    untrusted: bool = Field(default=False, exclude_if=unsaid)
+    """Its output holds text of strangers."""
 
 
 class InvocationRequested(Event):
     TOPIC = "invocation.requested"
-    VERSION = 2
+    VERSION = 3
     run_id: UUID
     """The root: the run, or for a call without a run the call itself."""
     agent_run_id: UUID
@@ -99,11 +106,24 @@ class InvocationRequested(Event):
     """The result may answer later calls (`ToolPolicy.cache_s`)."""
     cached_from: UUID | None = None
     """The call whose result answers this one, so that no worker is asked. None: the tool is called."""
+    approval: Demand | None = Field(default=None, exclude_if=unsaid)
+    """What the approval must be without which the tool is not called: the call is held. None: it needs none."""
+    untrusted: bool = Field(default=False, exclude_if=unsaid)
+    """The output of the tool holds text of strangers: what gets it is tainted."""
 
     @property
     def stored_version(self) -> int:
+        if self._asks_for_approval:
+            return 3
         plain = self.asked_by == "agent_run" and self.chain_id is None
         return 1 if plain and not self.fallbacks and self.compensation is None else 2
+
+    @property
+    def _asks_for_approval(self) -> bool:
+        """Whether something of the call may need an approval, so that a reader who does not know of approvals must not read it."""
+        undo = [self.compensation, *(other.compensation for other in self.fallbacks)]
+        asked = self.approval is not None or any(other.approval is not None for other in self.fallbacks)
+        return asked or any(each is not None and each.approval is not None for each in undo)
 
     @property
     def is_awaited(self) -> bool:
@@ -123,11 +143,54 @@ class InvocationRequested(Event):
         return self.asked_by == "agent_run"
 
 
+class InvocationRequestedV2(InvocationRequested):
+    """A call that needs no approval. Such a call is still stored as version 1 or 2, so that older readers know it."""
+
+    VERSION = 2
+
+
 class InvocationRequestedV1(InvocationRequested):
     """A call of an agent, without fallbacks and without a compensation. Such a call is still stored as this version, so that older
     readers know it."""
 
     VERSION = 1
+
+
+class InvocationHeld(Event):
+    """The call must not begin yet. No worker gets it until it is released."""
+
+    TOPIC = "invocation.held"
+    run_id: UUID
+    why: Literal["approval", "budget"]
+    approval_id: UUID
+    """The record of the decision that is waited for."""
+    tool: str
+    """The tool that is to be called: a fallback has an approval of its own."""
+    tool_version: str | None = None
+    arguments_hash: str
+    """SHA-256 of the arguments (`domain.approval_rules.arguments_hash`)."""
+    demand: Demand = Demand()
+    agent_run_id: UUID
+    """The stream that asked for the call."""
+    key: str
+    asked_by: AskedBy = "agent_run"
+    on_behalf_of: str | None = None
+
+
+class InvocationReleased(Event):
+    """The call may begin: with these arguments, and no other ones."""
+
+    TOPIC = "invocation.released"
+    run_id: UUID
+    approval_id: UUID
+    tool: str
+    dispatch: int
+    arguments: dict[str, Json] | None = None
+    """Those that the person has changed them to. None: as they were asked for."""
+    chain_id: UUID | None = None
+    """The chain that carries out the call. None: a worker does."""
+    priority: Priority = "normal"
+    """The priority of the run."""
 
 
 class AttemptStarted(Event):
@@ -168,6 +231,7 @@ class InvocationFellBack(Event):
     """Another tool is called instead: the tries of the one before are over, or its breaker is open. No effect is in doubt."""
 
     TOPIC = "invocation.fell_back"
+    VERSION = 2
     run_id: UUID
     from_tool: str
     tool: str
@@ -182,6 +246,18 @@ class InvocationFellBack(Event):
     dispatch: int
     priority: Priority = "normal"
     """The priority of the run."""
+    held: bool = Field(default=False, exclude_if=unsaid)
+    """The tool needs an approval: `invocation.held` follows, and no worker gets the call."""
+
+    @property
+    def stored_version(self) -> int:
+        return 2 if self.held else 1
+
+
+class InvocationFellBackV1(InvocationFellBack):
+    """The tool needs no approval. It is still stored as this version, so that older readers know it."""
+
+    VERSION = 1
 
 
 class InvocationSucceeded(Event):
@@ -196,6 +272,8 @@ class InvocationSucceeded(Event):
     """None: the tool declares no compensation."""
     cached_from: UUID | None = None
     """The call that gave this result. None: the tool was called."""
+    untrusted: bool = Field(default=False, exclude_if=unsaid)
+    """What the outcome says holds text of strangers."""
 
 
 class InvocationFailed(Event):
@@ -210,6 +288,8 @@ class InvocationFailed(Event):
     asked_by: AskedBy = "agent_run"
     compensable: Compensable | None = None
     """None: the tool declares no compensation."""
+    untrusted: bool = Field(default=False, exclude_if=unsaid)
+    """What the outcome says holds text of strangers."""
 
 
 class InvocationBecameAmbiguous(Event):
@@ -242,6 +322,8 @@ class InvocationResolved(Event):
     asked_by: AskedBy = "agent_run"
     compensable: Compensable | None = None
     """None: the tool declares no compensation."""
+    untrusted: bool = Field(default=False, exclude_if=unsaid)
+    """What the outcome says may hold text of strangers."""
 
 
 class InvocationCancelRequested(Event):
@@ -265,6 +347,8 @@ class InvocationCancelled(Event):
     """The chain that carried out the call. None: there was none."""
     compensable: Compensable | None = None
     """None: the tool declares no compensation."""
+    approval_id: UUID | None = Field(default=None, exclude_if=unsaid)
+    """The approval that the call waited for. None: it waited for none."""
 
 
 class InvocationNotHappened(Event):
@@ -345,6 +429,8 @@ class InvocationCompensationRequested(Event):
     arguments: dict[str, Json]
     priority: Priority = "normal"
     on_behalf_of: str | None = None
+    approval: Demand | None = Field(default=None, exclude_if=unsaid)
+    """What the approval of the other call must be. None: it needs none."""
 
 
 class InvocationCompensationRefused(Event):
@@ -361,6 +447,7 @@ InvocationEvent = (
     | InvocationFailed | InvocationBecameAmbiguous | InvocationResolved | InvocationNotHappened | InvocationCancelRequested
     | InvocationCancelled | InvocationFellBack | InvocationReconcileRequested | InvocationReconcileStarted
     | InvocationReconcileFailed | InvocationReconciled | InvocationCompensationRequested | InvocationCompensationRefused
+    | InvocationHeld | InvocationReleased
 )  # fmt: skip
 
 

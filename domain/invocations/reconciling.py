@@ -5,6 +5,7 @@ asked anew, one that failed is asked again after a while, and after `PATIENCE_S`
 """
 
 from typing import Any, Literal
+from uuid import UUID
 
 from domain.errors import StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, LapseReason, Retry, backoff_s
@@ -180,12 +181,15 @@ def fell_back(invocation: Invocation, requested: InvocationRequested, error: Fai
         error=error,
         dispatch=invocation.dispatch + 1,
         priority=requested.priority,
+        held=chosen.approval is not None,
     )
 
 
 def asked(requested: InvocationRequested) -> dict[str, Any]:
     """The fields of an outcome that name the stream that asked, and say whether the effect can be taken back."""
     told = {"agent_run_id": requested.agent_run_id, "key": requested.key, "asked_by": requested.asked_by}
+    if requested.untrusted:
+        told["untrusted"] = True
     return {**told, "compensable": compensable(requested)} if requested.is_awaited else told
 
 
@@ -195,9 +199,15 @@ def compensable(requested: InvocationRequested) -> Compensable:
     return Compensable(tool=requested.tool, compensated_by=declared.tool, on_failure=declared.on_failure)
 
 
-def cancelled(requested: InvocationRequested, reason: str | None, effect: Literal["unknown"] | None = None) -> InvocationCancelled:
+def cancelled(
+    requested: InvocationRequested,
+    reason: str | None,
+    effect: Literal["unknown"] | None = None,
+    approval_id: UUID | None = None,
+) -> InvocationCancelled:
+    """`approval_id`: the decision that the call waits for."""
     told = asked(requested) if requested.asked_by != "agent_run" or requested.is_awaited else {}
-    return InvocationCancelled(reason=reason, effect=effect, chain_id=requested.chain_id, **told)
+    return InvocationCancelled(reason=reason, effect=effect, chain_id=requested.chain_id, approval_id=approval_id, **told)
 
 
 def requeued(

@@ -8,14 +8,15 @@ import json
 from typing import assert_never
 from uuid import UUID
 
-from domain.errors import AlreadyResolved, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
+from domain.errors import AlreadyResolved, InvalidCommand, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s, spread_s
-from domain.invocations import compensating, reconciling
+from domain.invocations import compensating, holding, reconciling
 from domain.invocations.commands import (
     CancelInvocation,
     ClaimInvocation,
     CompensateInvocation,
     CompleteInvocation,
+    DenyInvocation,
     EndInvocation,
     FailInvocation,
     GiveUpReconcile,
@@ -23,6 +24,7 @@ from domain.invocations.commands import (
     LapseAttempt,
     PutOffInvocation,
     ReconcileInvocation,
+    ReleaseInvocation,
     RequestInvocation,
     RequeueInvocation,
     ResolveInvocation,
@@ -59,6 +61,10 @@ _ASKERS = {
 
 
 def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
+    return holding.with_hold(invocation, command.invocation_id, _decided(invocation, command))
+
+
+def _decided(invocation: Invocation, command: InvocationCommand) -> list[Event]:
     if isinstance(command, RequestInvocation):
         return _request(invocation, command)
     requested = invocation.requested
@@ -87,6 +93,8 @@ def decide(invocation: Invocation, command: InvocationCommand) -> list[Event]:
             return compensating.compensate(invocation, command, NO_FUNCTIONS)
         case CancelInvocation():
             return _cancel(invocation, requested, command)
+        case ReleaseInvocation() | DenyInvocation():
+            return holding.settle(invocation, requested, command)
         case _:
             assert_never(command)
 
@@ -95,17 +103,21 @@ def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
     if invocation.requested is not None:
         first = invocation.requested
         tool = invocation.asked_tool or first.tool
-        if command.tool != tool or not same_json(command.arguments, first.arguments):
+        arguments = first.arguments if invocation.asked_arguments is None else invocation.asked_arguments
+        if command.tool != tool or not same_json(command.arguments, arguments):
             raise RepeatedDifferently(f"key '{first.key}' called '{tool}' before, with other arguments", pointer="/key")
         return []
     requested = InvocationRequested(
-        **command.model_dump(exclude={"invocation_id", "arguments", "retry", "fallbacks", "compensation", "cached"}),
+        **command.model_dump(exclude={"invocation_id", "arguments", "retry", "fallbacks", "compensation", "cached", "approval"}),
         arguments=command.arguments,
         retry=command.retry,
         fallbacks=command.fallbacks,
         compensation=command.compensation,
         cached_from=None if command.cached is None else command.cached.invocation_id,
+        approval=command.approval,
     )
+    if command.approval is not None and command.cached is not None:
+        raise InvalidCommand("a call that needs an approval is not answered from the cache")
     if command.cached is None:
         return [requested]
     answer = InvocationSucceeded(
@@ -119,6 +131,8 @@ def _end(invocation: Invocation, requested: InvocationRequested, command: EndInv
         return []
     if requested.chain_id is None:
         raise InvalidState("a worker carries out the invocation, no chain does")
+    if invocation.status == "held":
+        raise InvalidState("the invocation is held: its chain has not begun")
     if command.error is not None:
         return [failed(invocation, requested, command.error)]
     return [succeeded(invocation, requested, command.result)]
@@ -133,6 +147,8 @@ def decide_with(invocation: Invocation, command: InvocationCommand, functions: F
 def _cancel(invocation: Invocation, requested: InvocationRequested, command: CancelInvocation) -> list[Event]:
     if command.asked_by not in (None, requested.asked_by):
         raise InvalidState(f"{_ASKERS[requested.asked_by]} waits for this call: cancel its run instead")
+    if invocation.status == "held":
+        return [cancelled(requested, command.reason, approval_id=invocation.approval_id)]
     if invocation.status in ("requested", "waiting"):
         return [cancelled(requested, command.reason)]
     if invocation.status in TERMINAL or invocation.cancel_request is not None:
@@ -143,7 +159,7 @@ def _cancel(invocation: Invocation, requested: InvocationRequested, command: Can
 def _claim(invocation: Invocation, requested: InvocationRequested, command: ClaimInvocation) -> Event:
     if requested.chain_id is not None:
         raise WorkOver("a chain carries out the invocation, no worker does")
-    if invocation.status in TERMINAL or invocation.status == "ambiguous":
+    if invocation.status in TERMINAL or invocation.status in ("ambiguous", "held"):
         raise WorkOver(f"the invocation is {invocation.status}")
     if invocation.status in ("waiting", "asking_later") or command.dispatch != invocation.dispatch:
         raise WorkOver(f"dispatch {command.dispatch} is over; {invocation.dispatch} is the newest")

@@ -1,7 +1,7 @@
 """The state of an invocation, and how each event changes it."""
 
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 from uuid import UUID
 
 from domain.failures import Failure, Retry
@@ -16,11 +16,13 @@ from domain.invocations.events import (
     InvocationEvent,
     InvocationFailed,
     InvocationFellBack,
+    InvocationHeld,
     InvocationNotHappened,
     InvocationReconciled,
     InvocationReconcileFailed,
     InvocationReconcileRequested,
     InvocationReconcileStarted,
+    InvocationReleased,
     InvocationRequested,
     InvocationRequeued,
     InvocationResolved,
@@ -31,13 +33,15 @@ from domain.kernel import Json, replace
 
 Status = Literal[
     "absent", "requested", "started", "waiting", "succeeded", "failed", "ambiguous", "cancelled",
-    "reconciling", "asking", "asking_later",
+    "reconciling", "asking", "asking_later", "held",
 ]  # fmt: skip
 """`waiting`: between a failed attempt and the next. `ambiguous`: a worker vanished in an attempt that must not be repeated, and a
 person must say what became of it.
 
 `reconciling`: a worker is to ask the tool's `reconcile` function about the last attempt. `asking`: a worker does so.
 `asking_later`: the function failed, and is asked again after a while.
+
+`held`: the call must not begin before a decision (`approval_id`).
 """
 
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
@@ -85,6 +89,10 @@ class Invocation:
     cancel_request: InvocationCancelRequested | None = None
     compensation_id: UUID | None = None
     """The last call that was to take the effect back."""
+    approval_id: UUID | None = None
+    """The decision that a held call waits for, or waited for last."""
+    asked_arguments: Any = None
+    """The arguments that were asked for, where a person has changed them."""
 
     def session_of(self, attempt: int) -> UUID | None:
         """The session of an attempt about which its worker may still report. None: there is none."""
@@ -102,7 +110,8 @@ class Invocation:
 def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
     match event:
         case InvocationRequested():
-            return replace(invocation, status="requested", requested=event, dispatch=1)
+            status: Status = "requested" if event.approval is None else "held"
+            return replace(invocation, status=status, requested=event, dispatch=1)
         case AttemptStarted():
             return replace(
                 invocation,
@@ -139,6 +148,8 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             return replace(invocation, status="cancelled")
         case InvocationReconcileRequested() | InvocationReconcileStarted() | InvocationReconcileFailed() | InvocationReconciled():
             return _of_doubt(invocation, event)
+        case InvocationHeld() | InvocationReleased():
+            return _of_decision(invocation, event)
         case InvocationCompensationRequested() | InvocationCompensationRefused():
             return replace(invocation, compensation_id=event.compensation_id)
         case _:
@@ -171,16 +182,31 @@ def _of_doubt(
             assert_never(event)
 
 
+def _of_decision(invocation: Invocation, event: InvocationHeld | InvocationReleased) -> Invocation:
+    """With other arguments the call goes on with no other tool: nobody has looked at the arguments for those."""
+    if isinstance(event, InvocationHeld):
+        return replace(invocation, status="held", approval_id=event.approval_id)
+    released = replace(invocation, status="requested", dispatch=event.dispatch)
+    requested = invocation.requested
+    if event.arguments is None or requested is None:
+        return released
+    undo = requested.compensation or (NOTHING_TAKES_IT_BACK if requested.is_awaited else None)
+    changed = {"arguments": event.arguments, "fallbacks": requested.fallbacks[: invocation.fallback], "compensation": undo}
+    asked = requested.arguments if invocation.asked_arguments is None else invocation.asked_arguments
+    return replace(released, requested=requested.model_copy(update=changed), asked_arguments=asked)
+
+
 def _fell_back(invocation: Invocation, event: InvocationFellBack) -> Invocation:
     assert invocation.requested is not None
     chosen = invocation.requested.fallbacks[event.number - 1]
-    declared = chosen.model_dump(exclude={"max_attempts", "compensation"}) | {
+    declared = chosen.model_dump(exclude={"max_attempts", "compensation", "approval"}) | {
+        "approval": chosen.approval,
         "retry": Retry(max_attempts=chosen.max_attempts),
         "compensation": chosen.compensation or (NOTHING_TAKES_IT_BACK if invocation.requested.is_awaited else None),
     }
     return replace(
         invocation,
-        status="requested",
+        status="held" if event.held else "requested",
         requested=invocation.requested.model_copy(update=declared),
         asked_tool=invocation.asked_tool or invocation.requested.tool,
         fallback=event.number,

@@ -23,7 +23,19 @@ from domain.plans import (
     unique_keys,
 )
 from domain.runs.adapting import allowed_name
-from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CompleteStep, EndWait, FailStep, FinishChild, RunCommand, StartRun
+from domain.runs.commands import (
+    AbandonRun,
+    CancelRun,
+    CheckRun,
+    CheckUntainted,
+    CompleteStep,
+    EndWait,
+    FailStep,
+    FinishChild,
+    RunCommand,
+    StartRun,
+    TaintRun,
+)
 from domain.runs.deciding import MOST_NAMED
 from domain.runs.events import (
     ENDS,
@@ -42,6 +54,7 @@ from domain.runs.events import (
     RunStartedV1,
     RunStartedV2,
     RunStartedV3,
+    RunTainted,
     StepCompleted,
     StepCompletedV1,
     StepFailed,
@@ -53,7 +66,7 @@ from domain.runs.events import (
 )
 from domain.runs.outcomes import fallback_name
 from domain.runs.progress import agent_run_id_of, child_id_of, part_key
-from domain.runs.rules import DECIDER, decide
+from domain.runs.rules import DECIDER, GotTainted, decide
 from domain.runs.state import OVER, Run, RunStatus, evolve
 from domain.runs.waiting import scheduled_by
 
@@ -68,11 +81,13 @@ __all__ = [
     "AbandonRun",
     "CancelRun",
     "CheckRun",
+    "CheckUntainted",
     "Compensate",
     "CompleteStep",
     "EndWait",
     "FailStep",
     "FinishChild",
+    "GotTainted",
     "Graph",
     "Origin",
     "Parent",
@@ -92,6 +107,7 @@ __all__ = [
     "RunStartedV2",
     "RunStartedV3",
     "RunStatus",
+    "RunTainted",
     "StartRun",
     "Step",
     "StepCompleted",
@@ -103,6 +119,7 @@ __all__ = [
     "StepStarted",
     "StepState",
     "StepStatus",
+    "TaintRun",
     "WorkflowRef",
     "agent_run_id_of",
     "allowed_name",

@@ -20,6 +20,7 @@ class StartRun(Command):
     parent: Parent | None = None
     workflow: WorkflowRef | None = None
     origin: Origin | None = None
+    tainted: bool = False
 
 
 class CompleteStep(Command):
@@ -75,4 +76,20 @@ class CheckRun(Command):
     run_id: UUID
 
 
-RunCommand = StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | CheckRun
+class TaintRun(Command):
+    """A call in the run has given untrusted output, before anybody in the run gets it."""
+
+    run_id: UUID
+    invocation_id: UUID
+    key: str
+
+
+class CheckUntainted(Command):
+    """A condition of other commands in the same append: the run has got no untrusted output. It decides nothing."""
+
+    run_id: UUID
+
+
+RunCommand = (
+    StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | CheckRun | TaintRun | CheckUntainted
+)

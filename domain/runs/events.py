@@ -63,10 +63,18 @@ class RunStarted(Event):
     parent: Parent | None = Field(default=None, exclude_if=unsaid)
     workflow: WorkflowRef | None = Field(default=None, exclude_if=unsaid)
     origin: Origin | None = Field(default=None, exclude_if=unsaid)
+    tainted: bool = Field(default=False, exclude_if=unsaid)
+    """What the run begins with comes from untrusted output."""
 
     @property
     def stored_version(self) -> int:
-        if self.parent is not None or self.workflow is not None or self.origin is not None or not self.plan.is_plain:
+        if (
+            self.tainted
+            or self.parent is not None
+            or self.workflow is not None
+            or self.origin is not None
+            or not self.plan.is_plain
+        ):
             return 4
         if self.compensate != "never":
             return 3
@@ -193,6 +201,8 @@ class PartScheduled(Event):
     """Of a child run: the runs above it."""
     compensable: bool = Field(default=False, exclude_if=unsaid)
     """Of a child run: whether the run may take its effects back, and the child's with them."""
+    tainted: bool = Field(default=False, exclude_if=unsaid)
+    """Of a child run: the run has got untrusted output."""
     timeout_s: float | None = None
     retry: Retry = Retry()
     priority: Priority = "normal"
@@ -279,6 +289,18 @@ class StepFailed(Event):
     """The step says that the run takes its effects back."""
 
 
+class RunTainted(Event):
+    """Something in the run has got untrusted output for the first time. From now on everything in the run may come from it."""
+
+    TOPIC = "run.tainted"
+    invocation_id: UUID
+    """The call that gave the output."""
+    key: str
+    """The name of the call in the stream that asked for it."""
+    parent: Parent | None = Field(default=None, exclude_if=unsaid)
+    """The run above, which gets the result of the run."""
+
+
 class RunCompleted(Event):
     TOPIC = "run.completed"
     degraded: bool = False
@@ -317,5 +339,5 @@ ENDS = frozenset({RunCompleted.TOPIC, RunFailed.TOPIC, RunCancelled.TOPIC})
 
 RunEvent = (
     RunStarted | StepScheduled | StepSkipped | StepStarted | PartScheduled | PartCompleted | PartFailed | StepFellBack
-    | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled
+    | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled | RunTainted
 )  # fmt: skip

@@ -114,7 +114,7 @@ def schedule_child(
             step=step.key, part=part, child_id=child_id_of(d.run_id, step.key, part), plan=plan, versions_asked=asked, input=value,
             workflow=workflow, project_id=d.run.project_id, metadata=d.run.metadata,
             compensate=d.run.compensate, depth=d.run.depth + 1,
-            compensable=d.run.compensable, priority=step.priority or d.run.priority,
+            compensable=d.run.compensable, priority=step.priority or d.run.priority, tainted=d.run.tainted,
         )
     )  # fmt: skip
 

@@ -7,14 +7,30 @@ from domain.errors import AlreadyExists, InvalidState, NotFound, WorkOver
 from domain.failures import Failure
 from domain.kernel import Decider, Event, Functions, without_functions
 from domain.runs.carrying_out import carry_on, look_at
-from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CompleteStep, EndWait, FailStep, FinishChild, RunCommand, StartRun
+from domain.runs.commands import (
+    AbandonRun,
+    CancelRun,
+    CheckRun,
+    CheckUntainted,
+    CompleteStep,
+    EndWait,
+    FailStep,
+    FinishChild,
+    RunCommand,
+    StartRun,
+    TaintRun,
+)
 from domain.runs.deciding import Decision, PlanFault, bounded
-from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, StepFailed
+from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, RunTainted, StepFailed
 from domain.runs.outcomes import part_completed, part_failed, step_failed
 from domain.runs.state import OVER, Run, evolve
 
 ON_FAILURE = frozenset({"on_failure", "on_failure_or_cancel"})
 ON_CANCEL = frozenset({"on_cancel", "on_failure_or_cancel"})
+
+
+class GotTainted(InvalidState):
+    """The run is not as the caller looked at it. Look again."""
 
 
 def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Event]:
@@ -37,6 +53,14 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
             return _cancel(run, command)
         case AbandonRun():
             return [] if run.status != "running" else [_cancelled(run, command.reason, compensate=run.compensate in ON_CANCEL)]
+        case TaintRun():
+            if run.tainted or run.status == "absent":
+                return []
+            return [RunTainted(invocation_id=command.invocation_id, key=command.key, parent=run.parent)]
+        case CheckUntainted():
+            if run.tainted:
+                raise GotTainted("the run has got untrusted output meanwhile")
+            return []
         case CheckRun():
             if run.status in OVER:
                 raise WorkOver(f"the run is {run.status}")
@@ -58,6 +82,7 @@ def _start(d: Decision, command: StartRun) -> list[Event]:
             parent=command.parent,
             workflow=command.workflow,
             origin=command.origin,
+            tainted=command.tainted,
         )
     )
     graph = d.run.graph

@@ -23,6 +23,7 @@ from domain.runs.events import (
     RunEvent,
     RunFailed,
     RunStarted,
+    RunTainted,
     StepCompleted,
     StepFailed,
     StepFellBack,
@@ -67,6 +68,8 @@ class Run:
     """Key of a step or a part under way → its input, where that is neither the step's own nor the run's."""
     fell_back: PersistentMap[str, int] = field(default_factory=Map)
     """Key of a step or a part → the number of the fallback that is tried."""
+    tainted: bool = False
+    """Whether anything in the run may come from untrusted output: of a tool, of the run above, or of a webhook's caller."""
 
     @property
     def graph(self) -> Graph:
@@ -206,6 +209,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
         case StepFellBack():
             key = event.step if event.part is None else part_key(event.step, event.part)
             return replace(run, fell_back=run.fell_back.set(key, event.number))
+        case RunTainted():
+            return replace(run, tainted=True)
         case RunCompleted():
             return replace(run, status="completed")
         case RunFailed():
@@ -222,6 +227,7 @@ def _started(event: RunStarted) -> Run:
         "running", event.plan, event.input, graph.pending, graph.waiting,
         versions_asked=event.versions_asked, priority=event.priority, compensate=event.compensate, metadata=event.metadata,
         project_id=event.project_id, parent=event.parent,
+        tainted=event.tainted or (event.origin is not None and event.origin.kind == "webhook"),
     )  # fmt: skip
 
 

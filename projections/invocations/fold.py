@@ -12,11 +12,13 @@ from domain.invocations import (
     InvocationCancelRequested,
     InvocationFailed,
     InvocationFellBack,
+    InvocationHeld,
     InvocationNotHappened,
     InvocationReconciled,
     InvocationReconcileFailed,
     InvocationReconcileRequested,
     InvocationReconcileStarted,
+    InvocationReleased,
     InvocationRequested,
     InvocationRequeued,
     InvocationResolved,
@@ -48,6 +50,10 @@ def changes(recorded: RecordedEvent) -> dict[str, Any]:
             return {"status": "reconciling"}
         case InvocationFellBack() as event:
             return {"status": "requested", "error": event.error, "fallback": event.tool}
+        case InvocationHeld():
+            return {"status": "held"}
+        case InvocationReleased():
+            return {"status": "requested"}
         case InvocationSucceeded() as event:
             return {"status": "succeeded", "result": event.result, "error": None}
         case InvocationFailed() as event:
@@ -71,6 +77,17 @@ def _of_fallback(recorded: RecordedEvent) -> dict[str, Any]:
         return {}
     event: InvocationFellBack = decoded(recorded)
     return {"fallback_because": f"{event.from_tool}: {event.error.type}: {event.error.message}"[:MAX_BECAUSE]}
+
+
+def _of_approval(view: InvocationView, recorded: RecordedEvent) -> dict[str, Any]:
+    """What holding a call changes of the single call."""
+    match decoded(recorded):
+        case InvocationHeld() as event:
+            return {"approval_id": event.approval_id}
+        case InvocationReleased(arguments=dict() as arguments):
+            return {"arguments": arguments, "asked_arguments": view.asked_arguments or view.arguments}
+        case _:
+            return {}
 
 
 def resolution_of(event: InvocationResolved | InvocationNotHappened, at: datetime) -> ResolutionView:
@@ -113,7 +130,9 @@ def replay(events: Iterable[RecordedEvent]) -> InvocationView | None:
                 **event.model_dump(include=REQUESTED),
             )  # fmt: skip
         elif view is not None:
-            changed = changes(recorded) | _of_doubt(view.reconcile, recorded) | _of_fallback(recorded)
+            changed = (
+                changes(recorded) | _of_doubt(view.reconcile, recorded) | _of_fallback(recorded) | _of_approval(view, recorded)
+            )
             since = {"since": recorded.recorded_at} if "status" in changed else {}
             view = view.model_copy(update={**changed, **since, "version": recorded.version})
     return view

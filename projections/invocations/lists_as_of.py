@@ -22,11 +22,13 @@ from domain.invocations import (
     InvocationCancelRequested,
     InvocationFailed,
     InvocationFellBack,
+    InvocationHeld,
     InvocationNotHappened,
     InvocationReconciled,
     InvocationReconcileFailed,
     InvocationReconcileRequested,
     InvocationReconcileStarted,
+    InvocationReleased,
     InvocationRequested,
     InvocationRequeued,
     InvocationResolved,
@@ -42,7 +44,8 @@ from projections.kernel import Connection, topics_of
 from projections.moments import moment_of, page_of_then
 
 LAST_EVENTS = {
-    "requested": topics_of(InvocationRequested, InvocationRequeued, InvocationFellBack),
+    "requested": topics_of(InvocationRequested, InvocationRequeued, InvocationFellBack, InvocationReleased),
+    "held": topics_of(InvocationHeld),
     "running": topics_of(AttemptStarted, InvocationCancelRequested),
     "retrying": topics_of(InvocationRetryScheduled, InvocationRequeued),
     "ambiguous": topics_of(InvocationBecameAmbiguous, InvocationCancelRequested, InvocationReconciled, InvocationNotHappened),
@@ -95,7 +98,7 @@ ORDER BY originator_id, originator_version LIMIT %(most)s
 """
 READ = topics_of(
     AttemptStarted, InvocationRequeued, InvocationBecameAmbiguous, InvocationCancelRequested, InvocationCancelled,
-    InvocationReconcileRequested, InvocationFellBack,
+    InvocationReconcileRequested, InvocationFellBack, InvocationHeld, InvocationReleased,
 )  # fmt: skip
 """Events that change what a list shows."""
 CHANGE_NOTHING = topics_of(InvocationReconcileStarted, InvocationReconcileFailed, InvocationReconciled, InvocationNotHappened)

@@ -25,8 +25,8 @@ WHERE originator_id = ANY (%(calls)s) AND originator_version = 1 AND tenant_id =
 
 
 async def put_previews(connection: Connection, tenant_id: UUID, calls: Sequence[InvocationSummary]) -> None:
-    """Fills in the previews of the calls that are ambiguous. Without any, nothing is asked for."""
-    waiting = {call.invocation_id: call for call in calls if call.status == "ambiguous"}
+    """Fills in the previews of the calls that are ambiguous or held. Without any, nothing is asked for."""
+    waiting = {call.invocation_id: call for call in calls if call.status in ("ambiguous", "held")}
     if not waiting:
         return
     rows = await (await connection.execute(HEADS, {"calls": list(waiting), "tenant": tenant_id})).fetchall()

@@ -364,6 +364,10 @@ def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedE
         case invocations.InvocationFellBack():
             call.status, call.fallback = "requested", event.tool
             parts.keep_error(call, event.error, recorded)
+        case invocations.InvocationHeld():
+            call.status = "held"
+        case invocations.InvocationReleased():
+            call.status = "requested"
         case invocations.InvocationSucceeded():
             call.status, call.finished_at = "succeeded", at
             parts.keep_error(call, None, recorded)
@@ -414,7 +418,8 @@ _OF_CALLS = (
     invocations.AttemptStarted, invocations.InvocationRetryScheduled, invocations.InvocationRequeued,
     invocations.InvocationSucceeded, invocations.InvocationFailed, invocations.InvocationBecameAmbiguous,
     invocations.InvocationResolved, invocations.InvocationCancelRequested, invocations.InvocationCancelled,
-    invocations.InvocationReconcileRequested, invocations.InvocationFellBack,
+    invocations.InvocationReconcileRequested, invocations.InvocationFellBack, invocations.InvocationHeld,
+    invocations.InvocationReleased,
 )  # fmt: skip
 _OF_COMPENSATIONS = (
     compensations.CompensationStarted, compensations.CompensationResumed, compensations.CompensationEnded,

@@ -14,6 +14,8 @@ from application.routes import ROUTES
 from domain import (
     agent_runs,
     agents,
+    approval_policies,
+    approvals,
     audit,
     breakers,
     chains,
@@ -35,7 +37,8 @@ MODULES: dict[str, ModuleType] = {name: importlib.import_module(f"domain.{name}"
 """Each module and each package directly in domain/."""
 DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
 
-IRREGULAR = {"sent", "set", "became", "fell"}
+IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn"}
+SINGULAR = {"context": "context", "approval_policies": "approval_policy"}
 
 IMPURE_CALLS = re.compile(
     r"(^|\.)(now|utcnow|today|uuid1|uuid4|uuid6|uuid7|uuid8|time|monotonic|perf_counter|urandom|token_\w+|getenv|random\w*)$"
@@ -93,7 +96,7 @@ def test_event_is_named_by_its_slice_and_what_happened(event: type[Event]) -> No
     assert event.VERSION >= 1
     subject, _, happened = event.TOPIC.partition(".")
     slice_name = next(name for name, events in SLICES.items() if event in events)
-    assert subject == (slice_name if slice_name in ("context",) else slice_name.removesuffix("s"))
+    assert subject == SINGULAR.get(slice_name, slice_name.removesuffix("s"))
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", happened)
     assert any(word in IRREGULAR or word.endswith("ed") for word in happened.split("_")), "an event is in the past tense"
     assert snake(event.__name__) in (happened, f"{subject}_{happened}"), "class and topic say the same"
@@ -121,6 +124,8 @@ BY_THE_SERVER = {
     triggers.FireTrigger, triggers.RecordMisfire, triggers.RecordLimited,
     invocations.CompensateInvocation, compensations.ExpectCall, compensations.RecordEffect, compensations.RuleOutEffect,
     compensations.RecordCompensation,
+    runs.TaintRun, runs.CheckUntainted, invocations.ReleaseInvocation, invocations.DenyInvocation, chains.ReleaseChain,
+    approvals.RequestApproval, approvals.ExpireApproval, approvals.WithdrawApproval, approval_policies.UsePolicies,
 }  # fmt: skip
 """Commands of the set-up, of sagas, of timers, of the sweeper, and conditions: no client repeats these commands."""
 COMPARED_ELSEWHERE = {
@@ -134,6 +139,7 @@ COMPARED_ELSEWHERE = {
     workflows.DraftWorkflow, workflows.DiscardDraft, workflows.PublishWorkflow, workflows.ReinstateWorkflow,  # likewise
     schedules.ChangeSchedule, schedules.RunNow,  # by the hash of the body, too
     triggers.CreateTrigger, triggers.ChangeTrigger,  # by the hash of the body
+    approvals.DecideApproval, approval_policies.PublishPolicy, approval_policies.RemovePolicy,  # by the hash of the body, too
     triggers.ResumeTrigger, triggers.RemoveTrigger,  # say nothing but which trigger
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip

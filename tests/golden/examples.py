@@ -6,6 +6,8 @@ from uuid import UUID
 from domain import (
     agent_runs,
     agents,
+    approval_policies,
+    approvals,
     audit,
     breakers,
     chains,
@@ -23,6 +25,7 @@ from domain import (
     workflows,
 )
 from domain.access import Role
+from domain.approval_rules import ApprovalCheck, Because, BoundRule, Demand, Requirement, Seen
 from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
 
@@ -30,6 +33,7 @@ PROJECT = UUID("01920000-0000-7000-8000-000000000001")
 RUN = UUID("01920000-0000-7000-8000-000000000002")
 SESSION = UUID("01920000-0000-7000-8000-00000000000f")
 AGENT_RUN = UUID("01920000-0000-7000-8000-000000000003")
+APPROVAL = UUID("0198c0de-0000-7000-8000-00000000a063")
 INVOCATION = UUID("01920000-0000-7000-8000-000000000004")
 MESSAGE = UUID("01920000-0000-7000-8000-000000000005")
 KEY = UUID("01920000-0000-7000-8000-000000000006")
@@ -125,13 +129,38 @@ EVERY_FORM = runs.Plan(
 )  # fmt: skip
 PARENT = runs.Parent(run_id=OTHER_RUN, step="reviews", part=2, depth=1, compensable=True)
 
+SEEN = Seen(
+    tool="git.history", cost=0.5, tainted=True, agent={"name": "historian", "version": "2", "step": "collect"},
+    run={"run_id": str(RUN), "project_id": str(PROJECT), "priority": "high", "metadata": {"ticket": "T-1"}},
+    on_behalf_of="user:ada",
+)  # fmt: skip
+CHECK = ApprovalCheck(
+    rules=(
+        BoundRule(
+            policy="history", version=3, number=1, when="arguments.limit > 5", roles=("admin",), approvers=2, four_eyes=True,
+            deadline_s=3600.0, default="approve",
+        ),
+    ),
+    seen=SEEN,
+)  # fmt: skip
+DEMAND = Demand(
+    requirements=(Requirement(roles=("admin",), approvers=2),), four_eyes=True, deadline_s=3600.0, default="approve",
+    because=(
+        Because(
+            policy="history", version=3, number=1, expression="arguments.limit > 5", saw={"arguments.limit": 10},
+            error="no such key",
+        ),
+    ),
+    tainted=True, project_id=PROJECT,
+)  # fmt: skip
 UNDO = invocations.CallCompensation(
     tool="git.forget", tool_version="3", idempotent=True, timeout_s=60.0, retry=RETRY, reconcile_timeout_s=5.0,
     arguments={"commit": "result.commit"}, takes=("result",), on_failure="continue",
 )  # fmt: skip
+APPROVED_UNDO = UNDO.model_copy(update={"approval": CHECK})
 FALLBACK = invocations.FallbackTool(
     tool="git.log", tool_version="3", idempotent=True, timeout_s=60.0, max_attempts=2, reconcile_timeout_s=10.0,
-    compensation=UNDO,
+    compensation=APPROVED_UNDO, approval=DEMAND, untrusted=True,
 )  # fmt: skip
 
 COMPENSABLE = invocations.Compensable(tool="git.history", compensated_by="git.forget", on_failure="continue")
@@ -212,7 +241,7 @@ EXAMPLES: tuple[Event, ...] = (
     runs.RunStarted(
         project_id=PROJECT, plan=EVERY_FORM, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high",
         compensate="on_failure", parent=PARENT, workflow=runs.WorkflowRef(name="review", version=7),
-        origin=runs.Origin(kind="trigger", name="on-release", event=f"{RUN}:12", due_at=AT, depth=2),
+        origin=runs.Origin(kind="trigger", name="on-release", event=f"{RUN}:12", due_at=AT, depth=2), tainted=True,
     ),
     runs.StepScheduled(
         step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,
@@ -228,6 +257,7 @@ EXAMPLES: tuple[Event, ...] = (
         plan={"steps": [{"key": "polish", "agent": "editor"}]}, workflow=runs.WorkflowRef(name="polish", version=3),
         versions_asked=("polish",), input=JSON, project_id=PROJECT,
         metadata={"ticket": "T-1"}, compensate="on_failure", depth=1, compensable=True, timeout_s=90.5, retry=RETRY, priority="low",
+        tainted=True,
     ),
     runs.PartCompleted(step="reviews", part=1, execution_id=AGENT_RUN, result=JSON),
     runs.PartFailed(step="reviews", part=1, execution_id=AGENT_RUN, error=FAILURE, tolerated=True),
@@ -240,6 +270,7 @@ EXAMPLES: tuple[Event, ...] = (
         step="collect", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=True, abandoned=(OTHER_AGENT_RUN,),
         abandoned_runs=(OTHER_RUN,), compensate=True,
     ),
+    runs.RunTainted(invocation_id=INVOCATION, key="git.history#1", parent=PARENT),
     runs.RunCompleted(degraded=True, missing=("collect",), result=JSON, parent=PARENT),
     runs.RunFailed(
         step="write", error=FAILURE, abandoned=(AGENT_RUN, OTHER_AGENT_RUN), compensate=True, abandoned_runs=(OTHER_RUN,),
@@ -270,22 +301,30 @@ EXAMPLES: tuple[Event, ...] = (
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
         tool_version="2", asked_by="client", chain_id=CHAIN, cacheable=True, cached_from=OTHER_AGENT_RUN, fallbacks=(FALLBACK,),
-        fallbacks_skipped={"git.cache": "there is no such tool"}, compensation=UNDO,
+        fallbacks_skipped={"git.cache": "there is no such tool"}, compensation=APPROVED_UNDO, approval=DEMAND, untrusted=True,
+    ),
+    invocations.InvocationHeld(
+        run_id=RUN, why="approval", approval_id=APPROVAL, tool="git.history", tool_version="2", arguments_hash=SHA256,
+        demand=DEMAND, agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain", on_behalf_of="user:ada",
+    ),
+    invocations.InvocationReleased(
+        run_id=RUN, approval_id=APPROVAL, tool="git.history", dispatch=2, arguments={"limit": 5, "extra": JSON}, chain_id=CHAIN,
+        priority="high",
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION, permit_holder=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
     invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
     invocations.InvocationSucceeded(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain", compensable=COMPENSABLE
-    , cached_from=OTHER_AGENT_RUN
+    , cached_from=OTHER_AGENT_RUN, untrusted=True
     ),
     invocations.InvocationFailed(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE, effect="unknown", asked_by="chain",
-        compensable=COMPENSABLE,
+        compensable=COMPENSABLE, untrusted=True,
     ),
     invocations.InvocationFellBack(
         run_id=RUN, from_tool="git.history", tool="git.log", version="3", number=1, attempt=2, error=FAILURE, dispatch=3,
-        priority="high",
+        priority="high", held=True,
     ),
     invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1", reason="the reconcile function does not know"),
     invocations.InvocationNotHappened(
@@ -301,17 +340,17 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationResolved(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=1, outcome="failed", result=None, error=FAILURE,
         by=f"key:{KEY}", reason="The service has no trace of it.", evidence={"ticket": "T-7", "log": ["no such request"]},
-        on_behalf_of="user:bob", asked_by="chain", compensable=COMPENSABLE,
+        on_behalf_of="user:bob", asked_by="chain", compensable=COMPENSABLE, untrusted=True,
     ),
     invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
     invocations.InvocationCancelled(
         reason="the agent run failed", effect="unknown", agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain",
         chain_id=CHAIN,
-        compensable=COMPENSABLE,
+        compensable=COMPENSABLE, approval_id=APPROVAL,
     ),
     invocations.InvocationCompensationRequested(
         run_id=RUN, compensation_id=OTHER_INVOCATION, compensation=UNDO, arguments={"commit": "c0ffee"}, priority="high",
-        on_behalf_of="user:ada",
+        on_behalf_of="user:ada", approval=DEMAND,
     ),
     invocations.InvocationCompensationRefused(run_id=RUN, compensation_id=OTHER_INVOCATION, error=FAILURE),
     compensations.CallExpected(invocation_id=INVOCATION),
@@ -340,7 +379,9 @@ EXAMPLES: tuple[Event, ...] = (
     chains.ChainStarted(
         run_id=RUN, invocation_id=INVOCATION, tool="report", tool_version="2", arguments={"days": 7, "extra": JSON},
         plan=CHAIN_PLAN, kept=("history",), tools={"git.history": CHAIN_TOOL}, priority="high", on_behalf_of="user:ada",
+        held=True,
     ),
+    chains.ChainReleased(arguments={"days": 3, "extra": JSON}),
     chains.ChainStepRequested(
         run_id=RUN, step="history", tool="git.history", tool_version="2", invocation_id=CHAIN,
         arguments={"limit": 7, "extra": JSON}, idempotent=True, timeout_s=300.0, max_attempts=3, reconcile_timeout_s=30.0,
@@ -357,6 +398,22 @@ EXAMPLES: tuple[Event, ...] = (
         sent_at=AT,
     ),
     context.ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="draft", value=JSON, value_version=3),
+    approvals.ApprovalRequested(
+        kind="call", run_id=RUN, invocation_id=INVOCATION, tool="git.history", tool_version="2", arguments_hash=SHA256,
+        demand=DEMAND, agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain", on_behalf_of="user:ada",
+    ),
+    approvals.ApprovalDecided(
+        run_id=RUN, invocation_id=INVOCATION, decision="approve", by=f"key:{KEY}", role="admin", on_behalf_of="ada@example.com",
+        reason="Five are enough.", arguments={"limit": 5, "extra": JSON}, arguments_hash=SHA256, outcome="approved",
+        call_with={"limit": 5, "extra": JSON},
+    ),
+    approvals.ApprovalExpired(run_id=RUN, invocation_id=INVOCATION, outcome="denied"),
+    approvals.ApprovalWithdrawn(reason="the agent run was cancelled"),
+    approval_policies.ApprovalPolicyPublished(
+        name="history", version=3, by=f"key:{KEY}", on_behalf_of="ada@example.com", reason="It costs.",
+        definition={"rules": [{"tools": ["git.*"], "when": "arguments.limit > 5"}]},
+    ),
+    approval_policies.ApprovalPolicyRemoved(name="history", by=f"key:{KEY}", on_behalf_of="ada@example.com", reason="Free now."),
     audit.ActionRecorded(
         action="projections.rebuild", operation="rollback", actor=f"key:{KEY}", on_behalf_of="ada@example.com",
         target_kind="projection", target_id="runs", reason="Die Liste zeigt zu wenig.", address="2001:db8::7", result="refused",

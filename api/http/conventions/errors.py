@@ -18,6 +18,7 @@ from application.workers.earlier import WorkerProtocolReplaced
 from application.workers.hosting import messages
 from domain import errors
 from domain.access import NotPermitted
+from domain.approvals import NotAnApprover
 from domain.errors import TidelogError, Unavailable, json_pointer
 
 log = structlog.get_logger(__name__)
@@ -98,6 +99,7 @@ STATUS: Mapping[type[TidelogError], int] = {
     errors.WorkOver: 409,
     errors.StaleAttempt: 409,
     errors.AlreadyExists: 409,
+    NotAnApprover: 403,
     errors.DomainError: 409,
     errors.VersionConflict: 409,
     errors.PayloadTooLarge: 413,

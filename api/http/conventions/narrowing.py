@@ -57,6 +57,9 @@ async def must_be_seen(request: Request, reach: Reach, arguments: Mapping[str, A
         case Reach.CALL:
             starts, _ = await container_of(request).index.streams(seen.tenant_id, named, named, limit=1)
             found, missing = bool(starts) and await seen.has(starts[0].root_id), f"there is no invocation {named}"
+        case Reach.APPROVAL:
+            starts, _ = await container_of(request).index.streams(seen.tenant_id, named, named, limit=1)
+            found, missing = bool(starts) and await seen.has(starts[0].root_id), f"there is no approval {named}"
         case Reach.EVENT:
             found, missing = await _sees_event(seen, named), f"there is no event at position {named}"
         case _:

@@ -37,11 +37,12 @@ class Reach(Enum):
     RUN = "run_id"
     """One run. Where the key is for other projects, the run is not there; so with the next ones."""
     CALL = "invocation_id"
+    APPROVAL = "approval_id"
     EVENT = "position"
     PROJECT = "project_id"
 
 
-BY_PATH = frozenset({Reach.RUN, Reach.CALL, Reach.EVENT, Reach.PROJECT})
+BY_PATH = frozenset({Reach.RUN, Reach.CALL, Reach.APPROVAL, Reach.EVENT, Reach.PROJECT})
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from fastapi import Request
 
 from api.container import Container
 from api.http.conventions.request import container_of
+from domain.approval_policies import ApprovalPolicyPublished
+from domain.approvals import ApprovalRequested
 from domain.breakers import BreakerForced
 from domain.chains import ChainStarted
 from domain.errors import Unavailable
@@ -28,7 +30,7 @@ PROJECTS = frozenset({f"{ApiKeyIssued.TOPIC}/v3"})
 OF_TOOLS = _shapes(ToolDeprecated, ToolRemoved)
 """A release that knows these also knows what a declaration of a tool says of its kind."""
 
-OF_CHAINS = _shapes(ChainStarted, InvocationRequested)
+OF_CHAINS = _shapes(ChainStarted) | {f"{InvocationRequested.TOPIC}/v2"}
 BLOBS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 """A release that knows this event also notes to which blobs events refer."""
 SCHEDULES = _shapes(ScheduleCreated, ScheduleFired)
@@ -36,7 +38,9 @@ BREAKERS = _shapes(BreakerForced)
 WORKFLOWS = _shapes(WorkflowPublished, RunStarted)
 """A release that knows these knows what a run of a workflow is."""
 TRIGGERS = _shapes(TriggerCreated, RunStarted)
-CALLS = _shapes(InvocationRequested)
+CALLS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
+APPROVALS = _shapes(InvocationRequested, ApprovalRequested, ApprovalPolicyPublished)
+"""A release that knows these asks for the approvals that policies demand, and holds calls."""
 SURE_S = 5.0
 """Seconds for which the answer counts that all processes know calls without runs: each call would ask."""
 
@@ -96,6 +100,12 @@ async def must_all_know_triggers(container: Container) -> None:
     """Raises Unavailable during an upgrade: an engine of before would not fire the trigger, and not hear of its firings."""
     if not await _all_know(container, TRIGGERS):
         raise Unavailable("a process of an earlier release still runs, which does not know triggers: try again after the upgrade")
+
+
+async def must_all_know_approvals(container: Container) -> None:
+    """Raises Unavailable during an upgrade: a process of before would let a call begin without the approval that it needs."""
+    if not await _all_know(container, APPROVALS):
+        raise Unavailable("a process of an earlier release still runs, which does not know approvals: try again after the upgrade")
 
 
 async def must_all_know_roles(container: Container) -> None:

@@ -12,6 +12,7 @@ import pydantic_core
 from uuid_utils.compat import uuid7
 
 from tidelog.administration import Administration
+from tidelog.approvals import ClientApprovals
 from tidelog.blobs import ClientBlobs
 from tidelog.bodies import object_of, plan_of
 from tidelog.catalog import Catalog
@@ -87,6 +88,11 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
     def blobs(self) -> ClientBlobs:
         """Contents that are too large for the log: `put`, `get`, `list`, `delete`."""
         return ClientBlobs(self)
+
+    @property
+    def approvals(self) -> ClientApprovals:
+        """What waits for people: `list`, `get`, `approve`, `deny`; and the policies that ask for it."""
+        return ClientApprovals(self)
 
     @property
     def schedules(self) -> ClientSchedules:

@@ -53,6 +53,8 @@ class Policy(_Part):
     fallbacks: names of tools that are called instead, in this order.
     compensation: the tool that takes the effect back.
     cache_s: seconds for which a result answers later calls with the same arguments. Only of idempotent tools.
+    approval: True, or a CEL expression over `arguments`, `cost`, `tainted`, `tool`, `agent`, `run` and `on_behalf_of`: such a call
+        begins only after a person has approved it.
     """
 
     breaker: Breaker | None = None
@@ -61,3 +63,4 @@ class Policy(_Part):
     fallbacks: tuple[str, ...] = Field(default=(), max_length=5)
     compensation: Compensation | None = None
     cache_s: float | None = Field(default=None, gt=0, le=30 * 86_400)
+    approval: Literal[True] | str | None = None

@@ -1,0 +1,96 @@
+"""Approvals and their policies as people see them."""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from application.engine.ports.views import ListedRow, Timestamp
+from application.views.large import HoldsLarge
+from domain.approval_rules import Because, Requirement
+from domain.kernel import Json
+
+Status = Literal["open", "approved", "denied", "withdrawn"]
+
+
+class WordView(BaseModel):
+    """What a person said."""
+
+    decision: Literal["approve", "deny"]
+    by: str
+    role: str
+    on_behalf_of: str | None = None
+    reason: str | None = None
+    changed: bool = False
+    """Whether the arguments were changed with it."""
+    counts: bool = True
+    """False: the arguments were changed after it."""
+    at: Timestamp
+
+
+class ApprovalSummary(ListedRow):
+    approval_id: UUID
+    status: Status
+    tool: str
+    """The tool that is not called before the approval."""
+    tool_version: str | None = None
+    run_id: UUID
+    """The run, or for a call without a run the call itself."""
+    project_id: UUID | None = None
+    invocation_id: UUID
+    agent_run_id: UUID
+    key: str
+    """The name of the call in the stream that asked for it."""
+    asked_by: str = "agent_run"
+    on_behalf_of: str | None = None
+    """For whom the call is."""
+    arguments_hash: str
+    """SHA-256 of the arguments that are asked about now: a decision may name it, so that it is about what its maker saw."""
+    requirements: list[Requirement]
+    roles: list[str]
+    """Who may decide."""
+    needed: int
+    """So many keys must approve, at least."""
+    approvals: int = 0
+    """So many have."""
+    four_eyes: bool = False
+    tainted: bool = False
+    """Whether the arguments may come from untrusted output."""
+    because: list[Because] = []
+    """The rules that ask for the approval, with what they saw."""
+    requested_at: Timestamp
+    deadline_at: Timestamp | None = None
+    default: Literal["deny", "approve"] = "deny"
+    """What counts after `deadline_at`."""
+    expired: bool = False
+    """Whether that was how it ended."""
+    settled_at: Timestamp | None = None
+    words: list[WordView] = []
+    version: int
+    """Version of the approval's stream."""
+
+
+class ApprovalView(ApprovalSummary, HoldsLarge):
+    arguments: dict[str, Json] = {}
+    """Of the call, as they are asked about now."""
+    asked_arguments: dict[str, Json] | None = None
+    """As they were asked for, if a person has changed them."""
+    may_decide: bool = False
+    """Whether the key that asks may decide it now."""
+    why_not: str | None = None
+
+
+class PolicyView(BaseModel):
+    name: str
+    version: int
+    description: str = ""
+    project_id: UUID | None = None
+    rules: list[dict[str, Json]]
+    by: str
+    """Who published this version."""
+
+
+class PolicyVersionView(PolicyView):
+    at: Timestamp
+    reason: str | None = None
+    on_behalf_of: str | None = None
