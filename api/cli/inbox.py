@@ -81,7 +81,7 @@ def _show_list(found: list[dict[str, Any]]) -> None:
     table = output.table("Approval", "Tool", "Status", "Asked", "Approved", "Until", "Why")
     for one in found:
         table.add_row(
-            one["approval_id"], output.escape(one["tool"]), output.status(one["status"]), _moment(one["requested_at"]),
+            output.escape(one["approval_id"]), output.escape(one["tool"]), output.status(one["status"]), _moment(one["requested_at"]),
             f"{one['approvals']} of {one['needed']}", _moment(one.get("deadline_at")),
             output.escape(output.shortened(_why(one), 60)),
         )  # fmt: skip
@@ -94,7 +94,7 @@ def _show_list(found: list[dict[str, Any]]) -> None:
 
 
 def _moment(at: str | None) -> str:
-    return "" if at is None else at[:19].replace("T", " ")
+    return "" if at is None else output.escape(at[:19].replace("T", " "))
 
 
 def _why(approval: Mapping[str, Any]) -> str:
@@ -155,10 +155,10 @@ def show_approval(found: Mapping[str, Any]) -> None:
     for because in found["because"]:
         console.print(f"  [dim]{'because':<14}[/dim]{output.escape(_because(because))}")
     for word in found["words"]:
-        console.print(f"  [dim]{word['decision']:<14}[/dim]{output.escape(_word(word))}")
+        console.print(f"  [dim]{output.escape(word['decision']):<14}[/dim]{output.escape(_word(word))}")
     _show_arguments(found)
     if found["status"] == "open":
-        program, short = output.program(), found["approval_id"]
+        program, short = output.program(), output.one_line(found["approval_id"])
         told = f"You may decide: {program} inbox approve {short} | {program} inbox deny {short} --reason TEXT"
         output.say(told if found["may_decide"] else f"You do not decide it: {output.one_line(found.get('why_not') or 'your role')}")
 
@@ -178,7 +178,7 @@ def _show_arguments(found: Mapping[str, Any]) -> None:
     if found.get("asked_arguments") is not None:
         show_value("Arguments as they were asked for", found["asked_arguments"])
     for field, place in (found.get("large") or {}).items():
-        output.say(f"{field}: {place['bytes']:,} bytes, at {place['ref']}")
+        output.say(output.one_line(f"{field}: {place['bytes']:,} bytes, at {place['ref']}"))
 
 
 @app.command()

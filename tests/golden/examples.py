@@ -303,14 +303,6 @@ EXAMPLES: tuple[Event, ...] = (
         tool_version="2", asked_by="client", chain_id=CHAIN, cacheable=True, cached_from=OTHER_AGENT_RUN, fallbacks=(FALLBACK,),
         fallbacks_skipped={"git.cache": "there is no such tool"}, compensation=APPROVED_UNDO, approval=DEMAND, untrusted=True,
     ),
-    invocations.InvocationHeld(
-        run_id=RUN, why="approval", approval_id=APPROVAL, tool="git.history", tool_version="2", arguments_hash=SHA256,
-        demand=DEMAND, agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain", on_behalf_of="user:ada",
-    ),
-    invocations.InvocationReleased(
-        run_id=RUN, approval_id=APPROVAL, tool="git.history", dispatch=2, arguments={"limit": 5, "extra": JSON}, chain_id=CHAIN,
-        priority="high",
-    ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION, permit_holder=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
     invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
@@ -325,6 +317,14 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationFellBack(
         run_id=RUN, from_tool="git.history", tool="git.log", version="3", number=1, attempt=2, error=FAILURE, dispatch=3,
         priority="high", held=True,
+    ),
+    invocations.InvocationHeld(
+        run_id=RUN, why="approval", approval_id=APPROVAL, tool="git.history", tool_version="2", arguments_hash=SHA256,
+        demand=DEMAND, agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain", on_behalf_of="user:ada",
+    ),
+    invocations.InvocationReleased(
+        run_id=RUN, approval_id=APPROVAL, tool="git.history", dispatch=2, arguments={"limit": 5, "extra": JSON}, chain_id=CHAIN,
+        priority="high",
     ),
     invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1", reason="the reconcile function does not know"),
     invocations.InvocationNotHappened(

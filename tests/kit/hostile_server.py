@@ -251,6 +251,12 @@ def answers() -> dict[str, Any]:
             "warning": HOSTILE,
         },
         "/v1/tools/mail/calls": {"invocation_id": str(CALL), "warning": HOSTILE, "invocation": call_document},
+        "/v1/approvals": [APPROVAL],
+        f"/v1/approvals/{CALL}": APPROVAL,
+        f"POST /v1/approvals/{CALL}/decision": {"approval_id": HOSTILE, "status": HOSTILE, "position": 1, "version": 2},
+        "/v1/approval-policies": {"data": [POLICY]},
+        "/v1/approval-policies/odd": {"data": [POLICY]},
+        "POST /v1/approval-policies/odd": {"name": HOSTILE, "policy_version": 3, "position": 1, "version": 3},
         "/v1/triggers": [TRIGGER],
         "/v1/triggers/odd": TRIGGER,
         "/v1/triggers/odd/firings": [FIRING, {**FIRING, "run_id": None}],
@@ -288,6 +294,24 @@ FLOW_VERSION = {
     "deprecated": {"since": "2026-01-31T12:00:00Z", "reason": HOSTILE},
 }  # fmt: skip
 SAYS = {"description": HOSTILE, HOSTILE: [HOSTILE, HOSTILE * 9], "plan": {"steps": [{"key": HOSTILE, "agent": HOSTILE}]}}
+POLICY = {
+    "name": HOSTILE, "version": 1, "description": HOSTILE, "project_id": HOSTILE, "by": HOSTILE, "at": HOSTILE, "reason": HOSTILE,
+    "rules": [{"tools": [HOSTILE], "when": HOSTILE, "roles": [HOSTILE], "four_eyes": True, "deadline_s": 5, "default": HOSTILE}],
+}  # fmt: skip
+APPROVAL = {
+    "approval_id": HOSTILE, "status": "open", "tool": HOSTILE, "tool_version": HOSTILE, "run_id": HOSTILE, "invocation_id": HOSTILE,
+    "key": HOSTILE, "on_behalf_of": HOSTILE, "arguments_hash": HOSTILE, "roles": [HOSTILE], "needed": 2, "approvals": 1,
+    "four_eyes": True, "tainted": True, "requested_at": HOSTILE, "deadline_at": HOSTILE, "default": HOSTILE, "expired": True,
+    "because": [{"policy": HOSTILE, "version": 1, "expression": HOSTILE, "saw": {HOSTILE: HOSTILE}, "error": HOSTILE}],
+    "words": [
+        {
+            "decision": HOSTILE, "by": HOSTILE, "role": HOSTILE, "on_behalf_of": HOSTILE, "reason": HOSTILE, "at": HOSTILE,
+            "changed": True, "counts": False,
+        }
+    ],
+    "arguments": {HOSTILE: HOSTILE}, "asked_arguments": {HOSTILE: HOSTILE}, "may_decide": False, "why_not": HOSTILE,
+    "large": {HOSTILE: {"bytes": 5, "ref": HOSTILE}},
+}  # fmt: skip
 TRIGGER = {
     "name": HOSTILE, "status": HOSTILE, "project_id": str(PROJECT), "description": HOSTILE, "on": {"topics": [HOSTILE]},
     "hook": None, "start": {"agent": HOSTILE}, "hook_path": HOSTILE, "because": HOSTILE, "reason": HOSTILE, "fired": 1,
@@ -330,7 +354,7 @@ class Hostile(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         found = answers().get(f"POST {self.path}") or answers().get(self.path)
-        taken = ("/v1/projections", "/v1/schedules", "/v1/tools/", "/v1/commands", "/v1/triggers")
+        taken = ("/v1/projections", "/v1/schedules", "/v1/tools/", "/v1/commands", "/v1/triggers", "/v1/approval")
         if self.path.startswith(taken) and found is not None:
             self._json(found)
         else:

@@ -147,7 +147,8 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
         "invocation.cancel_requested", "invocation.failed", "invocation.became_ambiguous", "invocation.resolved",
         "invocation.not_happened", "invocation.reconcile_requested", "invocation.reconcile_started",
         "invocation.reconcile_failed", "invocation.reconciled", "invocation.fell_back",
-        "invocation.compensation_requested", "invocation.compensation_refused",
+        "invocation.compensation_requested", "invocation.compensation_refused", "invocation.held", "invocation.released",
+        "run.tainted",
     }, "all other events were tried"  # fmt: skip
     assert {name for _, name in for_whom(engine, other)} == {None}
     assert all("on_behalf_of" not in event.metadata for event in engine.log.events if event.root_id == other)

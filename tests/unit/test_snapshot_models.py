@@ -17,6 +17,8 @@ from application.routes import ROUTES
 from domain import (
     agent_runs,
     agents,
+    approval_policies,
+    approvals,
     audit,
     breakers,
     chains,
@@ -33,6 +35,7 @@ from domain import (
     workflows,
 )
 from domain.access import Role
+from domain.approval_rules import ApprovalRule, Demand, Requirement
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
 from domain.kernel import Decider, derive_id
@@ -214,6 +217,37 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             reason=st.none() | text,
         ),
     )),
+    "approvals": (
+        approvals.RequestApproval(
+            approval_id=ID, run_id=RUN, invocation_id=OTHER, tool="t", arguments_hash="a", agent_run_id=OTHER, key="k",
+            demand=Demand(requirements=(Requirement(roles=("admin",), approvers=3),), tainted=True),
+        ),
+        st.one_of(
+            st.builds(
+                approvals.DecideApproval, approval_id=st.just(ID), decision=st.sampled_from(["approve", "deny"]), by=text,
+                role=st.just("admin"), arguments=st.none() | st.dictionaries(key, json, max_size=2), new_hash=st.just("b"),
+                arguments_hash=st.sampled_from(["a", "b"]), reason=st.none() | text,
+            ),
+            st.just(approvals.ExpireApproval(approval_id=ID)),
+            st.just(approvals.WithdrawApproval(approval_id=ID)),
+        ),
+    ),
+    "approval_policies": (
+        approval_policies.PublishPolicy(
+            policies_id=ID, name="p", by="key:a",
+            definition=approval_policies.PolicyDefinition(rules=(ApprovalRule(tools=("a*",), when="true"),)),
+        ),
+        st.one_of(
+            st.builds(
+                approval_policies.PublishPolicy, policies_id=st.just(ID), name=key, by=text,
+                definition=st.builds(
+                    approval_policies.PolicyDefinition, description=text, project_id=st.none() | some_id,
+                    rules=st.just((ApprovalRule(roles=("admin",), approvers=2, deadline_s=1.5),)),
+                ),
+            ),
+            st.builds(approval_policies.RemovePolicy, policies_id=st.just(ID), name=st.just("p") | key, by=text),
+        ),
+    ),
     "schedules": (
         schedules.CreateSchedule(
             schedule_id=ID, name="a", project_id=PROJECT, definition=SCHEDULE, at=AT, by="key:a", on_behalf_of="ada"
