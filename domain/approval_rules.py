@@ -26,7 +26,7 @@ MOST_SEEN = 2_000
 """Bytes of the values that an expression saw, as JSON. Of more, only the names are kept."""
 
 VARIABLES = ("arguments", "cost", "tainted", "tool", "agent", "run", "on_behalf_of")
-"""What expressions see: see `Seen`."""
+"""What expressions see: see `SeenCall`."""
 
 Default = Literal["deny", "approve"]
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
@@ -152,7 +152,7 @@ class Demand(_Stored):
         return covered and (other.four_eyes or not self.four_eyes)
 
 
-class Seen(_Stored):
+class SeenCall(_Stored):
     """What expressions see of a call, beside its arguments."""
 
     tool: str
@@ -177,10 +177,10 @@ class ApprovalCheck(_Stored):
     takes an effect back."""
 
     rules: tuple[BoundRule, ...]
-    seen: Seen
+    seen: SeenCall
 
 
-def demand_for(rules: Sequence[BoundRule], seen: Seen, arguments: Mapping[str, Json], functions: Functions) -> Demand | None:
+def demand_for(rules: Sequence[BoundRule], seen: SeenCall, arguments: Mapping[str, Json], functions: Functions) -> Demand | None:
     """What the approval of a call must be. None: it needs none. All rules count that ask for one."""
     spent, fired = Spent(), []
     values: dict[str, Json] | None = None
@@ -202,7 +202,7 @@ def demand_by(check: ApprovalCheck | None, arguments: Mapping[str, Json], functi
     return None if check is None else demand_for(check.rules, check.seen, arguments, functions)
 
 
-def _together(fired: Iterable[tuple[BoundRule, Because]], seen: Seen) -> Demand:
+def _together(fired: Iterable[tuple[BoundRule, Because]], seen: SeenCall) -> Demand:
     """The strictest of all: each rule's approvers, the earliest deadline, and approval by default only if all say so."""
     rules, becauses = zip(*fired, strict=True)
     requirements = dict.fromkeys(Requirement(roles=tuple(sorted(rule.roles)), approvers=rule.approvers) for rule in rules)

@@ -191,17 +191,22 @@ def _sets_with(role: str) -> list[str]:
     return [",".join(names) for names in named if role in names]
 
 
-def _statement(wanted: ApprovalsWanted) -> str:
+WALKS = {
+    "all": OF_ALL, "status": IN_STATUS, "run": OF_RUN, "tool": OF_TOOL, "tool status": OF_TOOL_IN_STATUS, "projects": OF_PROJECTS,
+    "projects status": OF_PROJECTS_IN_STATUS, "mine": MINE,
+}  # fmt: skip
+
+
+def _walk(wanted: ApprovalsWanted) -> str:
     """The walk whose index the filters can use."""
     if wanted.mine is not None:
-        return MINE
+        return "mine"
     if wanted.run_id is not None:
-        return OF_RUN
-    if wanted.tool is not None:
-        return OF_TOOL if wanted.status is None else OF_TOOL_IN_STATUS
-    if wanted.projects is not None:
-        return OF_PROJECTS if wanted.status is None else OF_PROJECTS_IN_STATUS
-    return OF_ALL if wanted.status is None else IN_STATUS
+        return "run"
+    first = "tool" if wanted.tool is not None else "projects" if wanted.projects is not None else ""
+    if wanted.status is None:
+        return first or "all"
+    return f"{first} status".strip()
 
 
 class ApprovalQueries:
@@ -219,7 +224,7 @@ class ApprovalQueries:
         }  # fmt: skip
         async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             # Not prepared: a plan that fits any filters fits none of them.
-            rows = await (await connection.execute(_statement(wanted), parameters, prepare=False)).fetchall()
+            rows = await (await connection.execute(WALKS[_walk(wanted)], parameters, prepare=False)).fetchall()
         data = [_listed(row) for row in rows[: wanted.limit]]
         cursor = encode_cursor(str(rows[wanted.limit - 1][1])) if len(rows) > wanted.limit else None
         return Positioned(Page(data, cursor), position)

@@ -81,7 +81,8 @@ def _show_list(found: list[dict[str, Any]]) -> None:
     table = output.table("Approval", "Tool", "Status", "Asked", "Approved", "Until", "Why")
     for one in found:
         table.add_row(
-            output.escape(one["approval_id"]), output.escape(one["tool"]), output.status(one["status"]), _moment(one["requested_at"]),
+            output.escape(one["approval_id"]), output.escape(one["tool"]), output.status(one["status"]),
+            _moment(one["requested_at"]),
             f"{one['approvals']} of {one['needed']}", _moment(one.get("deadline_at")),
             output.escape(output.shortened(_why(one), 60)),
         )  # fmt: skip

@@ -32,7 +32,7 @@ from domain.tools import ToolDefinition, tool_id_of
 MOST_LOOKS = 5
 
 
-class Decider(NamedTuple):
+class Approver(NamedTuple):
     """Who decides."""
 
     by: str
@@ -41,7 +41,7 @@ class Decider(NamedTuple):
     on_behalf_of: str | None = None
 
 
-class Deciding:
+class Decisions:
     def __init__(self, commands: CommandLoop, feed: EventFeed, reads: ApprovalReads, schemas: ToolSchemas, chains: Chains) -> None:
         self._commands = commands
         self._feed = feed
@@ -80,7 +80,7 @@ class Deciding:
     async def status(self, tenant_id: UUID, approval_id: UUID) -> str:
         return (await self._load(tenant_id, approval_id, fresh=False)).status
 
-    async def view(self, tenant_id: UUID, approval_id: UUID, decider: Decider) -> Positioned[ApprovalView]:
+    async def view(self, tenant_id: UUID, approval_id: UUID, decider: Approver) -> Positioned[ApprovalView]:
         """The approval with the arguments of its call. Raises NotFound, Unavailable."""
         events = await self._commands.history(tenant_id, approval_id)
         found = self._reads.replay(events)
@@ -99,7 +99,7 @@ class Deciding:
         view.may_decide = view.why_not is None
         return Positioned(view, events[-1].position)
 
-    async def _why_not(self, tenant_id: UUID, approval: Approval, approval_id: UUID, decider: Decider) -> str | None:
+    async def _why_not(self, tenant_id: UUID, approval: Approval, approval_id: UUID, decider: Approver) -> str | None:
         assert approval.requested is not None
         starters = await self._starters(tenant_id, approval.requested) if approval.requested.demand.four_eyes else ()
         trial = DecideApproval(

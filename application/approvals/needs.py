@@ -15,7 +15,7 @@ from application.functions import RuleFunctions
 from domain import approval_policies, runs
 from domain.agent_runs import AgentRunRequested
 from domain.approval_policies import Policies, UsePolicies, policies_id_of
-from domain.approval_rules import VARIABLES, ApprovalCheck, BoundRule, Demand, Seen, demand_for
+from domain.approval_rules import VARIABLES, ApprovalCheck, BoundRule, Demand, SeenCall, demand_for
 from domain.kernel import Command, Json
 from domain.tools import ToolRegistered
 
@@ -76,10 +76,10 @@ class Needs:
                 self._named_taint = True
         return rules
 
-    def _seen(self, tool: ToolRegistered, *, tainted: bool) -> Seen:
+    def _seen(self, tool: ToolRegistered, *, tainted: bool) -> SeenCall:
         asker, run = self._asker, self._run
         agent = asker.agent
-        return Seen(
+        return SeenCall(
             tool=tool.name,
             cost=getattr(tool.rules, "max_cost", None),
             tainted=tainted,

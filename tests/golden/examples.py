@@ -25,7 +25,7 @@ from domain import (
     workflows,
 )
 from domain.access import Role
-from domain.approval_rules import ApprovalCheck, Because, BoundRule, Demand, Requirement, Seen
+from domain.approval_rules import ApprovalCheck, Because, BoundRule, Demand, Requirement, SeenCall
 from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
 
@@ -129,7 +129,7 @@ EVERY_FORM = runs.Plan(
 )  # fmt: skip
 PARENT = runs.Parent(run_id=OTHER_RUN, step="reviews", part=2, depth=1, compensable=True)
 
-SEEN = Seen(
+SEEN = SeenCall(
     tool="git.history", cost=0.5, tainted=True, agent={"name": "historian", "version": "2", "step": "collect"},
     run={"run_id": str(RUN), "project_id": str(PROJECT), "priority": "high", "metadata": {"ticket": "T-1"}},
     on_behalf_of="user:ada",

@@ -14,7 +14,23 @@ import pytest_asyncio
 from adapters.embedded import EmbeddedServices
 from application.catalog import CATALOG
 from application.engine.ports.log import NewEvent
-from domain import agents, audit, breakers, chains, compensations, context, projects, runs, schedules, tools, triggers, workflows
+from domain import (
+    agents,
+    approval_policies,
+    approvals,
+    audit,
+    breakers,
+    chains,
+    compensations,
+    context,
+    projects,
+    runs,
+    schedules,
+    tools,
+    triggers,
+    workflows,
+)
+from domain.approval_rules import Demand
 from domain.errors import AlreadyExists, NotFound
 from domain.kernel import Command
 from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey
@@ -36,6 +52,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/invocations/{invocation_id}/cancel": {},
     "/v1/runs/{run_id}/compensation": {"reason": "why"},
     "/v1/runs/{run_id}/compensation/resume": {"reason": "why"},
+    "/v1/approvals/{approval_id}/decision": {"decision": "approve"},
     "/v1/keys/{key_id}/rotate": {},
     "/v1/keys/{key_id}/revoke": {},
 }
@@ -52,7 +69,14 @@ OF_WORK = {"agent": "agent_runs", "tool": "invocations"}
 PARAMETER = re.compile(r"\{\w+\}")
 FURTHER = {"{step}": "alpha", "{position}": "1", "{number}": "0"}
 """Values for further parameters of a path. Those that are ids get the id."""
-OWNERS = {"run_id": "runs", "agent_run_id": "agent_runs", "invocation_id": "invocations", "project_id": "projects", "key_id": ""}
+OWNERS = {
+    "run_id": "runs",
+    "agent_run_id": "agent_runs",
+    "invocation_id": "invocations",
+    "project_id": "projects",
+    "approval_id": "approvals",
+    "key_id": "",
+}
 """The slice to which the id of a path parameter belongs."""
 KINDS = (*CATALOG.deciders, "foreign")
 """`foreign`: a stream of a user who uses only the log."""
@@ -93,7 +117,14 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
         happens = {"name": "t", "on": {"topics": ["run.completed"], "when": "false"}, "start": {"agent": "alpha"}}
         assert (await system.http.post("/v1/triggers", json=happens)).status_code == 201
         project = (await system.http.post("/v1/projects", json={"name": "p"})).json()["project_id"]
-        foreign, entry = new_id(), new_id()
+        foreign, entry, approval = new_id(), new_id(), new_id()
+        await system.command(
+            approvals.RequestApproval(
+                approval_id=approval, run_id=run_id, invocation_id=UUID(call), tool="add", arguments_hash="0", demand=Demand(),
+                agent_run_id=UUID(alpha.work_id), key="c",
+            )
+        )  # fmt: skip
+        assert (await system.http.put("/v1/approval-policies/p", json={"rules": [{"when": "false"}]})).status_code == 200
         await system.command(
             audit.RecordAction(
                 entry_id=entry, tenant_id=DEFAULT_TENANT_ID, action="runs.cancel", actor="a", target_kind="run", result="done"
@@ -107,6 +138,7 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
             "audit": entry, "foreign": foreign, "chains": chains.chain_id_of(UUID(chained)),
             "breakers": breakers.breaker_id_of(tools.tool_id_of(DEFAULT_TENANT_ID, "add")),
             "compensations": compensations.compensation_id_of(run_id),
+            "approvals": approval, "approval_policies": approval_policies.policies_id_of(DEFAULT_TENANT_ID),
             "schedules": schedules.schedule_id_of(DEFAULT_TENANT_ID, "s"),
             "triggers": triggers.trigger_id_of(DEFAULT_TENANT_ID, "t"),
             "workflows": workflows.workflow_id_of(DEFAULT_TENANT_ID, "w"),

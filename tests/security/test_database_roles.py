@@ -20,6 +20,8 @@ from adapters.postgres.migrate import load_migrations, migrate
 from adapters.postgres.permits import PostgresPermits
 from adapters.postgres.rights import TABLES
 from application.engine.ports.permits import ToolLimits, Wanted
+from domain.approval_rules import Demand
+from domain.approvals import RequestApproval
 from domain.breakers import ForceBreaker
 from domain.errors import InvalidCommand
 from domain.projects import CreateProject
@@ -151,6 +153,11 @@ async def used(shared: System) -> System:
     assert (await shared.http.post("/v1/schedules", json=due)).status_code == 201
     steps = [{"key": "a", "agent": "walker", "each": {"over": "[1]"}}]
     assert (await shared.http.post("/v1/runs", json={"plan": {"kind": "graph", "steps": steps}})).status_code == 201
+    asked = RequestApproval(
+        approval_id=new_id(), run_id=new_id(), invocation_id=new_id(), tool="t", arguments_hash="0", demand=Demand(),
+        agent_run_id=new_id(), key="k",
+    )  # fmt: skip
+    await shared.command(asked)
     trigger = {"name": "own", "on": {"topics": ["project.removed"]}, "start": {"agent": "walker"}}
     assert (await shared.http.post("/v1/triggers", json=trigger)).status_code == 201
     await shared.settled()

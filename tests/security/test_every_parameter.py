@@ -112,6 +112,17 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
+    "/v1/approvals/{approval_id}/decision": [
+        {"decision": "deny", "reason": "why", "arguments": {"own": 1}, "arguments_hash": "own"},
+    ],
+    "/v1/approval-policies/{name}": [
+        {
+            "description": "own",
+            "project_id": "{project_id}",
+            "rules": [{"tools": ["own"], "when": "false"}],
+            "reason": "why",
+        }
+    ],
     "/v1/plans:check": [{"plan": {"steps": STEPS}}, {"workflow": {"plan": {"steps": STEPS}, "parameters": CITY}}],
     "/v1/schedules": [
         {**SCHEDULE, "name": NEW_NAME, "start": {**START, "agent": "own@1"}},
@@ -195,10 +206,13 @@ NAMES_A_NEW_THING = {
 """Ids that the caller gives to new things. An id of another tenant is taken, since ids are those of the whole installation."""
 MAKES_A_NAME = {
     ("/v1/tools", "name"), ("/v1/schedules", "name"), ("/v1/workflows", "name"), ("/v1/workflows/{name}/draft", "name"),
-    ("/v1/triggers", "name"),
+    ("/v1/triggers", "name"), ("/v1/approval-policies/{name}", "name"),
 }  # fmt: skip
 """Each tenant has names of its own: a tool with a name of another tenant is made. From then on the name is the caller's own."""
-NAMED = ("/v1/tools/{name}", "/v1/schedules/{name}", "/v1/workflows/{name}", "/v1/triggers/{name}", "/v1/triggers:dry-run")
+NAMED = (
+    "/v1/tools/{name}", "/v1/schedules/{name}", "/v1/workflows/{name}", "/v1/triggers/{name}", "/v1/triggers:dry-run",
+    "/v1/approval-policies/{name}",
+)  # fmt: skip
 EXPRESSIONS = {"when", "input_from", "value", "until", "over", "good", "by", "result"}
 """Places of expressions in plans, schedules and triggers.
 
@@ -347,7 +361,7 @@ def own_of(other: Other, path: str) -> dict[str, str]:
     """Values of the caller's own, by the names of the parameters of a path."""
     names = {
         "/v1/tools/": "own_http", "/v1/workflows/": "own_flow", "/v1/commands/": "own_flow", "/v1/schedules/": "own-schedule",
-        "/v1/triggers/": "own",
+        "/v1/triggers/": "own", "/v1/approval-policies/": "own",
     }  # fmt: skip
     found = [name for beginning, name in names.items() if path.startswith(beginning)]
     if "/parts" in path:

@@ -7,11 +7,12 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 
 from application.engine.ports.pages import decode_cursor
+from domain.approval_rules import approval_id_of
 from domain.errors import InvalidCommand
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.session_kit import Message, SocketWorker, worker_at
@@ -185,6 +186,11 @@ class Other:
         own["sha256"] = (await self.http.post("/v1/blobs", content=b"own")).json()["sha256"]
         tool = {"name": "own_http", "version": "1", "kind": "http", "parameters": {}, "request": {"url": "https://example.com/"}}
         assert (await self.http.post("/v1/tools", json=tool)).status_code == 201
+        guarded = {**tool, "name": "own_held", "policy": {"approval": True}}
+        assert (await self.http.post("/v1/tools", json=guarded)).status_code == 201
+        held = (await self.http.post("/v1/tools/own_held/calls", json={"arguments": {}})).json()["invocation_id"]
+        own["approval_id"] = str(approval_id_of(UUID(held), 0))
+        assert (await self.http.put("/v1/approval-policies/own", json={"rules": [{"when": "false"}]})).status_code == 200
         flow = {"name": "own_flow", "plan": {"steps": [{"key": "own", "agent": "own"}]}, "command": {}}
         for note in ("first", "second"):
             assert (await self.http.post("/v1/workflows", json={**flow, "description": note, "note": note})).status_code == 201

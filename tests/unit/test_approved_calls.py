@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from application.approvals.deciding import Decider, Deciding
+from application.approvals.deciding import Approver, Decisions
 from application.approvals.policies import check_policy, listed, policies_of, versions_of
 from application.calls import WantedCall
 from domain import approval_policies, approvals, chains, runs
@@ -57,9 +57,9 @@ async def call(engine: Engine, tool: str = "mail", *, tainted: bool = False, **a
     return (await engine.workers.client_calls.call(tool, wanted)).invocation_id
 
 
-def deciding(engine: Engine) -> Deciding:
+def deciding(engine: Engine) -> Decisions:
     reads = ApprovalQueries(None)  # type: ignore[arg-type]  # nothing is listed here
-    return Deciding(engine.commands, engine.feed, reads, engine.workers.schemas, engine.workers.chains)
+    return Decisions(engine.commands, engine.feed, reads, engine.workers.schemas, engine.workers.chains)
 
 
 async def decide(engine: Engine, call_id: UUID, decision: Any = "approve", *, fallback: int = 0, **more: Any) -> None:
@@ -262,7 +262,7 @@ async def test_who_started_the_run_or_one_above_it_has_no_say_where_four_eyes_ar
         for barred in ({"by": "key:starter"}, {"by": "key:other", "on_behalf_of": "user:eve"}):
             with pytest.raises(NotAnApprover, match="four eyes"):
                 await decide(engine, id, **barred)
-        who = Decider("key:starter", "admin")
+        who = Approver("key:starter", "admin")
         view = (await deciding(engine).view(TENANT, approval_id_of(id, 0), who)).value
         assert not view.may_decide and view.why_not is not None and view.why_not.startswith("four eyes")
         await decide(engine, id, by="key:other")
@@ -273,7 +273,7 @@ async def test_an_approval_shows_the_exact_call_and_whether_one_may_decide() -> 
     async with engine_with(mail={**ASK, "parameters": TO}) as (engine, worker):
         _, id = await calling(engine, worker, to="ada")
         await engine.settled()
-        approval_id, who = approval_id_of(id, 0), Decider("key:boss", "admin")
+        approval_id, who = approval_id_of(id, 0), Approver("key:boss", "admin")
         shown = (await deciding(engine).view(TENANT, approval_id, who)).value
         assert (shown.arguments, shown.asked_arguments, shown.may_decide, shown.status) == ({"to": "ada"}, None, True, "open")
         await decide(engine, id, arguments={"to": "bob"}, reason="wrong address")

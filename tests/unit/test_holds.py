@@ -11,7 +11,7 @@ from application.catalog import SAGAS
 from application.engine.ports.queue import WorkItem
 from application.engine.sagas.reactions import ReactionCause
 from domain import invocations
-from domain.approval_rules import ApprovalCheck, BoundRule, Demand, Seen, approval_id_of, arguments_hash
+from domain.approval_rules import ApprovalCheck, BoundRule, Demand, SeenCall, approval_id_of, arguments_hash
 from domain.errors import DomainError, InvalidCommand, InvalidState, RepeatedDifferently, StaleAttempt, WorkOver
 from domain.failures import Failure, Retry
 from domain.invocations import (
@@ -47,6 +47,7 @@ DEMAND = Demand(four_eyes=True)
 DOWN = Failure(type="Down", message="down", kind="transient")
 DENIED = Failure(type="ApprovalDenied", message="no")
 CAUSE = ReactionCause(UUID(int=1), ID, 1, RUN, "", RUN)
+CHECK = ApprovalCheck(rules=(BoundRule(),), seen=SeenCall(tool="u"))
 GUARDED = FallbackTool(tool="b", tool_version="2", idempotent=True, timeout_s=7, max_attempts=2, approval=DEMAND, untrusted=True)
 FREE = FallbackTool(tool="c", tool_version="1", idempotent=True, timeout_s=8, max_attempts=1)
 
@@ -108,7 +109,7 @@ def test_a_call_without_a_demand_is_as_ever() -> None:
     [
         {"fallbacks": (GUARDED,)},
         {"compensation": CallCompensation(
-            tool="u", idempotent=True, timeout_s=1, retry=Retry(), approval=ApprovalCheck(rules=(BoundRule(),), seen=Seen(tool="u"))
+            tool="u", idempotent=True, timeout_s=1, retry=Retry(), approval=CHECK
         )},
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from application.approvals.deciding import Decider, Deciding
+from application.approvals.deciding import Approver, Decisions
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.reads import ApprovalsWanted, Mine
 from application.views.approvals import ApprovalSummary, ApprovalView, Status
@@ -94,7 +94,7 @@ async def get_approvals(
 async def get_approval(request: Request, approval_id: UUID) -> Response:
     """As the log has it. `arguments` are those with which the call would begin."""
     principal = principal_of(request)
-    who = Decider(principal.actor, principal.role, request.scope["state"].get("on_behalf_of"))
+    who = Approver(principal.actor, principal.role, request.scope["state"].get("on_behalf_of"))
     found = await deciding(request).view(principal.tenant_id, approval_id, who)
     found.value.may_decide = found.value.may_decide and may(principal.role, Action.APPROVALS_DECIDE)
     return answer(found.value, position=found.position, headers={"ETag": f'"v{found.value.version}"'})
@@ -139,7 +139,7 @@ async def post_decision(request: Request, approval_id: UUID) -> Response:
     return accepted(outcome, outcome.versions[approval_id], told, status=200)
 
 
-def deciding(request: Request) -> Deciding:
+def deciding(request: Request) -> Decisions:
     container = container_of(request)
     workers = container.workers
-    return Deciding(container.commands, container.feed, container.reads.approvals, workers.schemas, workers.chains)
+    return Decisions(container.commands, container.feed, container.reads.approvals, workers.schemas, workers.chains)
