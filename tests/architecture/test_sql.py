@@ -41,9 +41,9 @@ REVIEWED = {
     ("projections/runs/walks.py", "page"),
     ("projections/runs/walks.py", "looked"),
     ("projections/runs/walks.py", "_sparsest"),
-    # The statement is one of four constants.
     # The statement is a constant of `WALKS`, by the filters.
     ("projections/approvals.py", "ApprovalQueries.list"),
+    # The statement is one of four constants.
     ("projections/invocations/lists.py", "list_invocations"),
     ("projections/invocations/lists_as_of.py", "list_invocations_as_of"),
     ("projections/invocations/lists.py", "floor_of"),

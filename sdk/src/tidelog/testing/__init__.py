@@ -15,6 +15,7 @@ or try all crashes that there are:
     await assert_survives_crashes(Reviewer, ..., tools=[...])
 """
 
+from tidelog.testing.approving import Approve, HeldCall, HeldCallError
 from tidelog.testing.checks import ToolChecks
 from tidelog.testing.clock import TestClock
 from tidelog.testing.contract import Checked, ToolContract, check_tool
@@ -30,11 +31,14 @@ __all__ = [
     "AmbiguousCall",
     "AmbiguousCallError",
     "Answers",
+    "Approve",
     "Checked",
     "CrashPoint",
     "CrashReport",
     "Effect",
     "Effects",
+    "HeldCall",
+    "HeldCallError",
     "MemoryJournal",
     "MemoryRecorder",
     "NoSuchCrash",

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from tidelog.failures import ErrorReport, report_error, tool_failure
 from tidelog.journal import EntryError, JournalEntry
 from tidelog.reconciling import Reconciled
 from tidelog.stopped import IN_THE_MIDDLE, ReconcileTimeoutError, ToolTimeoutError
+from tidelog.testing.approving import Approve, approved
 from tidelog.testing.clock import KitClock, RealClock
 from tidelog.testing.effects import CURRENT, CurrentCall
 from tidelog.testing.journal import CallState, MemoryJournal, ToolCall
@@ -80,6 +81,7 @@ class Ledger:
         clock: KitClock | None = None,
         resolve: Resolve | None = None,
         vanish: Vanish | None = None,
+        approve: Approve | None = None,
     ) -> None:
         self.tools = tools
         self._journal = journal
@@ -88,6 +90,7 @@ class Ledger:
         self._clock = clock or RealClock()
         self._resolve = resolve
         self._vanish = vanish
+        self._approve = approve
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stuck: asyncio.Future[AmbiguousCallError | BaseException] | None = None
 
@@ -124,7 +127,11 @@ class Ledger:
     async def _run(self, entry: JournalEntry, tool: Tool[..., Any], arguments: dict[str, JsonValue]) -> None:
         call = _Call(entry, tool, arguments, self._journal.call_state(entry.key))
         try:
-            end = await self._ended(call)
+            said = arguments if call.state.called else await approved(self._approve, tool, entry.key, arguments)
+            if isinstance(said, ErrorReport):
+                end: _Result | ErrorReport = said
+            else:
+                end = await self._ended(replace(call, arguments=said))
         except Exception as error:  # noqa: BLE001  # ambiguous, code of the test, or a defect of the kit: whoever runs the agent gets it
             self._stop(error)
             return

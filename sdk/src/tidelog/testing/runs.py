@@ -10,6 +10,7 @@ from tidelog.agent import Agent, describe_agent
 from tidelog.calling import keep_process, stop_task
 from tidelog.context import Assignment, Context
 from tidelog.journal import Journal
+from tidelog.testing.approving import Approve
 from tidelog.testing.clock import KitClock, RealClock, TestClock
 from tidelog.testing.journal import MemoryJournal, SentMessage, ToolCall
 from tidelog.testing.ledger import Ledger, Resolve
@@ -103,6 +104,7 @@ async def run_agent(
     clock: TestClock | None = None,
     crash_at: int | CrashPoint | None = None,
     resolve: Resolve | None = None,
+    approve: Approve | None = None,
 ) -> Outcome:
     """Execute an agent like a worker, and return the outcome. An exception of the agent is raised here.
 
@@ -113,10 +115,12 @@ async def run_agent(
     clock: a clock whose time passes without waiting. Without one, only the pauses between attempts of a tool are left out.
     crash_at: the agent crashes when so many entries are recorded, or at a `CrashPoint`, and is executed again.
     resolve: the person who is asked about an ambiguous call; see `Resolve`.
+    approve: the people who are asked about a call that needs an approval; see `Approve`.
 
     Raises:
         DefinitionError: the agent or a tool is not well-formed.
         AmbiguousCallError: a call is ambiguous, and there is no `resolve`.
+        HeldCallError: a call needs an approval, and there is no `approve`.
         NoSuchCrash: the execution did not come to the point of `crash_at`.
     """
     definition = describe_agent(agent)
@@ -127,7 +131,9 @@ async def run_agent(
     vanish = None
     if point is not None and point.call is not None:
         vanish = Vanish(point.call, point.attempt, point.after_effect)
-    ledger = Ledger(journal, known, Path(workspace), on_behalf_of=on_behalf_of, clock=kit_clock, resolve=resolve, vanish=vanish)
+    ledger = Ledger(
+        journal, known, Path(workspace), on_behalf_of=on_behalf_of, clock=kit_clock, resolve=resolve, vanish=vanish, approve=approve
+    )
     if journal.attempts == 0:
         journal.watch(kit_clock.now, lambda _: None)
         journal.state.update({name: to_json(value, f"the shared value {name!r}") for name, value in (state or {}).items()})
