@@ -163,6 +163,8 @@ def _show_one(call: dict[str, Any], traceback: bool, *, then: bool = False) -> N
         output.say(f"\n{phrases.quoted(failures.details(call['error']))}" if traceback else hint)
     if call["status"] == "ambiguous" and not then:
         output.say(f"\nIts worker vanished: look what became of it, then say it:\n{to_resolve(call['invocation_id'])}")
+    if call["status"] == "held" and not then:
+        output.say(f"\nIt waits for an approval: {output.program()} inbox show {output.one_line(call.get('approval_id'))}")
 
 
 def _doubts(call: dict[str, Any]) -> dict[str, str]:

@@ -81,6 +81,9 @@ def _say_what_waits_for_a_person(run: dict[str, Any]) -> None:
             if call["status"] == "ambiguous":
                 name = output.one_line(f"{step['key']}: {call['key']}")
                 output.say(f"{name} waits for a person to say what became of it:\n{to_resolve(call['invocation_id'])}")
+            elif call["status"] == "held":
+                name = output.one_line(f"{step['key']}: {call['key']}")
+                output.say(f"{name} waits for an approval: {output.program()} inbox list --all --run {run['run_id']}")
 
 
 def _waiting(run: dict[str, Any]) -> Iterator[str]:

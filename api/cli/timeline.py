@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from api.cli.approval_events import OF_APPROVALS
 from api.cli.failures import headline
 from api.cli.invocations import to_resolve
 from api.cli.output import duration, gist, one_line, shortened
@@ -392,6 +393,7 @@ _TELL: Mapping[str, Teller] = {
     "message.sent": _message_sent,
     "context.value_set": _value_set,
     **OF_PLANS,
+    **OF_APPROVALS,
 }
 """Event type → function that returns actor, text and mood of a line. Other events have no line."""
 

@@ -202,6 +202,9 @@ def _tell(found: dict[str, Any], wait_s: float, as_json: bool) -> None:
     if status == "ambiguous":
         told = "the worker vanished in the middle, and nobody knows whether the call took effect: look, then say it:"
         raise output.CommandFailed(f"{told}\n{to_resolve(id)}")
+    if status == "held":
+        told = f"the call waits for an approval:\n  {output.program()} inbox show {output.one_line(found.get('approval_id'))}"
+        raise output.CommandFailed(told)
     if status == "cancelled":
         raise output.CommandFailed(f"the call was cancelled\n  {output.program()} invocations show {id}")
     why = "; no worker has taken it" if status == "requested" else ""

@@ -20,6 +20,7 @@ _TAKEN = frozenset({
     "agent_run.claimed", "agent_run.retry_scheduled", "agent_run.completed", "agent_run.failed", "agent_run.cancelled",
     "invocation.attempt_started", "invocation.retry_scheduled", "invocation.succeeded", "invocation.failed",
     "invocation.became_ambiguous", "invocation.resolved", "invocation.cancelled", "invocation.reconcile_requested",
+    "invocation.held",
 })  # fmt: skip
 """Events after which the work is in no queue."""
 
@@ -62,7 +63,7 @@ class WaitingWork:
                 step, _ = self._agent_runs.get(str(data["agent_run_id"]), ("?", ""))
                 self._calls[subject] = f"{step}: {data['key']}", data["tool"]
                 self._queued("tool", subject, self._calls, event)
-            case "invocation.requeued":
+            case "invocation.requeued" | "invocation.released":
                 self._queued("tool", subject, self._calls, event)
             case "invocation.fell_back" if subject in self._calls:
                 self._calls[subject] = self._calls[subject][0], data["tool"]

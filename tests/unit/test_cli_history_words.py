@@ -15,6 +15,13 @@ from tests.unit.test_cli_history import EVENTS, as_sent
 CALL, UNDO, AGENT, CHAIN = "seat-call", "undo-call", "agent-run", "chain-stream"
 DOWN = {"type": "Down", "message": "no route", "kind": "transient"}
 SAID = {"by": "key:ann", "reason": "sent by hand"}
+DEMAND = {
+    "requirements": [{"roles": ["admin"], "approvers": 2}, {"roles": [], "approvers": 1}], "four_eyes": True,
+    "because": [
+        {"policy": "p", "expression": "arguments.n > 1", "saw": {"arguments.n": 2}},
+        {"policy": None, "expression": None, "saw": {}, "error": "no key"},
+    ],
+}  # fmt: skip
 TOLD: list[tuple[str, str, dict[str, Any], str]] = [
     ("agent_run.requested", AGENT, {}, "seller: waits for a worker"),
     ("agent_run.resumed", AGENT, {}, "seller: waits for a worker again"),
@@ -55,6 +62,22 @@ TOLD: list[tuple[str, str, dict[str, Any], str]] = [
     ("compensation.resumed", "c", {"because": "person", **SAID},
      "run: taking effects back goes on, says key:ann because: sent by hand"),
     ("compensation.resumed", "c", {"because": "late_effect"}, "run: a call took effect late: its effect is taken back, too"),
+    ("invocation.held", CALL, {"why": "approval", "approval_id": "a1", "demand": DEMAND},
+     "seller: seat#2 waits for an approval by 2 of admin and 1 of owner, admin, operator, four eyes (policy p: arguments.n > 1; it saw "
+     "arguments.n = 2; the tool: every call; it could not be evaluated: no key): tidelog inbox show a1"),
+    ("invocation.held", CALL, {"why": "budget", "approval_id": "a1", "demand": {}}, "seller: seat#2 waits for a budget"),
+    ("invocation.released", CALL, {"arguments": None}, "seller: seat#2 may begin"),
+    ("invocation.released", CALL, {"arguments": {"n": 1}}, "seller: seat#2 may begin, with other arguments: n: 1"),
+    ("approval.decided", "a1", {"invocation_id": CALL, "decision": "approve", "outcome": None, "by": "key:ann", "reason": None},
+     "seller: seat#2 approved by key:ann; others must approve, too"),
+    ("approval.decided", "a1", {"invocation_id": CALL, "decision": "deny", "outcome": "denied", **SAID},
+     "seller: seat#2 denied by key:ann because: sent by hand"),
+    ("approval.expired", "a1", {"invocation_id": CALL, "outcome": "denied"},
+     "seller: nobody decided on seat#2 in time: denied"),
+    ("run.tainted", "run", {"invocation_id": CALL, "key": "k"},
+     "run: seat#2 gave untrusted output: everything in the run may come from it now"),
+    ("run.tainted", "run", {"invocation_id": "else", "key": "k"},
+     "run: k gave untrusted output: everything in the run may come from it now"),
     ("chain.started", CHAIN, {"tool": "trip.plan"}, "chain: trip.plan begins"),
     ("chain.step_requested", CHAIN, {"step": "find", "tool": "seat.find"}, "chain: trip.plan calls seat.find at find"),
     ("chain.step_skipped", CHAIN, {"step": "pay", "condition": "price > 0"}, "chain: trip.plan leaves out pay: price > 0 is false"),
