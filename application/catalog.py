@@ -3,16 +3,7 @@
 from application.engine.catalog import Catalog
 from application.engine.sagas.reactions import Reactions
 from application.routes import ROUTES
-from application.sagas import (
-    approvals,
-    chains,
-    child_runs,
-    compensations,
-    message_delivery,
-    run_lifecycle,
-    tool_execution,
-    work_dispatch,
-)
+from application.sagas import approvals, chains, child_runs, compensations, message_delivery, run_lifecycle, steering, tool_execution, work_dispatch
 from domain.registry import REGISTRY
 
 SAGAS: dict[str, Reactions] = {
@@ -24,6 +15,7 @@ SAGAS: dict[str, Reactions] = {
     "message_delivery": message_delivery.REACTIONS,
     "chains": chains.REACTIONS,
     "child_runs": child_runs.REACTIONS,
+    "steering": steering.REACTIONS,
 }
 """The names must never change: ids of commands are derived from them. They react to an event in this order: an effect is noted
 before its agent hears of it, and perhaps causes the next one, and so is untrusted output; the calls of an ended agent run are
@@ -32,7 +24,7 @@ cancelled before its run hears of the end, and perhaps ends."""
 NUMBERS: dict[str, int] = {
     "tool_execution": 1, "run_lifecycle": 2, "work_dispatch": 3, "message_delivery": 4, "chains": 5, "compensations": 6,
     "child_runs": 7,
-    "approvals": 10,
+    "approvals": 10, "steering": 8,
 }  # fmt: skip
 """The bit of each saga in `event.settled`, for ever: no number is given twice. A saga whose answers change gets a new number."""
 

@@ -48,8 +48,11 @@ class OpenRunsOfProject:
     async def first(self, tenant_id: UUID, project_id: UUID, limit: int) -> list[UUID]:
         """Raises ProjectionBehind."""
         await self.positions.until("runs", await self.feed.head(), self.timeout_s)
-        found = await self.runs.list(tenant_id, RunsWanted(limit, status="running", project_id=project_id))
-        return [run.run_id for run in found.value.data]
+        found: dict[UUID, None] = {}
+        for status in ("running", "paused", "running"):  # again: one that was resumed between the first two looks
+            listed = await self.runs.list(tenant_id, RunsWanted(limit, status=status, project_id=project_id))
+            found |= dict.fromkeys(run.run_id for run in listed.value.data)
+        return list(found)[:limit]
 
 
 async def remove_project(

@@ -37,6 +37,8 @@ class Action(StrEnum):
     """Runs and everything inside: steps, calls, journals, messages, logs, values."""
     RUNS_START = "runs.start"
     RUNS_CANCEL = "runs.cancel"
+    RUNS_STEER = "runs.steer"
+    """Pauses runs and lets them go on."""
     RUNS_COMPENSATE = "runs.compensate"
     """Takes back the effects of a run that has ended, and says how that goes on."""
     EVENTS_READ = "events.read"
@@ -122,6 +124,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     Role.OPERATOR: _CONTENT
     | {
         Action.RUNS_CANCEL,
+        Action.RUNS_STEER,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.APPROVALS_DECIDE,
@@ -135,7 +138,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.LOG_READ,
     },
     Role.DEVELOPER: _CONTENT
-    | {Action.RUNS_START, Action.RUNS_CANCEL, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
+    | {Action.RUNS_START, Action.RUNS_CANCEL, Action.RUNS_STEER, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
     | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL, Action.WORKFLOWS_DEFINE}
     | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE, Action.TRIGGERS_DEFINE, Action.TRIGGERS_PAUSE}
     | {Action.SCHEDULES_DEFINE, Action.SCHEDULES_PAUSE},
@@ -156,6 +159,7 @@ AUDITED = frozenset(
         Action.TRIGGERS_DEFINE,
         Action.TRIGGERS_PAUSE,
         Action.RUNS_CANCEL,
+        Action.RUNS_STEER,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.INVOCATIONS_CANCEL,

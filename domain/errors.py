@@ -6,6 +6,7 @@ TidelogError
 │   ├── NotFound           (404)
 │   ├── InvalidState       not in this state (409)
 │   ├── WorkOver           the work is finished, cancelled or dispatched anew (409)
+│   │   └── RunIsPaused    nothing begins until a person resumes the run (409)
 │   ├── StaleAttempt       the report comes from a worker that lost its lease (409)
 │   ├── RecipientOver      a message is for a step that has ended (409)
 │   ├── RepeatedDifferently  a recorded command comes again with other content (409)
@@ -75,6 +76,12 @@ class WorkOver(DomainError):
     """A worker asks for work that is finished, cancelled or dispatched anew."""
 
     code = "work-over"
+
+
+class RunIsPaused(WorkOver):
+    """The run of the work is paused: nothing begins until the run is resumed. The work is dispatched anew then."""
+
+    code = "run-paused"
 
 
 class StaleAttempt(DomainError):

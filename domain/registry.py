@@ -41,13 +41,13 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "runs": (
         runs.RunStarted, runs.StepScheduled, runs.StepSkipped, runs.StepStarted, runs.PartScheduled, runs.PartCompleted,
         runs.PartFailed, runs.StepFellBack, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed,
-        runs.RunCancelled, runs.RunTainted,
+        runs.RunCancelled, runs.RunTainted, runs.RunPaused, runs.RunPauseLifted, runs.RunResumed,
     ),
     "agent_runs": (
         agent_runs.AgentRunRequested, agent_runs.AgentRunClaimed, agent_runs.StepRecorded, agent_runs.CallStarted,
         agent_runs.CallFinished, agent_runs.MailDelivered, agent_runs.MailRefused, agent_runs.MailReceived,
         agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunResumed, agent_runs.AgentRunCompleted,
-        agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
+        agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled, agent_runs.AgentRunPaused, agent_runs.AgentRunUnpaused,
     ),
     "invocations": (
         invocations.InvocationRequested, invocations.AttemptStarted, invocations.InvocationRetryScheduled,
@@ -56,7 +56,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         invocations.InvocationReconcileStarted, invocations.InvocationReconcileFailed, invocations.InvocationReconciled,
         invocations.InvocationNotHappened, invocations.InvocationResolved, invocations.InvocationCancelRequested,
         invocations.InvocationCancelled, invocations.InvocationCompensationRequested,
-        invocations.InvocationCompensationRefused, invocations.InvocationHeld, invocations.InvocationReleased,
+        invocations.InvocationCompensationRefused, invocations.InvocationHeld, invocations.InvocationReleased, invocations.InvocationPaused,
     ),
     "chains": (
         chains.ChainStarted, chains.ChainReleased, chains.ChainStepRequested, chains.ChainStepSkipped,

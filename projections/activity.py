@@ -25,7 +25,9 @@ TURNS: dict[str, State] = {
     agent_runs.AgentRunResumed.TOPIC: "waiting",
     agent_runs.AgentRunClaimed.TOPIC: "running",
     agent_runs.AgentRunRetryScheduled.TOPIC: "retrying",
+    agent_runs.AgentRunPaused.TOPIC: "paused",
     invocations.InvocationRequeued.TOPIC: "waiting",
+    invocations.InvocationPaused.TOPIC: "paused",
     invocations.InvocationFellBack.TOPIC: "waiting",
     invocations.InvocationHeld.TOPIC: "retrying",  # it waits, and no worker could begin it
     invocations.InvocationReleased.TOPIC: "waiting",
@@ -63,11 +65,11 @@ ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state, since = EXCLUDED.since
 """
 SUMMED = """
 (started, completed, degraded, failed, cancelled, retries, became_ambiguous,
- waiting, running, retrying, ambiguous, microseconds, durations) = (
+ waiting, running, retrying, ambiguous, paused, microseconds, durations) = (
     t.started + EXCLUDED.started, t.completed + EXCLUDED.completed, t.degraded + EXCLUDED.degraded, t.failed + EXCLUDED.failed,
     t.cancelled + EXCLUDED.cancelled, t.retries + EXCLUDED.retries, t.became_ambiguous + EXCLUDED.became_ambiguous,
     t.waiting + EXCLUDED.waiting, t.running + EXCLUDED.running, t.retrying + EXCLUDED.retrying, t.ambiguous + EXCLUDED.ambiguous,
-    t.microseconds + EXCLUDED.microseconds,
+    t.paused + EXCLUDED.paused, t.microseconds + EXCLUDED.microseconds,
     (SELECT array_agg(one + other ORDER BY place)
      FROM unnest(t.durations, EXCLUDED.durations) WITH ORDINALITY AS sums (one, other, place)))
 """
@@ -75,11 +77,11 @@ SUMMED = """
 ADD = f"""
 WITH wanted AS MATERIALIZED (
     SELECT kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous, waiting, running, retrying,
-           ambiguous, microseconds, durations::bigint[] AS durations
+           ambiguous, paused, microseconds, durations::bigint[] AS durations
     FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
-                %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[])
+                %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[])
         AS u (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
-              waiting, running, retrying, ambiguous, microseconds, durations)
+              waiting, running, retrying, ambiguous, paused, microseconds, durations)
 ), places AS MATERIALIZED (
     SELECT wanted.*, newest.place FROM wanted CROSS JOIN LATERAL newest_activity_total(wanted.kind, wanted.label) AS newest
 ), added AS (
@@ -88,14 +90,14 @@ WITH wanted AS MATERIALIZED (
     RETURNING t.kind, t.label
 )
 INSERT INTO activity_total AS t (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
-                                 waiting, running, retrying, ambiguous, microseconds, durations)
+                                 waiting, running, retrying, ambiguous, paused, microseconds, durations)
 SELECT * FROM wanted WHERE (kind, label) NOT IN (SELECT kind, label FROM added)
 ON CONFLICT (kind, label) DO UPDATE SET {SUMMED}
 """
 # Without waiting or ambiguous ones nothing is looked up. Otherwise each look-up is one entry of the index.
 READ = """
 SELECT t.kind, t.label, t.started, t.completed, t.degraded, t.failed, t.cancelled, t.retries, t.became_ambiguous,
-       t.waiting, t.running, t.retrying, t.ambiguous, t.microseconds, t.durations,
+       t.waiting, t.running, t.retrying, t.ambiguous, t.paused, t.microseconds, t.durations,
        CASE WHEN t.waiting > 0 THEN extract(epoch FROM now() - (
            SELECT since FROM activity AS a WHERE a.state = 'waiting' AND a.kind = t.kind AND a.label = t.label
            ORDER BY since LIMIT 1))::float8 END,
@@ -315,8 +317,8 @@ class ActivityQueries:
 
 
 def _total(row: Sequence[Any]) -> Total:
-    kind, label, started, *numbers = row[:13]
-    microseconds, durations, waiting_s, ambiguous_s = row[13:]
+    kind, label, started, *numbers = row[:14]
+    microseconds, durations, waiting_s, ambiguous_s = row[14:]
     oldest: dict[State, float | None] = {"waiting": waiting_s, "ambiguous": ambiguous_s}
     return Total(
         kind=kind, label=label, started=started, ended=dict(zip(OUTCOMES, numbers[:4], strict=True)), retries=numbers[4],

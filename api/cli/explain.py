@@ -11,6 +11,7 @@ from api.cli.failures import headline
 from api.cli.ids import GivenId
 from api.cli.plan_events import seen, why_skipped
 from api.cli.reaching import server_of
+from api.cli.steering_events import paused_because
 
 app = typer.Typer()
 MOST_NAMED = 10
@@ -131,6 +132,8 @@ async def _explain(run_id: str, key: str | None, at: str | None, data_dir: Path 
         )
         return
     console = output.console()
+    if run.get("pause"):
+        output.say(output.one_line(f"The run is paused{paused_because(run['pause'])}: nothing begins until it is resumed."))
     for step in steps:
         name, told = output.escape(step["key"]), output.escape(why(step, run))
         console.print(f"[bold]{name}[/bold]  {output.status(step['status'])}\n  {told}", soft_wrap=True)

@@ -35,6 +35,7 @@ from api.cli import (
     roles,
     runs,
     schedules,
+    steering,
     tenants,
     tool_calls,
     tools,
@@ -69,6 +70,7 @@ app = typer.Typer(
 for module in (up, worker, demo, do, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 runs.app.registered_commands.extend(explain.app.registered_commands)
+runs.app.registered_commands.extend(steering.app.registered_commands)
 runs.app.registered_commands.extend(logs.app.registered_commands)
 runs.app.registered_commands.extend(contents.app.registered_commands)
 runs.app.registered_commands.extend(large_values.app.registered_commands)

@@ -10,6 +10,7 @@ from api.cli.explain import parts_of
 from api.cli.invocations import to_resolve
 from api.cli.large_values import command_of, left_out
 from api.cli.plan_events import why_skipped
+from api.cli.steering_events import paused_because
 from api.cli.timeline import duration_of
 from api.cli.waiting import FIRST_S, waits
 from api.cli.watching import outcome, warnings
@@ -42,6 +43,9 @@ def show(run: dict[str, Any], values: "RunValues | None" = None, *, full: bool =
     for warning in [*warnings(run), *_waiting(run)]:
         console.print(f"[yellow]warning:[/yellow] {output.escape(warning)}", soft_wrap=True)
     _show_tracebacks(run, traceback)
+    if run.get("pause"):
+        resumed = run["pause"].get("parent_id") or run["run_id"]
+        output.say(f"Nothing begins in the run while it is paused. To let it go on: {output.program()} runs resume {resumed}")
     if command := to_see(run):
         output.say(f"For the effects that are taken back: {command}")
     _say_what_waits_for_a_person(run)
@@ -59,6 +63,7 @@ def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
         "events": f"{run['event_count']}, the last at position {run['position']}",
         "outcome": outcome(run) if run.get("error") else "",
         "reason": run.get("cancel_reason") or "",
+        "paused": f"{run['pause']['at']}{paused_because(run['pause'])}" if run.get("pause") else "",
         "effects": compensation_of(run),
         "input": large["input"] or (shown(run["input"]) if run["input"] is not None else ""),
         "metadata": large["metadata"] or (shown(run["metadata"]) if run["metadata"] else ""),

@@ -11,6 +11,7 @@ from api.cli.invocations import to_resolve
 from api.cli.output import duration, gist, one_line, shortened
 from api.cli.phrases import Mood, named, who
 from api.cli.plan_events import OF_PLANS
+from api.cli.steering_events import OF_STEERING
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -394,6 +395,7 @@ _TELL: Mapping[str, Teller] = {
     "context.value_set": _value_set,
     **OF_PLANS,
     **OF_APPROVALS,
+    **OF_STEERING,
 }
 """Event type → function that returns actor, text and mood of a line. Other events have no line."""
 

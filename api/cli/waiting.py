@@ -17,7 +17,8 @@ LONGEST_PAUSE_S = 600.0
 
 
 _TAKEN = frozenset({
-    "agent_run.claimed", "agent_run.retry_scheduled", "agent_run.completed", "agent_run.failed", "agent_run.cancelled",
+    "agent_run.claimed", "agent_run.paused", "invocation.paused",
+    "agent_run.retry_scheduled", "agent_run.completed", "agent_run.failed", "agent_run.cancelled",
     "invocation.attempt_started", "invocation.retry_scheduled", "invocation.succeeded", "invocation.failed",
     "invocation.became_ambiguous", "invocation.resolved", "invocation.cancelled", "invocation.reconcile_requested",
     "invocation.held",

@@ -16,7 +16,7 @@ from domain.errors import InvalidCommand
 from domain.kernel import Json
 
 Of = Literal["runs", "invocations", "messages"]
-RunStatus = Literal["running", "completed", "failed", "cancelled", "degraded"]
+RunStatus = Literal["running", "paused", "completed", "failed", "cancelled", "degraded"]
 Asker = Literal["client", "chain", "compensation"]
 
 NAME = "query"

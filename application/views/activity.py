@@ -6,10 +6,11 @@ from typing import Literal
 from uuid import UUID
 
 Kind = Literal["run", "agent", "tool"]
-State = Literal["waiting", "running", "retrying", "ambiguous"]
+State = Literal["waiting", "running", "retrying", "ambiguous", "paused"]
 Outcome = Literal["completed", "degraded", "failed", "cancelled"]
 
-STATES: tuple[State, ...] = ("waiting", "running", "retrying", "ambiguous")
+STATES: tuple[State, ...] = ("waiting", "running", "retrying", "ambiguous", "paused")
+"""A paused run is `running`, as long as it has not ended; its agent runs and calls are `paused`."""
 OUTCOMES: tuple[Outcome, ...] = ("completed", "degraded", "failed", "cancelled")
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0)
 """Upper bounds of the histogram of durations, in seconds. Stored counts follow these bounds: a change needs a rebuild."""

@@ -23,10 +23,14 @@ MAX_FOUND_NAMES = 50
 MAX_FOUND_WORDS = 50
 """Runs are found by so many different words of an error, the first ones."""
 
-RunStatus = Literal["running", "completed", "failed", "cancelled"]
-StepStatus = Literal["pending", "scheduled", "running", "waiting", "retrying", "completed", "failed", "cancelled", "skipped"]
-"""`waiting`: for a clock."""
-PartStatus = Literal["scheduled", "running", "retrying", "completed", "failed", "cancelled"]
+RunStatus = Literal["running", "paused", "completed", "failed", "cancelled"]
+GOING_ON: frozenset[RunStatus] = frozenset({"running", "paused"})
+"""Statuses of runs that have not ended."""
+StepStatus = Literal[
+    "pending", "scheduled", "running", "waiting", "retrying", "paused", "completed", "failed", "cancelled", "skipped"
+]  # fmt: skip
+"""`waiting`: for a clock. `paused`: with the run."""
+PartStatus = Literal["scheduled", "running", "retrying", "paused", "completed", "failed", "cancelled"]
 Form = Literal["agent", "gather", "value", "wait", "each", "repeat", "adaptive", "run"]
 """What a step is. `each`, `repeat` and `adaptive` are made of parts, each of them an agent's or a run."""
 CallStatus = Literal["requested", "held", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
@@ -215,6 +219,19 @@ class CompensationBrief(BaseModel):
     skipped: int | None = None
 
 
+class PauseView(BaseModel):
+    """Why nothing begins in a run."""
+
+    by: str | None = None
+    """Who paused the run."""
+    on_behalf_of: str | None = None
+    """For whom the run was paused, as `by` said. Null: for nobody."""
+    reason: str | None = None
+    at: Timestamp
+    parent_id: UUID | None = None
+    """The run above, with which this one was paused. Null: the run was paused by itself."""
+
+
 class RunView(Folded):
     run_id: UUID
     project_id: UUID
@@ -238,6 +255,8 @@ class RunView(Folded):
     """When the run's effects are taken back."""
     compensation: CompensationBrief | None = None
     """Null: it has not begun."""
+    pause: PauseView | None = Field(default=None, exclude_if=unsaid)
+    """Missing: the run is not paused."""
     version: int
     """Version of the run's stream."""
     position: int

@@ -9,10 +9,11 @@ from application.invocations import request_for_invocation
 from application.tool_results import ToolResults
 from application.workers.claims import claim_name
 from domain import invocations, runs
-from domain.errors import WorkOver
+from domain.errors import RunIsPaused, WorkOver
 from domain.failures import Failure
 from domain.invocations import (
     HELD,
+    RECONCILING,
     CancelInvocation,
     ClaimInvocation,
     CompleteInvocation,
@@ -48,6 +49,10 @@ class WorkerInvocations:
         request = await request_for_invocation(self._commands, caller, command.invocation_id, name)
         try:
             outcome = await self._commands.execute(request, command, *await self._conditions(caller, command.invocation_id))
+        except RunIsPaused:
+            if (await self._state(caller, command.invocation_id, fresh=True)).status not in RECONCILING:
+                raise
+            outcome = await self._commands.execute(request, command)  # asking begins nothing: it ends a call that has begun
         except WorkOver:
             if not await self._cancel_if_over(caller, command.invocation_id):
                 raise

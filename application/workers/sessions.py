@@ -10,19 +10,19 @@ from typing import Any, Literal
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.request import Caller
+from application.engine.commands.request import Caller, CommandRequest
 from application.engine.ports.queue import WorkItem
 from application.engine.ports.sessions import HeldWork, WorkerSession, WorkerSessions
 from application.lapses import lapse_of, lapse_request
 from application.workers.claims import ClaimedAgentRun, Claims
 from application.workers.invocations import WorkerInvocations
 from application.workers.tokens import LeaseTokens
-from domain import agent_runs, invocations
-from domain.agent_runs import AgentRun, ClaimAgentRun
-from domain.errors import NotFound, WorkOver
+from domain import agent_runs, invocations, runs
+from domain.agent_runs import AgentRun, ClaimAgentRun, PauseAgentRun
+from domain.errors import NotFound, RunIsPaused, WorkOver
 from domain.failures import LapseReason
-from domain.invocations import ClaimInvocation, Invocation
-from domain.kernel import Decider, Json
+from domain.invocations import ClaimInvocation, Invocation, PauseInvocation
+from domain.kernel import Command, Decider, Json, derive_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,9 @@ class SessionWork:
                 return (await self._claims.claim(caller, command, str(claim_id)))[0]
             return _call((await self._calls.claim(caller, command, str(claim_id)))[0])
         except NotFound:  # the log lost the work, as after a restore from a backup
+            return None
+        except RunIsPaused:
+            await self._pause(item)
             return None
         except WorkOver:
             await self._lapse_if_lost(item)
@@ -157,6 +160,19 @@ class SessionWork:
         Raises Unavailable.
         """
         await self._commands.execute(lapse_request(work), lapse_of(work, reason))
+
+    async def _pause(self, item: WorkItem) -> None:
+        """Takes a dispatch back that waits for a worker while its run is paused. The end of the pause dispatches the work anew."""
+        run: runs.Run = (await self._commands.load(runs.DECIDER, item.tenant_id, item.root_id)).state
+        if not run.paused:
+            return
+        command: Command = PauseInvocation(invocation_id=item.work_id, dispatch=item.dispatch)
+        if item.kind == "agent":
+            command = PauseAgentRun(agent_run_id=item.work_id, number=run.pauses, dispatch=item.dispatch)
+        command_id = derive_id(item.work_id, f"pause:{run.pauses}:{item.dispatch}")
+        cause = f"run:{item.root_id}"
+        request = CommandRequest(item.tenant_id, "system", command_id, item.root_id, cause, checked=True, goes_on=True)
+        await self._commands.execute(request, command)
 
     async def _lapse_if_lost(self, item: WorkItem) -> None:
         """Lets the claim of a session that is over lapse where the read model does not know of the claim."""

@@ -9,6 +9,7 @@ Others import from here, never from the modules:
 - `journal`: entries, one under each key; when a key may be recorded, and when a call may start and finish.
 - `mail`: the mailbox; when a message is delivered, refused, received.
 - `state`: the agent run, and how each event changes it (`evolve`).
+- `pausing`: how it is taken from its worker while the run is paused, and given back.
 - `timers`: which commands are due later because of an event.
 - `rules`: what each command brings about (`decide`), claims, retries, and the `DECIDER`.
 """
@@ -23,12 +24,14 @@ from domain.agent_runs.commands import (
     FailAgentRun,
     FinishCall,
     LapseClaim,
+    PauseAgentRun,
     ReceiveMail,
     RecordStep,
     RequestAgentRun,
     ResumeAgentRun,
     StartCall,
     TimeOutAgentRun,
+    UnpauseAgentRun,
 )
 from domain.agent_runs.events import (
     AgentRunCancelled,
@@ -36,9 +39,11 @@ from domain.agent_runs.events import (
     AgentRunCompleted,
     AgentRunEvent,
     AgentRunFailed,
+    AgentRunPaused,
     AgentRunRequested,
     AgentRunResumed,
     AgentRunRetryScheduled,
+    AgentRunUnpaused,
     CallFinished,
     CallStarted,
     EntryKind,
@@ -63,9 +68,11 @@ __all__ = [
     "AgentRunCompleted",
     "AgentRunEvent",
     "AgentRunFailed",
+    "AgentRunPaused",
     "AgentRunRequested",
     "AgentRunResumed",
     "AgentRunRetryScheduled",
+    "AgentRunUnpaused",
     "CallFinished",
     "CallStarted",
     "CancelAgentRun",
@@ -82,6 +89,7 @@ __all__ = [
     "MailDelivered",
     "MailReceived",
     "MailRefused",
+    "PauseAgentRun",
     "ReceiveMail",
     "RecordStep",
     "RequestAgentRun",
@@ -90,6 +98,7 @@ __all__ = [
     "Status",
     "StepRecorded",
     "TimeOutAgentRun",
+    "UnpauseAgentRun",
     "decide",
     "evolve",
     "invocation_id_of",

@@ -99,6 +99,23 @@ class ResumeAgentRun(Command):
 
 class TimeOutAgentRun(Command):
     agent_run_id: UUID
+    pause: int = 0
+    """The newest pause before the time began. 0: there was none."""
+
+
+class PauseAgentRun(Command):
+    """Takes the agent run away from its worker, and keeps it from workers, until it is unpaused."""
+
+    agent_run_id: UUID
+    number: int
+    """The pause of the run."""
+    dispatch: int | None = None
+    """Only this dispatch is taken back. None: whichever is the newest."""
+
+
+class UnpauseAgentRun(Command):
+    agent_run_id: UUID
+    number: int
 
 
 class CancelAgentRun(Command):
@@ -108,5 +125,5 @@ class CancelAgentRun(Command):
 
 AgentRunCommand = (
     RequestAgentRun | ClaimAgentRun | RecordStep | StartCall | FinishCall | DeliverMail | ReceiveMail | CompleteAgentRun
-    | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun
+    | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun | PauseAgentRun | UnpauseAgentRun
 )  # fmt: skip

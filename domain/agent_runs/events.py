@@ -101,11 +101,32 @@ class AgentRunResumed(Event):
     agent: str
     dispatch: int
     lapsed: int | None = None
-    """The attempt whose claim lapsed. None: the delay of a retry is over."""
+    """The attempt whose claim lapsed. None: the delay of a retry is over, or a pause is."""
     reason: str | None = None
-    """Why the claim lapsed."""
+    """Why the claim lapsed; `unpaused`: the run was paused, and goes on."""
     priority: Priority = "normal"
     """The priority of the run."""
+
+
+class AgentRunPaused(Event):
+    """The run is paused: no worker has the agent run, or gets it."""
+
+    TOPIC = "agent_run.paused"
+    number: int
+    """The pause of the run."""
+    attempt: int | None = None
+    """The attempt that was taken from its worker. None: no worker had one."""
+
+
+class AgentRunUnpaused(Event):
+    """The run goes on. What waits for a worker is dispatched anew: `agent_run.resumed` follows."""
+
+    TOPIC = "agent_run.unpaused"
+    number: int
+    calls: tuple[UUID, ...] = ()
+    """Invocations under way. Those that wait for a worker are dispatched anew, too."""
+    timeout_s: float | None = None
+    """Seconds from now in which the agent run must end: its time-out, anew. None: it has none."""
 
 
 class AgentRunCompleted(Event):
@@ -138,4 +159,5 @@ class AgentRunCancelled(Event):
 AgentRunEvent = (
     AgentRunRequested | AgentRunClaimed | StepRecorded | CallStarted | CallFinished | MailDelivered | MailRefused
     | MailReceived | AgentRunRetryScheduled | AgentRunResumed | AgentRunCompleted | AgentRunFailed | AgentRunCancelled
+    | AgentRunPaused | AgentRunUnpaused
 )  # fmt: skip

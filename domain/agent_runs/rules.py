@@ -11,12 +11,14 @@ from domain.agent_runs.commands import (
     FailAgentRun,
     FinishCall,
     LapseClaim,
+    PauseAgentRun,
     ReceiveMail,
     RecordStep,
     RequestAgentRun,
     ResumeAgentRun,
     StartCall,
     TimeOutAgentRun,
+    UnpauseAgentRun,
 )
 from domain.agent_runs.events import (
     AgentRunCancelled,
@@ -29,8 +31,9 @@ from domain.agent_runs.events import (
 )
 from domain.agent_runs.journal import finish_call, record_step, start_call
 from domain.agent_runs.mail import deliver, receive
+from domain.agent_runs.pausing import pause, unpause
 from domain.agent_runs.state import TERMINAL, AgentRun, evolve, fold
-from domain.errors import NotFound, StaleAttempt, WorkOver
+from domain.errors import NotFound, RunIsPaused, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s
 from domain.kernel import Decider, Event
 
@@ -56,7 +59,7 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
                 return []
             return [_resumed(run.requested, command.dispatch)]
         case TimeOutAgentRun():
-            if run.requested is None or run.status in TERMINAL:
+            if run.requested is None or run.status in TERMINAL or run.paused or command.pause != run.unpaused:
                 return []
             why = f"the step did not finish within {run.requested.timeout_s:g} s"
             return [_failed(run, Failure(type="StepTimeout", message=why, kind="timeout"))]
@@ -66,8 +69,19 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             return [] if run.status in TERMINAL else [
                 AgentRunCancelled(reason=command.reason, abandoned=run.pending_calls)
             ]  # fmt: skip
+        case PauseAgentRun() | UnpauseAgentRun():
+            return _pause_or_unpause(run, command)
         case _:
             assert_never(command)
+
+
+def _pause_or_unpause(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun) -> list[Event]:
+    if isinstance(command, PauseAgentRun):
+        return list(pause(run, command))
+    ended = unpause(run, command)
+    if ended and run.status == "requested" and run.requested is not None:
+        return [*ended, _resumed(run.requested, run.dispatch + 1, reason="unpaused")]
+    return list(ended)
 
 
 def _requested(command: RequestAgentRun) -> AgentRunRequested:
@@ -91,6 +105,8 @@ def _claim(run: AgentRun, command: ClaimAgentRun) -> list[Event]:
         raise WorkOver(f"the agent run is {run.status}")
     if run.status == "waiting" or command.dispatch != run.dispatch:
         raise WorkOver(f"dispatch {command.dispatch} is over; {run.dispatch} is the newest")
+    if run.paused:
+        raise RunIsPaused(f"dispatch {command.dispatch} is paused with the run")
     if run.status == "running" and run.session_id is not None:
         raise WorkOver(f"dispatch {command.dispatch} is claimed by a session, as attempt {run.attempt}")
     if run.lost_claims >= MAX_LOST_CLAIMS:

@@ -13,9 +13,11 @@ from domain.agent_runs.events import (
     AgentRunCompleted,
     AgentRunEvent,
     AgentRunFailed,
+    AgentRunPaused,
     AgentRunRequested,
     AgentRunResumed,
     AgentRunRetryScheduled,
+    AgentRunUnpaused,
     CallFinished,
     CallStarted,
     MailDelivered,
@@ -55,6 +57,12 @@ class AgentRun:
     """Version of the stream → the message that this version delivered, until it is received."""
     pending: PersistentMap[int, UUID] = field(default_factory=Map)
     """Version of the stream → the invocation of the call that this version started, until the call finishes."""
+    paused: int = 0
+    """The number of the run's pause that keeps the agent run from workers. 0: none does."""
+    paused_dispatch: int = 0
+    """The dispatch that the pause has taken back last."""
+    unpaused: int = 0
+    """The number of the newest pause that is over."""
 
     @property
     def pending_calls(self) -> tuple[UUID, ...]:
@@ -86,14 +94,26 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
         case AgentRunRetryScheduled():
             return replace(run, version=version, status="waiting", failures=run.failures + 1, lost_claims=0)
         case AgentRunResumed():
-            lost = run.lost_claims if event.reason in (None, "lost") else max(0, run.lost_claims - 1)  # no worker vanished
+            counts = event.reason in (None, "lost", "unpaused")  # for every other reason, no worker vanished
+            lost = run.lost_claims if counts else max(0, run.lost_claims - 1)
             return replace(run, version=version, status="requested", dispatch=event.dispatch, lost_claims=lost)
+        case AgentRunPaused():
+            return _paused(replace(run, version=version), event)
+        case AgentRunUnpaused():
+            return replace(run, version=version, paused=0, unpaused=event.number)
         case AgentRunFailed():
             return replace(run, version=version, status="failed")
         case AgentRunCancelled():
             return replace(run, version=version, status="cancelled")
         case _:
             assert_never(event)
+
+
+def _paused(run: AgentRun, event: AgentRunPaused) -> AgentRun:
+    run = replace(run, paused=event.number, paused_dispatch=run.dispatch)
+    if event.attempt is None:
+        return run
+    return replace(run, status="requested", lost_claims=max(0, run.lost_claims - 1))  # no worker vanished
 
 
 def fold(run: AgentRun, events: Iterable[AgentRunEvent]) -> AgentRun:

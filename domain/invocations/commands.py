@@ -138,6 +138,19 @@ class RequeueInvocation(Command):
     dispatch: int
 
 
+class PauseInvocation(Command):
+    """Keeps a dispatch from workers: the run is paused."""
+
+    invocation_id: UUID
+    dispatch: int
+
+
+class UnpauseInvocation(Command):
+    """The run goes on: a call that waits for a worker is dispatched anew."""
+
+    invocation_id: UUID
+
+
 class CompensateInvocation(Command):
     """Takes the effect of the call back, by another call."""
 
@@ -173,5 +186,5 @@ class CancelInvocation(Command):
 InvocationCommand = (
     RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | EndInvocation | ReconcileInvocation
     | GiveUpReconcile | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt | PutOffInvocation
-    | CompensateInvocation | ReleaseInvocation | DenyInvocation
+    | CompensateInvocation | ReleaseInvocation | DenyInvocation | PauseInvocation | UnpauseInvocation
 )  # fmt: skip

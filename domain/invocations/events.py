@@ -220,11 +220,20 @@ class InvocationRequeued(Event):
     tool: str
     dispatch: int
     lapsed: int | None = None
-    """The attempt whose claim lapsed. None: the delay of a retry is over."""
+    """The attempt whose claim lapsed. None: the delay of a retry is over, or what `reason` says."""
     reason: str | None = None
-    """Why the claim lapsed; `not_happened`: somebody found out that the attempt before had no effect."""
+    """Why the claim lapsed; `not_happened`: somebody found out that the attempt before had no effect; `unpaused`: the run was
+    paused, and goes on."""
     priority: Priority = "normal"
     """The priority of the run."""
+
+
+class InvocationPaused(Event):
+    """The run is paused, and no worker has begun the call: none gets it before the run goes on."""
+
+    TOPIC = "invocation.paused"
+    dispatch: int
+    """What was taken back."""
 
 
 class InvocationFellBack(Event):
@@ -448,6 +457,7 @@ InvocationEvent = (
     | InvocationCancelled | InvocationFellBack | InvocationReconcileRequested | InvocationReconcileStarted
     | InvocationReconcileFailed | InvocationReconciled | InvocationCompensationRequested | InvocationCompensationRefused
     | InvocationHeld | InvocationReleased
+    | InvocationPaused
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import json
 from typing import assert_never
 from uuid import UUID
 
-from domain.errors import AlreadyResolved, InvalidCommand, InvalidState, NotFound, RepeatedDifferently, StaleAttempt, WorkOver
+from domain.errors import AlreadyResolved, InvalidCommand, InvalidState, NotFound, RepeatedDifferently, RunIsPaused, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s, spread_s
 from domain.invocations import compensating, holding, reconciling
 from domain.invocations.commands import (
@@ -22,17 +22,20 @@ from domain.invocations.commands import (
     GiveUpReconcile,
     InvocationCommand,
     LapseAttempt,
+    PauseInvocation,
     PutOffInvocation,
     ReconcileInvocation,
     ReleaseInvocation,
     RequestInvocation,
     RequeueInvocation,
     ResolveInvocation,
+    UnpauseInvocation,
 )
 from domain.invocations.events import (
     AttemptStarted,
     InvocationCancelRequested,
     InvocationNotHappened,
+    InvocationPaused,
     InvocationReconcileFailed,
     InvocationReconcileRequested,
     InvocationReconcileStarted,
@@ -95,6 +98,12 @@ def _decided(invocation: Invocation, command: InvocationCommand) -> list[Event]:
             return _cancel(invocation, requested, command)
         case ReleaseInvocation() | DenyInvocation():
             return holding.settle(invocation, requested, command)
+        case PauseInvocation():
+            waits = invocation.status == "requested" and command.dispatch == invocation.dispatch and not invocation.is_paused
+            return [InvocationPaused(dispatch=command.dispatch)] if waits else []
+        case UnpauseInvocation():
+            waits = invocation.status == "requested" and requested.chain_id is None
+            return [requeued(requested, invocation.dispatch + 1, reason="unpaused")] if waits else []
         case _:
             assert_never(command)
 
@@ -163,6 +172,8 @@ def _claim(invocation: Invocation, requested: InvocationRequested, command: Clai
         raise WorkOver(f"the invocation is {invocation.status}")
     if invocation.status in ("waiting", "asking_later") or command.dispatch != invocation.dispatch:
         raise WorkOver(f"dispatch {command.dispatch} is over; {invocation.dispatch} is the newest")
+    if invocation.is_paused:
+        raise RunIsPaused(f"dispatch {command.dispatch} is paused with the run")
     if invocation.status in HELD:
         if invocation.session_id is not None:
             raise WorkOver(f"dispatch {command.dispatch} is claimed by a session, as attempt {invocation.attempt}")

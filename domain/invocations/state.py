@@ -18,6 +18,7 @@ from domain.invocations.events import (
     InvocationFellBack,
     InvocationHeld,
     InvocationNotHappened,
+    InvocationPaused,
     InvocationReconciled,
     InvocationReconcileFailed,
     InvocationReconcileRequested,
@@ -93,6 +94,12 @@ class Invocation:
     """The decision that a held call waits for, or waited for last."""
     asked_arguments: Any = None
     """The arguments that were asked for, where a person has changed them."""
+    paused: int = 0
+    """The dispatch that was taken back because the run is paused. 0: none was."""
+
+    @property
+    def is_paused(self) -> bool:
+        return self.status == "requested" and self.paused == self.dispatch
 
     def session_of(self, attempt: int) -> UUID | None:
         """The session of an attempt about which its worker may still report. None: there is none."""
@@ -129,9 +136,11 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
         case InvocationRetryScheduled():
             return replace(invocation, status="waiting", failures=invocation.failures + 1, lost_claims=0)
         case InvocationRequeued():
-            counts = event.reason in (None, "lost", "not_happened")
+            counts = event.reason in (None, "lost", "not_happened", "unpaused")
             lost = invocation.lost_claims if counts else max(0, invocation.lost_claims - 1)
             return replace(invocation, status="requested", dispatch=event.dispatch, lost_claims=lost)
+        case InvocationPaused():
+            return replace(invocation, paused=event.dispatch)
         case InvocationFellBack():
             return _fell_back(invocation, event)
         case InvocationFailed():

@@ -5,6 +5,7 @@ Others import from here, never from the modules:
 - `events`: the facts of the stream.
 - `commands`: what people, sagas and timers may ask for.
 - `state`: the run, and how each event changes it (`evolve`).
+- `pausing`: pauses, and going on where the run was.
 - `rules`: what each command brings about (`decide`), every decision about the next step, and the `DECIDER`.
 """
 
@@ -23,19 +24,7 @@ from domain.plans import (
     unique_keys,
 )
 from domain.runs.adapting import allowed_name
-from domain.runs.commands import (
-    AbandonRun,
-    CancelRun,
-    CheckRun,
-    CheckUntainted,
-    CompleteStep,
-    EndWait,
-    FailStep,
-    FinishChild,
-    RunCommand,
-    StartRun,
-    TaintRun,
-)
+from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CheckUntainted, CompleteStep, EndWait, FailStep, FinishChild, PauseRun, ResumeRun, RunCommand, StartRun, TaintRun
 from domain.runs.deciding import MOST_NAMED
 from domain.runs.events import (
     ENDS,
@@ -45,11 +34,15 @@ from domain.runs.events import (
     PartCompleted,
     PartFailed,
     PartScheduled,
+    PauseCause,
     PlanV1,
     RunCancelled,
     RunCompleted,
     RunEvent,
     RunFailed,
+    RunPaused,
+    RunPauseLifted,
+    RunResumed,
     RunStarted,
     RunStartedV1,
     RunStartedV2,
@@ -94,14 +87,20 @@ __all__ = [
     "PartCompleted",
     "PartFailed",
     "PartScheduled",
+    "PauseCause",
+    "PauseRun",
     "Plan",
     "PlanV1",
+    "ResumeRun",
     "Run",
     "RunCancelled",
     "RunCommand",
     "RunCompleted",
     "RunEvent",
     "RunFailed",
+    "RunPauseLifted",
+    "RunPaused",
+    "RunResumed",
     "RunStarted",
     "RunStartedV1",
     "RunStartedV2",

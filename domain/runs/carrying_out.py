@@ -17,6 +17,9 @@ def carry_on(d: Decision) -> None:
     """Everything that follows from the steps that have ended: what waits for nothing any more, then what follows from that. The
     steps of one round are in the order of the plan."""
     graph = d.run.graph
+    if d.run.paused:
+        _judge(d)
+        return
     while d.ended and d.failed is None:
         later = {key: None for ended in d.ended for key in graph.after.get(ended, ())}
         several = len(d.ended) > 1
@@ -25,6 +28,16 @@ def carry_on(d: Decision) -> None:
         for key in sorted(ready, key=graph.places.__getitem__) if several else ready:
             if d.run.steps[key].status == "pending":  # no step of this round has ended it meanwhile
                 look_at(d, graph.steps[key])
+
+
+def _judge(d: Decision) -> None:
+    """While the run is paused, only what cannot be said again later is said: that a result cannot be judged."""
+    d.ended.clear()
+    for key in list(d.faults):
+        step = d.run.graph.steps[key]
+        if step.gather is not None and d.run.steps[key].status == "pending":
+            gathered(d, step, step.gather)
+    d.ended.clear()
 
 
 def _may_be_looked_at(d: Decision, step: Step) -> bool:

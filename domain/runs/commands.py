@@ -70,8 +70,30 @@ class AbandonRun(Command):
     reason: ShortText | None = None
 
 
+class PauseRun(Command):
+    """Nothing begins in the run until it is resumed."""
+
+    run_id: UUID
+    reason: ShortText | None = None
+    by: str | None = None
+    """The actor of the person's key."""
+    on_behalf_of: str | None = None
+    parent_number: int | None = None
+    """The number of the pause of the run above. None: the run is paused by itself."""
+
+
+class ResumeRun(Command):
+    """The run goes on where it was when it was paused."""
+
+    run_id: UUID
+    reason: ShortText | None = None
+    by: str | None = None
+    on_behalf_of: str | None = None
+    parent_number: int | None = None
+
+
 class CheckRun(Command):
-    """A condition of other commands in the same append: the run has not ended. It decides nothing."""
+    """A condition of other commands in the same append: the run has neither ended nor is it paused. It decides nothing."""
 
     run_id: UUID
 
@@ -91,5 +113,5 @@ class CheckUntainted(Command):
 
 
 RunCommand = (
-    StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | CheckRun | TaintRun | CheckUntainted
+    StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | PauseRun | ResumeRun | CheckRun | TaintRun | CheckUntainted
 )

@@ -333,11 +333,66 @@ class RunCancelled(Event):
     parent: Parent | None = Field(default=None, exclude_if=unsaid)
 
 
+class PauseCause(Value):
+    """Who paused a run, and why."""
+
+    by: str | None = None
+    """The actor of the person's key."""
+    reason: str | None = None
+    on_behalf_of: str | None = None
+    """For whom the actor asked."""
+    parent_id: UUID | None = None
+    """The run above, with which this one was paused. None: it was paused itself."""
+
+
+class RunPaused(Event):
+    """Nothing begins in the run until it is resumed. Outcomes of what has begun are recorded; what follows from them is decided at
+    the resumption."""
+
+    TOPIC = "run.paused"
+    number: int
+    """1, 2, 3 …: how often the run was paused. A second cause of a pause has the number of the first one."""
+    cause: PauseCause
+    parent_number: int | None = None
+    """The number of the pause of the run above, with which this one is paused."""
+    executions: tuple[UUID, ...] = ()
+    """Agent runs that were under way, and must be paused."""
+    runs: tuple[UUID, ...] = ()
+    """Child runs, likewise."""
+
+
+class RunPauseLifted(Event):
+    """One cause of a pause is over. The run stays paused, because of the other one: by itself, or with the run above."""
+
+    TOPIC = "run.pause_lifted"
+    cause: PauseCause
+    """Who lifted the pause, and why."""
+    parent_number: int | None = None
+    left: PauseCause
+    """Why the run is still paused."""
+
+
+class RunResumed(Event):
+    """The run goes on where it was. What follows from the outcomes of the pause stands in the events after this one."""
+
+    TOPIC = "run.resumed"
+    number: int
+    """Of the pause that is over."""
+    cause: PauseCause
+    """Who resumed the run, and why."""
+    parent_number: int | None = None
+    """The number of the pause of the run above that is over, with which this one was paused."""
+    executions: tuple[UUID, ...] = ()
+    """Agent runs that go on."""
+    runs: tuple[UUID, ...] = ()
+    """Child runs, likewise."""
+
+
 ENDS = frozenset({RunCompleted.TOPIC, RunFailed.TOPIC, RunCancelled.TOPIC})
 """Topics of the events that end a run. Each run has one of them, as its last event."""
 
 
 RunEvent = (
     RunStarted | StepScheduled | StepSkipped | StepStarted | PartScheduled | PartCompleted | PartFailed | StepFellBack
-    | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled | RunTainted
+    | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled | RunTainted | RunPaused | RunPauseLifted | RunResumed
 )  # fmt: skip

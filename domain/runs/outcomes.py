@@ -17,7 +17,12 @@ def step_failed(d: Decision, step: Step, agent_run_id: UUID, error: Failure) -> 
     """The agent run of a step has failed."""
     if not (number := fall_back(d, step, None, agent_run_id, error)):
         d.fail(step, error, agent_run_id)
-        return
+    elif not d.run.paused:
+        schedule_fallback(d, step, number)
+
+
+def schedule_fallback(d: Decision, step: Step, number: int) -> None:
+    """Begins a step anew with another agent."""
     ref, is_mapped = step.fallbacks[number - 1], step.key in d.run.inputs
     schedule_step(
         d, step, agent=ref.agent, agent_version=ref.agent_version, agent_run_id=agent_run_id_of(d.run_id, step.key, number),
@@ -30,6 +35,8 @@ def part_completed(d: Decision, step: Step, part: int, execution_id: UUID, resul
     try:
         if step.each is not None:
             fill(d, step, step.each)
+        elif d.run.paused and (step.repeat is not None or step.adaptive is not None):
+            return  # what comes next is decided at the resumption
         elif step.repeat is not None:
             again(d, step, step.repeat, part, result)
         elif step.adaptive is not None:
@@ -41,10 +48,10 @@ def part_completed(d: Decision, step: Step, part: int, execution_id: UUID, resul
 
 
 def part_failed(d: Decision, step: Step, part: int, execution_id: UUID, error: Failure) -> None:
-    is_run, key = d.run.progress[step.key].open[part].is_run, part_key(step.key, part)
+    is_run = d.run.progress[step.key].open[part].is_run
     if not is_run and (number := fall_back(d, step, part, execution_id, error)):
-        asked = fallback_name(step.key, number) in d.run.asked
-        schedule_agent(d, step, part, d.run.inputs[key], step.fallbacks[number - 1], asked=asked, fallback=number)
+        if not d.run.paused:
+            schedule_fallback_of_part(d, step, part, number)
         return
     tolerated = step.each is not None and step.each.on_failure == "continue"
     d.add(PartFailed(step=step.key, part=part, execution_id=execution_id, error=error, tolerated=tolerated))
@@ -55,6 +62,11 @@ def part_failed(d: Decision, step: Step, part: int, execution_id: UUID, error: F
         fill(d, step, step.each)
     except PlanFault as fault:
         d.fail(step, fault.failure)
+
+
+def schedule_fallback_of_part(d: Decision, step: Step, part: int, number: int) -> None:
+    asked, value = fallback_name(step.key, number) in d.run.asked, d.run.inputs[part_key(step.key, part)]
+    schedule_agent(d, step, part, value, step.fallbacks[number - 1], asked=asked, fallback=number)
 
 
 def fallback_name(step: str, number: int) -> str:

@@ -3,26 +3,15 @@
 from typing import assert_never
 from uuid import UUID
 
-from domain.errors import AlreadyExists, InvalidState, NotFound, WorkOver
+from domain.errors import AlreadyExists, InvalidState, NotFound, RunIsPaused, WorkOver
 from domain.failures import Failure
 from domain.kernel import Decider, Event, Functions, without_functions
 from domain.runs.carrying_out import carry_on, look_at
-from domain.runs.commands import (
-    AbandonRun,
-    CancelRun,
-    CheckRun,
-    CheckUntainted,
-    CompleteStep,
-    EndWait,
-    FailStep,
-    FinishChild,
-    RunCommand,
-    StartRun,
-    TaintRun,
-)
+from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CheckUntainted, CompleteStep, EndWait, FailStep, FinishChild, PauseRun, ResumeRun, RunCommand, StartRun, TaintRun
 from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, RunTainted, StepFailed
 from domain.runs.outcomes import part_completed, part_failed, step_failed
+from domain.runs.pausing import pause, resume
 from domain.runs.state import OVER, Run, evolve
 
 ON_FAILURE = frozenset({"on_failure", "on_failure_or_cancel"})
@@ -61,9 +50,17 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
             if run.tainted:
                 raise GotTainted("the run has got untrusted output meanwhile")
             return []
+        case PauseRun():
+            return pause(run, command)
+        case ResumeRun():
+            d = Decision(command.run_id, run, functions)
+            resume(d, command)
+            return _and_what_follows(d)
         case CheckRun():
             if run.status in OVER:
                 raise WorkOver(f"the run is {run.status}")
+            if run.paused:
+                raise RunIsPaused("the run is paused: nothing begins until it is resumed")
             return []
         case _:
             assert_never(command)
@@ -164,6 +161,8 @@ def _cancelled(run: Run, reason: str | None, *, compensate: bool) -> RunCancelle
 def _and_what_follows(d: Decision) -> list[Event]:
     """All events of a decision: steps that begin, steps that cannot run any more, the end of the run."""
     carry_on(d)
+    if d.run.paused or not d.events:
+        return d.events
     if d.failed is not None:
         d.events.append(_failure(d.run, d.failed.step, d.failed.error, d.failed.compensate))
     elif d.run.ended == len(d.run.steps):

@@ -18,10 +18,14 @@ from domain.runs.events import (
     PartCompleted,
     PartFailed,
     PartScheduled,
+    PauseCause,
     RunCancelled,
     RunCompleted,
     RunEvent,
     RunFailed,
+    RunPaused,
+    RunPauseLifted,
+    RunResumed,
     RunStarted,
     RunTainted,
     StepCompleted,
@@ -70,6 +74,23 @@ class Run:
     """Key of a step or a part → the number of the fallback that is tried."""
     tainted: bool = False
     """Whether anything in the run may come from untrusted output: of a tool, of the run above, or of a webhook's caller."""
+    pauses: int = 0
+    """How often the run was paused."""
+    pause: PauseCause | None = None
+    """Why the run is paused, if it was paused itself."""
+    pause_above: PauseCause | None = None
+    """Why the run is paused with the run above it."""
+    paused_above: int = 0
+    """The number of the newest pause of the run above that has reached the run."""
+    resumed_above: int = 0
+    """The number of the newest pause of the run above that is over."""
+    failed_meanwhile: StepFailed | None = None
+    """The first failure since the run is paused that the plan does not tolerate."""
+
+    @property
+    def paused(self) -> bool:
+        """Nothing begins. The status of a paused run is `running`: it has not ended."""
+        return self.pause is not None or self.pause_above is not None
 
     @property
     def graph(self) -> Graph:
@@ -187,7 +208,7 @@ def evolve(run: Run, event: RunEvent) -> Run:
             tallied = _tallied(run, event) if event.step in run.graph.gathered else run
             return _ended(tallied, event.step, StepState("completed", event.agent_run_id, event.result))
         case StepFailed():
-            return _ended(run, event.step, StepState("failed", event.agent_run_id, error=_brief(event.error)))
+            return _failed(run, event)
         case StepSkipped():
             return _ended(run, event.step, StepState("skipped", run.steps[event.step].agent_run_id))
         case StepStarted():
@@ -217,6 +238,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return replace(run, status="failed")
         case RunCancelled():
             return replace(run, status="cancelled", cancel_reason=event.reason)
+        case RunPaused() | RunPauseLifted() | RunResumed():
+            return _steered(run, event)
         case _:
             assert_never(event)
 
@@ -250,6 +273,22 @@ def _ended(run: Run, key: str, state: StepState) -> Run:
     if key in run.fell_back:
         changes["fell_back"] = run.fell_back.delete(key)
     return replace(run, **changes)
+
+
+def _failed(run: Run, event: StepFailed) -> Run:
+    if run.paused and not event.tolerated and run.failed_meanwhile is None:
+        run = replace(run, failed_meanwhile=event)
+    return _ended(run, event.step, StepState("failed", event.agent_run_id, error=_brief(event.error)))
+
+
+def _steered(run: Run, event: RunPaused | RunPauseLifted | RunResumed) -> Run:
+    above = event.parent_number
+    if isinstance(event, RunPaused):
+        if above is None:
+            return replace(run, pauses=event.number, pause=event.cause)
+        return replace(run, pauses=event.number, pause_above=event.cause, paused_above=above)
+    run = replace(run, pause=None) if above is None else replace(run, pause_above=None, resumed_above=above)
+    return run if run.paused else replace(run, failed_meanwhile=None)
 
 
 def _without(entries: Map[str, V], key: str) -> Map[str, V]:

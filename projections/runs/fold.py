@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from application.views.runs import CallStatus, CompensationBrief, PartStatus, RunStatus, StepStatus
+from application.views.runs import GOING_ON, CallStatus, CompensationBrief, PartStatus, PauseView, RunStatus, StepStatus
 from domain import agent_runs, compensations, invocations, runs
 from domain.failures import Failure
 from domain.kernel import RecordedEvent
@@ -19,6 +19,8 @@ from projections.kernel import decoded
 STEPS_OVER = frozenset({"completed", "failed", "skipped"})
 """A step of a run that was called off is `cancelled`, unless it had one of these."""
 PARTS_OVER = frozenset({"completed", "failed", "cancelled"})
+TAKEN_BACK = frozenset({"scheduled", "running"})
+"""What a pause of the run takes from workers."""
 
 # --- what an event changes ----------------------------------------------------------------------------------------------
 
@@ -157,6 +159,9 @@ class FoldedParts(Protocol):
     def keep_error(self, part: Any, error: Failure | None, recorded: RecordedEvent) -> None: ...
     def keep_resolution(self, call: Any, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None: ...
     def keep_compensation(self, run: Any, recorded: RecordedEvent) -> None: ...
+    def keep_pause(self, run: Any, recorded: RecordedEvent | None) -> None:
+        """Notes the event that says why the run is paused. None: it goes on."""
+        ...
 
 
 def evolve(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
@@ -204,6 +209,7 @@ def _on_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -
             _call_off(parts, at)
         case runs.RunCancelled():
             run.status, run.cancel_reason, run.finished_at = "cancelled", event.reason, at
+            parts.keep_pause(run, None)
             _abandon(parts, event, at)
             _call_off(parts, at)
 
@@ -302,7 +308,7 @@ def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEv
     match event := decoded(recorded):
         case agent_runs.AgentRunClaimed():
             step.attempt, step.worker_id, step.started_at = event.attempt, event.worker_id, step.started_at or at
-            if run.status == "running":
+            if run.status in GOING_ON:
                 step.status = "running"
         case agent_runs.CallStarted():
             step.call_count += 1
@@ -310,22 +316,30 @@ def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEv
             parts.start_call(event, recorded)
         case agent_runs.AgentRunRetryScheduled():
             parts.keep_error(step, event.error, recorded)
-            if run.status == "running":
+            if run.status in GOING_ON:
                 step.status = "retrying"
         case agent_runs.AgentRunResumed():
             step.scheduled_at = at
-            if event.lapsed is not None and run.status == "running":
+            if _waits_anew(event) and run.status in GOING_ON:
                 step.status = "scheduled"
+        case agent_runs.AgentRunPaused():
+            if step.status in TAKEN_BACK:
+                step.status = "paused"
         case agent_runs.AgentRunCompleted():
             step.unused_keys = list(event.unused_keys)
         case agent_runs.AgentRunCancelled():
             step.status, step.finished_at = "cancelled", at
 
 
+def _waits_anew(event: agent_runs.AgentRunResumed) -> bool:
+    """Whether a worker is waited for, and not just the delay of a retry is over."""
+    return event.lapsed is not None or event.reason is not None
+
+
 def _on_part_event(
     run: FoldedRun, parts: FoldedParts, step: FoldedStep, key: str, part: FoldedPart, recorded: RecordedEvent
 ) -> None:
-    at, goes_on = recorded.recorded_at, run.status == "running" and part.status not in PARTS_OVER
+    at, goes_on = recorded.recorded_at, run.status in GOING_ON and part.status not in PARTS_OVER
     match event := decoded(recorded):
         case agent_runs.AgentRunClaimed():
             part.attempt, part.worker_id, part.started_at = event.attempt, event.worker_id, part.started_at or at
@@ -339,8 +353,11 @@ def _on_part_event(
             part.status = "retrying" if goes_on else part.status
         case agent_runs.AgentRunResumed():
             part.scheduled_at = at
-            if event.lapsed is not None and goes_on:
+            if _waits_anew(event) and goes_on:
                 part.status = "scheduled"
+        case agent_runs.AgentRunPaused():
+            if part.status in TAKEN_BACK:
+                part.status = "paused"
         case agent_runs.AgentRunCancelled():
             _end_part(parts, key, part, "cancelled", at)
 
@@ -388,6 +405,22 @@ def _on_invocation_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedE
             call.status, call.effect, call.finished_at = "cancelled", event.effect, at
 
 
+# --- its pauses ---------------------------------------------------------------------------------------------------------
+
+
+def _on_pause(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
+    if run.status not in GOING_ON:
+        return
+    goes_on = recorded.topic == runs.RunResumed.TOPIC
+    run.status = "running" if goes_on else "paused"
+    parts.keep_pause(run, None if goes_on else recorded)
+
+
+def pause_view(event: runs.RunPaused | runs.RunPauseLifted, at: datetime) -> PauseView:
+    cause = event.cause if isinstance(event, runs.RunPaused) else event.left
+    return PauseView(**cause.model_dump(), at=at)
+
+
 # --- its compensation ---------------------------------------------------------------------------------------------------
 
 
@@ -412,7 +445,7 @@ _OF_FORMS = (
 )  # fmt: skip
 _OF_AGENT_RUNS = (
     agent_runs.AgentRunClaimed, agent_runs.CallStarted, agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunResumed,
-    agent_runs.AgentRunCompleted, agent_runs.AgentRunCancelled,
+    agent_runs.AgentRunCompleted, agent_runs.AgentRunCancelled, agent_runs.AgentRunPaused,
 )  # fmt: skip
 _OF_CALLS = (
     invocations.AttemptStarted, invocations.InvocationRetryScheduled, invocations.InvocationRequeued,
@@ -421,6 +454,7 @@ _OF_CALLS = (
     invocations.InvocationReconcileRequested, invocations.InvocationFellBack, invocations.InvocationHeld,
     invocations.InvocationReleased,
 )  # fmt: skip
+_OF_PAUSES = (runs.RunPaused, runs.RunPauseLifted, runs.RunResumed)
 _OF_COMPENSATIONS = (
     compensations.CompensationStarted, compensations.CompensationResumed, compensations.CompensationEnded,
 )  # fmt: skip
@@ -432,6 +466,7 @@ _CHANGES: Mapping[str, Change] = {
     **{kind.TOPIC: _on_agent_run_event for kind in _OF_AGENT_RUNS},
     **{kind.TOPIC: _on_invocation_event for kind in _OF_CALLS},
     **{kind.TOPIC: _on_compensation for kind in _OF_COMPENSATIONS},
+    **{kind.TOPIC: _on_pause for kind in _OF_PAUSES},
     agent_runs.StepRecorded.TOPIC: _on_record,
     "message.sent": _on_message,
 }

@@ -19,7 +19,7 @@ from domain import agent_runs, invocations, runs
 from domain.failures import Failure
 from domain.kernel import RecordedEvent, who_asked
 from projections.kernel import decoded
-from projections.runs.fold import compensation_brief, evolve
+from projections.runs.fold import compensation_brief, evolve, pause_view
 from projections.runs.forms import brief_of, form_of, part_row, said_of, total_of, tried, why_of
 from projections.runs.tables import PartRow
 from projections.runs.values import Values, error_of_call, resolution_of_call
@@ -181,6 +181,9 @@ class ViewParts:
 
     def keep_compensation(self, run: RunView, recorded: RecordedEvent) -> None:
         run.compensation = compensation_brief(decoded(recorded))
+
+    def keep_pause(self, run: RunView, recorded: RecordedEvent | None) -> None:
+        run.pause = None if recorded is None else pause_view(decoded(recorded), recorded.recorded_at)
 
 
 def evolve_view(

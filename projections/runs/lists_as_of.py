@@ -1,9 +1,10 @@
 """Lists of runs as of a position of the log.
 
-The order of runs, their tenants, projects and agents never change. The status of a run changes once, when the run ends. So the rows
-of the present give the list of any earlier position. A row whose last event is at or before the position is as it was. Of other
-rows the log says how many events each run had, and whether the run had ended. The times of the rows answer the second question for
-most runs, because the log's times never decrease. Events of the same time, as those of one append, differ in their positions.
+The order of runs, their tenants, projects and agents never change. The status of a run changes when the run ends, and with its
+pauses. So the rows of the present give the list of any earlier position. A row whose last event is at or before the position is as
+it was. Of other rows the log says how many events each run had, whether the run had ended, and whether it was paused. The times of
+the rows answer the second question for most runs, because the log's times never decrease. Events of the same time, as those of one
+append, differ in their positions.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,9 +14,9 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page
 from application.reads import RunsWanted
-from application.views.runs import DEGRADED, RunSummary
+from application.views.runs import DEGRADED, GOING_ON, RunSummary
 from domain.errors import InvalidCommand, PayloadTooLarge
-from domain.runs import ENDS
+from domain.runs import ENDS, RunPaused, RunPauseLifted, RunResumed
 from projections import moments
 from projections.kernel import Connection
 from projections.moments import TimedPosition, moment_of, page_of_then
@@ -23,11 +24,17 @@ from projections.run_terms import terms_of
 from projections.runs import walks
 from projections.runs.lists import summary_of
 
+PAUSES = [event.TOPIC for event in (RunPaused, RunPauseLifted, RunResumed)]
 THEN = """
 SELECT u.run_id, counted.events, counted.last, u.asked AND EXISTS (
     SELECT FROM event AS e
     WHERE e.originator_id = u.run_id AND e.tenant_id = %(tenant)s AND e.notification_id <= %(position)s AND e.topic = ANY (%(ends)s)
-)
+), coalesce((
+    SELECT e.topic <> %(resumed)s FROM event AS e
+    WHERE e.originator_id = u.run_id AND e.tenant_id = %(tenant)s AND e.notification_id <= %(position)s
+        AND e.topic = ANY (%(pauses)s)
+    ORDER BY e.originator_version DESC LIMIT 1
+), false)
 FROM unnest(%(runs)s::uuid[], %(asked)s::boolean[]) AS u (run_id, asked)
 CROSS JOIN LATERAL (
     SELECT count(*) AS events, max(e.notification_id) AS last FROM event AS e
@@ -49,8 +56,8 @@ async def list_runs_as_of(connection: Connection, tenant_id: UUID, position: int
     if moment is None:
         return Page([], None)
     walk = await walks.walk_of(connection, tenant_id, wanted, end=moment.time + timedelta(microseconds=1))
-    ended = status not in (None, "running")
-    at = {"position": position, "time": moment.time, "running": status == "running", "ended": ended}
+    ended = status not in (None, *GOING_ON)
+    at = {"position": position, "time": moment.time, "running": status in GOING_ON, "ended": ended}
     found, last = await walks.looked(connection, walk, terms, at, status=status if ended else None)
     then = await _summaries(connection, tenant_id, moment, found)
     shown = [run for run in then if status in (None, run.status, DEGRADED if run.degraded else None)]
@@ -66,7 +73,8 @@ async def _summaries(
     if sum(run.now.event_count for run in changed) > moments.MAX_EVENTS:
         raise PayloadTooLarge(f"the runs of the page have more than {moments.MAX_EVENTS:,} events; ask for fewer runs with `limit`")
     parameters = {
-        "tenant": tenant_id, "position": moment.position, "ends": list(ENDS), "runs": [run.now.run_id for run in changed],
+        "tenant": tenant_id, "position": moment.position, "ends": list(ENDS), "pauses": PAUSES,
+        "resumed": RunResumed.TOPIC, "runs": [run.now.run_id for run in changed],
         "asked": [run.had_ended(moment) is None for run in changed],
     }  # fmt: skip
     found = await (await connection.execute(THEN, parameters)).fetchall() if changed else []
@@ -82,6 +90,8 @@ class _Then(NamedTuple):
     last: int | None
     ended: bool
     """Whether the run had ended, if that was asked."""
+    paused: bool
+    """Whether the run was paused, if it had not ended."""
 
 
 class _Run(NamedTuple):
@@ -91,7 +101,7 @@ class _Run(NamedTuple):
 
     def had_ended(self, moment: TimedPosition) -> bool | None:
         """Whether the run had ended. None: the times do not tell."""
-        if self.now.status == "running":
+        if self.now.status in GOING_ON:
             return False
         if not self.exact or self.now.finished_at is None or self.now.finished_at == moment.time:
             return None
@@ -104,6 +114,11 @@ class _Run(NamedTuple):
         if not then.events:
             return None
         ended = self.had_ended(moment)
-        open_ = {"status": "running", "degraded": False, "missing": [], "finished_at": None}
+        open_: dict[str, Any] = {
+            "status": "paused" if then.paused else "running",
+            "degraded": False,
+            "missing": [],
+            "finished_at": None,
+        }
         changes = {} if (then.ended if ended is None else ended) else open_
         return self.now.model_copy(update={"position": then.last, "event_count": then.events, **changes})

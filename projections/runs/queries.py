@@ -17,7 +17,7 @@ from domain.registry import REGISTRY
 from projections.engine.checkpoints import POSITION_OF
 from projections.kernel import Connection
 from projections.runs import documents
-from projections.runs.fold import compensation_brief
+from projections.runs.fold import compensation_brief, pause_view
 from projections.runs.folded import steps_of
 from projections.runs.forms import brief_of, fields_of, total_of, tried, why_of
 from projections.runs.starters import NOBODY_KNOWN, starters
@@ -208,7 +208,7 @@ async def read_events(connection: Connection, positions: Collection[int]) -> dic
 
 def positions_of(run: RunRow, steps: Iterable[StepRow], calls: Iterable[CallRow]) -> set[int]:
     """Positions of the events that a run is put together from."""
-    own = (run.start_position, run.end_position, run.compensation_position)
+    own = (run.start_position, run.end_position, run.compensation_position, run.pause_position)
     return positions_of_parts(steps, calls) | {position for position in own if position is not None}
 
 
@@ -258,6 +258,9 @@ def assembled(
         position=run.position, event_count=run.event_count, message_count=run.message_count, call_count=run.call_count,
         steps=shown, parent=started.parent, workflow=started.workflow, origin=started.origin,
     )  # fmt: skip
+    if run.pause_position is not None:
+        held = events[run.pause_position]
+        document.pause = pause_view(held.event, held.recorded_at)
     values.start(document, started, first.position, first.size)
     if end is not None and isinstance(end.event, runs.RunFailed):
         values.error_of_run(document, end.event.error, end.position, end.size)

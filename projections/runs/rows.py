@@ -283,6 +283,9 @@ class RunParts:
     def keep_compensation(self, run: RunRow, recorded: RecordedEvent) -> None:
         run.compensation_position = recorded.position
 
+    def keep_pause(self, run: RunRow, recorded: RecordedEvent | None) -> None:
+        run.pause_position = None if recorded is None else recorded.position
+
 
 def _agent_run_of(run_id: UUID, step: str, agent_run_id: UUID | None) -> UUID:
     """The key of a step's row. A step that failed before its work was requested has no agent run, and none will come."""
@@ -311,13 +314,13 @@ UPDATE_RUNS = """
 UPDATE run SET status = u.status, degraded = u.degraded, position = u.position, updated_at = u.updated_at,
     finished_at = u.finished_at, end_position = u.end_position, version = u.version, event_count = u.event_count,
     message_count = u.message_count, call_count = u.call_count, missing = u.missing,
-    compensation_position = u.compensation_position
+    compensation_position = u.compensation_position, pause_position = u.pause_position
 FROM unnest(
     %b::uuid[], %b::text[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::integer[],
-    %b::integer[], %b::integer[], %b::integer[], %b::text[], %b::bigint[]
+    %b::integer[], %b::integer[], %b::integer[], %b::text[], %b::bigint[], %b::bigint[]
 ) AS u (
     run_id, status, degraded, position, updated_at, finished_at, end_position, version, event_count, message_count, call_count,
-    missing, compensation_position
+    missing, compensation_position, pause_position
 )
 WHERE run.run_id = u.run_id
 """
@@ -328,7 +331,7 @@ RUN_FIELDS = attrgetter(
 )  # fmt: skip
 CHANGED_FIELDS = attrgetter(
     "run_id", "status", "degraded", "position", "updated_at", "finished_at", "end_position", "version", "event_count",
-    "message_count", "call_count", "missing_keys", "compensation_position",
+    "message_count", "call_count", "missing_keys", "compensation_position", "pause_position",
 )  # fmt: skip
 WRITE_STEPS = """
 INSERT INTO run_step (

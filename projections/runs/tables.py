@@ -40,6 +40,8 @@ class RunRow:
     compensation_position: int | None
     has_parts: bool | None
     """Whether the plan has more than agents that each run once."""
+    pause_position: int | None = None
+    """Position of the event that says why the run is paused. None: it is not."""
     agents: str | None = None
     """Written once, and not read with the other columns. The same holds for the columns that follow."""
     actor: str | None = None
@@ -203,7 +205,7 @@ class NotStored(Exception):
 RUN_COLUMNS = """
 r.run_id, r.tenant_id, r.project_id, r.status, r.degraded, r.position, r.created_at, r.updated_at, r.finished_at, r.start_position,
 r.end_position, r.version, r.event_count, r.message_count, r.call_count, r.priority, r.missing,
-r.compensation_position, r.has_parts
+r.compensation_position, r.has_parts, r.pause_position
 """
 RUN_WIDTH = RUN_COLUMNS.count(",") + 1
 STEP_COLUMNS = """

@@ -111,6 +111,7 @@ def test_every_command_has_a_route_to_the_decider_of_its_slice() -> None:
 BY_THE_SERVER = {
     tenants.CreateTenant, runs.CompleteStep, runs.FailStep, runs.CheckRun, runs.FinishChild, runs.EndWait,
     runs.AbandonRun,
+    agent_runs.PauseAgentRun, agent_runs.UnpauseAgentRun, invocations.PauseInvocation, invocations.UnpauseInvocation,
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
     invocations.EndInvocation, chains.StartChain, chains.FinishChainStep, chains.CancelChain,
@@ -136,6 +137,7 @@ COMPARED_ELSEWHERE = {
     # by the hash of the body: a repeat brings another key where the server makes it
     tenants.IssueApiKey, tenants.RotateApiKey, tenants.RevokeApiKey,
     compensations.BeginCompensation, compensations.ResumeCompensation,  # by the hash of the body, too
+    runs.PauseRun, runs.ResumeRun,  # likewise
     workflows.DraftWorkflow, workflows.DiscardDraft, workflows.PublishWorkflow, workflows.ReinstateWorkflow,  # likewise
     schedules.ChangeSchedule, schedules.RunNow,  # by the hash of the body, too
     triggers.CreateTrigger, triggers.ChangeTrigger,  # by the hash of the body

@@ -119,6 +119,30 @@ async def test_what_a_run_has_become_is_read(side: ReadSide) -> None:
     assert found.value.finished_at == found.value.updated_at >= found.value.created_at
 
 
+async def test_a_paused_run_says_why_until_it_goes_on(side: ReadSide) -> None:
+    run_id, child, above = uuid7(), uuid7(), uuid7()
+    parent = runs.Parent(run_id=above, step="s", part=0)
+    for id_, of in ((run_id, None), (child, parent)):
+        await give(side, start(id_, "a").model_copy(update={"parent": of}))
+    await give(side, runs.PauseRun(run_id=run_id, reason="look first", by="key:ann", on_behalf_of="ada"))
+    await give(side, runs.PauseRun(run_id=child, parent_number=1))
+    await give(side, runs.PauseRun(run_id=child, reason="itself"))
+    found = (await side.reads.get(TENANT, run_id)).value
+    assert found is not None and found.status == "paused" and found.pause is not None
+    assert found.pause.model_dump() == {
+        "by": "key:ann", "on_behalf_of": "ada", "reason": "look first", "at": found.updated_at, "parent_id": None
+    }  # fmt: skip
+    await give(side, runs.ResumeRun(run_id=child))
+    found = (await side.reads.get(TENANT, child)).value
+    assert found is not None and found.status == "paused" and found.pause is not None, "still with the run above"
+    assert (found.pause.parent_id, found.pause.reason) == (above, None)
+    await give(side, runs.ResumeRun(run_id=child, parent_number=1))
+    await give(side, runs.CancelRun(run_id=run_id))
+    for id_, status in ((child, "running"), (run_id, "cancelled")):
+        found = (await side.reads.get(TENANT, id_)).value
+        assert found is not None and (found.status, found.pause) == (status, None)
+
+
 async def test_a_run_of_nobody_or_of_another_tenant_is_none(side: ReadSide) -> None:
     run_id = uuid7()
     assert (await side.reads.get(TENANT, run_id)).value is None

@@ -165,6 +165,7 @@ FALLBACK = invocations.FallbackTool(
 
 COMPENSABLE = invocations.Compensable(tool="git.history", compensated_by="git.forget", on_failure="continue")
 
+PAUSED_BECAUSE = runs.PauseCause(by="key:ann", reason="the prices look wrong", on_behalf_of="user:ada", parent_id=RUN)
 EXAMPLES: tuple[Event, ...] = (
     tenants.TenantCreated(name="default"),
     tenants.ApiKeyIssued(key_id=KEY, label="deploy", sha256=SHA256, role=Role.DEVELOPER, expires_at=AT, projects=(PROJECT,)),
@@ -279,6 +280,9 @@ EXAMPLES: tuple[Event, ...] = (
     runs.RunCancelled(
         reason="no longer needed", abandoned=(AGENT_RUN,), compensate=True, abandoned_runs=(OTHER_RUN,), parent=PARENT
     ),
+    runs.RunPaused(number=2, cause=PAUSED_BECAUSE, parent_number=1, executions=(AGENT_RUN,), runs=(OTHER_RUN,)),
+    runs.RunPauseLifted(cause=PAUSED_BECAUSE, parent_number=1, left=PAUSED_BECAUSE),
+    runs.RunResumed(number=2, cause=PAUSED_BECAUSE, parent_number=1, executions=(AGENT_RUN,), runs=(OTHER_RUN,)),
     agent_runs.AgentRunRequested(
         run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True,
         priority="high", on_behalf_of="user:ada",
@@ -297,6 +301,8 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     agent_runs.AgentRunFailed(run_id=RUN, step="collect", error=FAILURE, abandoned=(INVOCATION,)),
     agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,)),
+    agent_runs.AgentRunPaused(number=2, attempt=3),
+    agent_runs.AgentRunUnpaused(number=2, calls=(INVOCATION,), timeout_s=90.5),
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
@@ -306,6 +312,7 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION, permit_holder=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
     invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
+    invocations.InvocationPaused(dispatch=1),
     invocations.InvocationSucceeded(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain", compensable=COMPENSABLE
     , cached_from=OTHER_AGENT_RUN, untrusted=True

@@ -33,10 +33,10 @@ from tests.integration.system_kit import System, request_of, served
 from tidelog import Client
 
 PROJECTS = (UUID(int=1), UUID(int=2))
-OUTCOMES = ("running", "completed", "failed", "cancelled", "degraded")
+OUTCOMES = ("running", "paused", "completed", "failed", "cancelled", "degraded")
 FILTERS = [
     *({"status": status, "project_id": None} for status in (None, *OUTCOMES)),
-    *({"status": status, "project_id": PROJECTS[0]} for status in (None, "running", "failed", "degraded")),
+    *({"status": status, "project_id": PROJECTS[0]} for status in (None, "running", "paused", "failed", "degraded")),
     *({"status": status, "agent": "b"} for status in (None, *OUTCOMES)),
     *({"status": status, "agent": "b", "project_id": PROJECTS[0]} for status in (None, "completed")),
     *({"status": status, "agent": "a", "metadata": [("to_be", "failed")]} for status in (None, "running", "failed")),
@@ -59,11 +59,14 @@ def life(outcome: str, project_id: UUID) -> list[Command]:
     first = runs.CompleteStep(run_id=run_id, step="a", agent_run_id=a)
     match outcome:
         case "running":
-            return [start, first]
+            return [start, runs.PauseRun(run_id=run_id), first, runs.ResumeRun(run_id=run_id)]
+        case "paused":
+            return [start, first, runs.PauseRun(run_id=run_id, reason="look first", by="key:ann")]
         case "cancelled":
             return [start, first, runs.CancelRun(run_id=run_id)]
         case "completed":
-            return [start, first, runs.CompleteStep(run_id=run_id, step="b", agent_run_id=b)]
+            last = runs.CompleteStep(run_id=run_id, step="b", agent_run_id=b)
+            return [start, first, runs.PauseRun(run_id=run_id), last, runs.ResumeRun(run_id=run_id)]
         case _:
             return [start, first, runs.FailStep(run_id=run_id, step="b", agent_run_id=b, error=ERROR)]
 

@@ -110,6 +110,8 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {**RUN, "workflow": {"name": "own_flow"}},
     ],
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
+    "/v1/runs/{run_id}/pause": [{"reason": "why"}],
+    "/v1/runs/{run_id}/resume": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
     "/v1/approvals/{approval_id}/decision": [

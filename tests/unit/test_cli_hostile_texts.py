@@ -29,6 +29,8 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs explain": [str(RUN)],
     "runs watch": [str(RUN)],
     "runs cancel": [str(RUN)],
+    "runs pause": [str(RUN)],
+    "runs resume": [str(RUN)],
     "runs messages": [str(RUN)],
     "runs logs": [str(RUN)],
     "runs calls": [str(RUN)],

@@ -10,7 +10,7 @@ import pytest
 
 from domain.errors import TidelogError
 from domain.kernel import derive_id
-from domain.runs import CancelRun, Plan, Step
+from domain.runs import CancelRun, PauseRun, Plan, ResumeRun, Step
 from tests.kit.engine import RETRY, Claim, Engine, PlayedWorker
 from tests.kit.waiting import TENANT
 
@@ -38,7 +38,7 @@ class Play:
 
     async def act(self) -> None:
         weights = {self.start: 1, self.claim: 14, self.call: 5, self.send: 4, self.write: 3, self.end: 12}
-        weights |= {self.cancel: 1, self.wait: 1}
+        weights |= {self.cancel: 1, self.wait: 1, self.pause: 1, self.resume: 1}
         [action] = self.chance.choices(list(weights), list(weights.values()))
         try:
             answer = await action()
@@ -107,6 +107,12 @@ class Play:
     async def cancel(self) -> Any:
         if self.runs:
             await self.engine.give(CancelRun(run_id=self.chance.choice(self.runs), reason="enough"))
+
+    async def pause(self) -> Any:
+        await self.engine.give(PauseRun(run_id=self.chance.choice(self.runs)))
+
+    async def resume(self) -> Any:
+        await self.engine.give(ResumeRun(run_id=self.chance.choice(self.runs)))
 
     async def wait(self) -> Any:
         """Timers that are due at once would race with the sagas, so each one has its own moment."""

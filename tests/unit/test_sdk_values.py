@@ -303,6 +303,8 @@ async def test_texts_that_are_no_text_are_typed_errors_too() -> None:
             lambda: client.start_run(agents=[object()]),  # type: ignore[list-item]
             lambda: client.start_run(agent="a", idempotency_key=half),
             lambda: client.cancel_run(ID, half),
+            lambda: client.pause_run(ID, half),
+            lambda: client.resume_run(ID, half),
             lambda: client.create_project(half),
             lambda: client.resolve(ID, reason=half, result=1),
             lambda: client.list_runs(status=half),

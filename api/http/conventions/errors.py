@@ -97,6 +97,7 @@ STATUS: Mapping[type[TidelogError], int] = {
     errors.NotFound: 404,
     errors.InvalidState: 409,
     errors.WorkOver: 409,
+    errors.RunIsPaused: 409,
     errors.StaleAttempt: 409,
     errors.AlreadyExists: 409,
     NotAnApprover: 403,

@@ -50,6 +50,7 @@ from domain.kernel import ShortText
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
+Status = Literal["running", "paused", "completed", "failed", "cancelled", "degraded"]
 MAX_NAME = 500
 MAX_ORIGIN = 600
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the run as replayed from the log up to there")]
@@ -197,7 +198,7 @@ async def get_runs(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
-    status: Literal["running", "completed", "failed", "cancelled", "degraded"] | None = None,
+    status: Status | None = None,
     project_id: UUID | None = None,
     agent: Annotated[str | None, Query(description="Runs with a step of this agent")] = None,
     actor: Annotated[str | None, Query(description="Runs that this one started: `key:` and the id of a key")] = None,
@@ -246,7 +247,7 @@ async def get_children(
     run_id: UUID,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
-    status: Literal["running", "completed", "failed", "cancelled", "degraded"] | None = None,
+    status: Status | None = None,
     as_of: ListAsOf = None,
 ) -> Response:
     """The parts of the run's steps name them, too, in the order of the plan."""

@@ -199,7 +199,7 @@ class Origin(Model):
 
 
 class RunSummary(Model):
-    """A run in a list. `status`: running, completed, failed or cancelled.
+    """A run in a list. `status`: running, paused, completed, failed or cancelled.
 
     `degraded`: completed, though the steps in `missing` failed. `priority`: high, normal or low.
 
@@ -249,6 +249,8 @@ class Run(RunSummary, HoldsLarge):
     compensate: str = "never"
     compensation: dict[str, Any] | None = None
     """The status of taking its effects back, and how many; see `Client.compensation`. None: it has not begun."""
+    pause: dict[str, Any] | None = None
+    """Why nothing begins in the run: `{by, on_behalf_of, reason, at, parent_id}`. None: it is not paused."""
     steps: tuple[Step, ...] = ()
 
     def step(self, key: str) -> Step:

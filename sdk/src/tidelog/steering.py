@@ -26,6 +26,18 @@ class SteeringClient(Requests):
             body["compensate"] = compensate
         return await self._said(f"/v1/runs/{run_id}/cancel", body, on_behalf_of)
 
+    async def pause_run(self, run_id: UUID, reason: str | None = None, *, on_behalf_of: str | None = None) -> StartedRun:
+        """Pause a run: nothing begins in it, nor in its child runs, until it is resumed.
+
+        Agents are taken from their workers, and go on from their journals later. A call of a tool that has begun ends, and its
+        outcome is recorded. A run that is paused already stays so.
+        """
+        return await self._said(f"/v1/runs/{run_id}/pause", {} if reason is None else {"reason": reason}, on_behalf_of)
+
+    async def resume_run(self, run_id: UUID, reason: str | None = None, *, on_behalf_of: str | None = None) -> StartedRun:
+        """Let a paused run go on where it was. A run that is not paused goes on anyway."""
+        return await self._said(f"/v1/runs/{run_id}/resume", {} if reason is None else {"reason": reason}, on_behalf_of)
+
     async def _said(self, path: str, body: Mapping[str, Any], on_behalf_of: str | None) -> StartedRun:
         """Gives a command to a run."""
         headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}

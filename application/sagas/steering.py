@@ -1,0 +1,34 @@
+"""Steering a run: a pause, and its end, go to the agent runs and child runs that were under way, and to calls that wait."""
+
+from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
+from domain import agent_runs, runs
+from domain.agent_runs import PauseAgentRun, UnpauseAgentRun
+from domain.invocations import UnpauseInvocation
+from domain.runs import PauseRun, ResumeRun
+
+
+def on_run_paused(event: runs.RunPaused, cause: ReactionCause) -> list[Reaction]:
+    said = event.cause.model_dump(include={"by", "reason", "on_behalf_of"})
+    return [
+        *(PauseAgentRun(agent_run_id=each, number=event.number) for each in event.executions),
+        *(PauseRun(run_id=each, parent_number=event.number, **said) for each in event.runs),
+    ]
+
+
+def on_run_resumed(event: runs.RunResumed, cause: ReactionCause) -> list[Reaction]:
+    said = event.cause.model_dump(include={"by", "reason", "on_behalf_of"})
+    return [
+        *(UnpauseAgentRun(agent_run_id=each, number=event.number) for each in event.executions),
+        *(ResumeRun(run_id=each, parent_number=event.number, **said) for each in event.runs),
+    ]
+
+
+def on_agent_run_unpaused(event: agent_runs.AgentRunUnpaused, cause: ReactionCause) -> list[Reaction]:
+    return [UnpauseInvocation(invocation_id=each) for each in event.calls]
+
+
+REACTIONS: Reactions = {
+    runs.RunPaused: on_run_paused,
+    runs.RunResumed: on_run_resumed,
+    agent_runs.AgentRunUnpaused: on_agent_run_unpaused,
+}

@@ -1,0 +1,32 @@
+"""Pausing an agent run with its run: its worker loses it, as with a lapsed claim, and none gets it before the run goes on.
+
+An agent run that waits for the delay of a retry goes on waiting. What is due meanwhile is dispatched, and taken back where a worker
+asks for it. The time-out begins anew at the end of the pause.
+"""
+
+from domain.agent_runs.commands import PauseAgentRun, UnpauseAgentRun
+from domain.agent_runs.events import AgentRunPaused, AgentRunUnpaused
+from domain.agent_runs.state import TERMINAL, AgentRun
+from domain.errors import NotFound
+
+
+def pause(run: AgentRun, command: PauseAgentRun) -> list[AgentRunPaused]:
+    """Nothing, for a pause that is over, or whose end has come before its beginning."""
+    _must_exist(run, command)
+    if run.status in TERMINAL or command.number <= run.unpaused or command.dispatch not in (None, run.dispatch):
+        return []
+    if run.paused and run.status != "running" and run.paused_dispatch == run.dispatch:
+        return []
+    return [AgentRunPaused(number=command.number, attempt=run.attempt if run.status == "running" else None)]
+
+
+def unpause(run: AgentRun, command: UnpauseAgentRun) -> list[AgentRunUnpaused]:
+    _must_exist(run, command)
+    if run.status in TERMINAL or command.number <= run.unpaused or run.requested is None:
+        return []
+    return [AgentRunUnpaused(number=command.number, calls=run.pending_calls, timeout_s=run.requested.timeout_s)]
+
+
+def _must_exist(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun) -> None:
+    if run.requested is None:
+        raise NotFound(f"there is no agent run {command.agent_run_id}")
