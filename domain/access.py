@@ -38,7 +38,9 @@ class Action(StrEnum):
     RUNS_START = "runs.start"
     RUNS_CANCEL = "runs.cancel"
     RUNS_STEER = "runs.steer"
-    """Pauses runs and lets them go on."""
+    """Pauses runs and lets them go on; dispatches work again that waits."""
+    RUNS_FORCE = "runs.force"
+    """Skips steps, and says how they end."""
     RUNS_COMPENSATE = "runs.compensate"
     """Takes back the effects of a run that has ended, and says how that goes on."""
     EVENTS_READ = "events.read"
@@ -125,6 +127,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     | {
         Action.RUNS_CANCEL,
         Action.RUNS_STEER,
+        Action.RUNS_FORCE,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.APPROVALS_DECIDE,
@@ -160,6 +163,7 @@ AUDITED = frozenset(
         Action.TRIGGERS_PAUSE,
         Action.RUNS_CANCEL,
         Action.RUNS_STEER,
+        Action.RUNS_FORCE,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.INVOCATIONS_CANCEL,

@@ -9,7 +9,7 @@ import typer
 from api.cli import options, output
 from api.cli.failures import headline
 from api.cli.ids import GivenId
-from api.cli.plan_events import seen, why_skipped
+from api.cli.plan_events import said_by, seen, why_skipped
 from api.cli.reaching import server_of
 from api.cli.steering_events import paused_because
 
@@ -28,6 +28,10 @@ def why(step: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     if status == "pending":
         waits = [f"{key} ({known[key]['status']})" for key in step["after"] if not _over(known[key])]
         return f"has not begun: it waits for {_listed(waits)}" if waits else "has not begun"
+    person = (step.get("why") or {}).get("person")
+    if person is not None:
+        given = "its result was given" if status == "completed" else "it was said to have failed"
+        return f"{given} {said_by(person)}"
     if step["scheduled_at"] is None and status == "cancelled":
         return "did not run: the run ended before"
     if step["scheduled_at"] is None and status == "failed":

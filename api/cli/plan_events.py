@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from api.cli.failures import headline
 from api.cli.output import duration, gist, shortened
-from api.cli.phrases import Mood
+from api.cli.phrases import Mood, who
 
 Told = tuple[str, str, Mood] | None
 Event = Mapping[str, Any]
@@ -38,8 +38,14 @@ def why_skipped(why: Mapping[str, Any]) -> str:
             return f"its condition was {gist(why.get('value'), 60)}: {shortened(str(why.get('condition')), 200)}{saw}"
         case "upstream":
             return "all steps before it were skipped"
+        case "person":
+            return said_by(why["person"])
         case _:
             return f"{why.get('by')} had enough results without it"
+
+
+def said_by(person: Mapping[str, Any]) -> str:
+    return f"by {who(person)} because: {person['reason']}"
 
 
 def part_name(data: Mapping[str, Any]) -> str:
@@ -81,12 +87,16 @@ def _part_scheduled(line: Known, event: Event, data: Mapping[str, Any], at: date
 
 
 def _part_completed(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    if data.get("person"):
+        return part_name(data), f"its result was given {said_by(data['person'])}", "warning"
     if str(data["execution_id"]) in line._actors:  # the agent run's event has a line
         return None
     return part_name(data), f"its run completed{_took(line, part_name(data), at)}", "good"
 
 
 def _part_failed(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    if data.get("person"):
+        return part_name(data), f"was ended {said_by(data['person'])}", "warning"
     if str(data["execution_id"]) not in line._actors:
         more = ", and the step goes on without it" if data["tolerated"] else ""
         return part_name(data), f"its run did not complete{more}: {headline(data['error'])}", "warning" if more else "bad"
@@ -99,6 +109,8 @@ def _fell_back(line: Known, event: Event, data: Mapping[str, Any], at: datetime)
 
 
 def _completed(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    if data.get("person"):
+        return data["step"], f"its result was given {said_by(data['person'])}", "warning"
     if data.get("exhausted"):
         return data["step"], f"done{_took(line, data['step'], at)}: the loop was ended by its bound", "warning"
     if without := data.get("without"):

@@ -1,4 +1,4 @@
-"""`tidelog runs pause` and `resume`."""
+"""`tidelog runs pause`, `resume`, `skip-step`, `force-step` and `dispatch`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,6 +54,104 @@ def resume(
       tidelog runs resume 0198c0de-… --reason "the prices are right"
     """
     output.run(_steer("resume", "Resumed", run_id, reason, on_behalf_of, data_dir, url, as_json))
+
+
+Step = Annotated[str, typer.Argument(metavar="STEP", help="The step's key, or that of a part, such as reviews.3.")]
+Because = Annotated[str, typer.Option("--reason", help="The reason; it is recorded.")]
+
+
+@app.command("skip-step")
+def skip_step(
+    run_id: RunId,
+    step: Step,
+    reason: Because,
+    on_behalf_of: options.OnBehalfOf = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Skip a step that has not ended, or an item of a list. What is under way is cancelled.
+
+    The steps after it see a skipped step, as where its condition was false: those that come after skipped steps only are skipped,
+    too. Where they need a result, give one with force-step.
+
+    Example:
+
+      tidelog runs skip-step 0198c0de-… review --reason "nobody is there to review"
+    """
+    asked = {"reason": reason}
+    output.run(_of_step("skip", f"Skipped {step}", run_id, step, asked, on_behalf_of, data_dir, url, as_json))
+
+
+@app.command("force-step")
+def force_step(
+    run_id: RunId,
+    step: Step,
+    reason: Because,
+    result: Annotated[
+        str | None, typer.Option("--result", metavar="JSON|@FILE", help="The result: JSON, a file with JSON, or @- for stdin.")
+    ] = None,
+    error: Annotated[str | None, typer.Option("--error", metavar="TEXT", help="Instead of a result: why it failed.")] = None,
+    on_behalf_of: options.OnBehalfOf = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say how a step ends that has not ended, or a part of one. What is under way is cancelled.
+
+    Examples:
+
+      tidelog runs force-step 0198c0de-… price --result 12 --reason "looked it up"
+
+      tidelog runs force-step 0198c0de-… price --error "they do not answer" --reason "called twice"
+    """
+    if (result is None) == (error is None):
+        raise typer.BadParameter("give either --result or --error")
+    asked: dict[str, Any] = {"reason": reason}
+    if error is not None:
+        asked["error"] = {"type": "Forced", "message": error}
+    else:
+        asked["result"] = options.json_of("--result", result)
+    output.run(_of_step("force", f"Forced {step}", run_id, step, asked, on_behalf_of, data_dir, url, as_json))
+
+
+@app.command()
+def dispatch(
+    run_id: RunId,
+    step: Step,
+    reason: Because,
+    call: Annotated[str | None, typer.Option("--call", metavar="ID", help="One of the step's calls, instead of its agent.")] = None,
+    on_behalf_of: options.OnBehalfOf = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Dispatch the agent of a step again, or one of its calls: another worker gets it, and a retry does not wait for its delay.
+
+    An agent that a worker has is taken from it, and goes on from its journal. A call that a worker has begun is left.
+
+    Example:
+
+      tidelog runs dispatch 0198c0de-… review --reason "its worker hangs"
+    """
+    asked: dict[str, Any] = {"reason": reason} if call is None else {"reason": reason, "invocation_id": call}
+    output.run(_of_step("dispatch", f"Dispatched {step} again", run_id, step, asked, on_behalf_of, data_dir, url, as_json))
+
+
+async def _of_step(
+    what: str, done: str, run_id: str, step: str, body: dict[str, Any], on_behalf_of: str | None, data_dir: Path | None,
+    url: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    from urllib.parse import quote
+
+    given = GivenId.parse(run_id)
+    async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
+        wanted = await given.complete(server)
+        accepted = await _post(server, wanted, f"steps/{quote(step, safe='')}/{what}", body)
+    if as_json:
+        output.document(accepted)
+    else:
+        output.say(output.one_line(f"{done} of run {wanted}"))
 
 
 async def _steer(

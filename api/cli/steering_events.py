@@ -19,6 +19,13 @@ def paused_because(cause: Mapping[str, Any]) -> str:
     return f"{above}{by}{why}"
 
 
+def dispatched_by(data: Mapping[str, Any]) -> str | None:
+    """Who wanted work to be dispatched again, and why. None: nobody did."""
+    if data.get("reason") != "person":
+        return None
+    return f"dispatched again by {who(data)} because: {data['because']}"
+
+
 def _paused(line: Any, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     return RUN, f"paused{paused_because(data['cause'])}", "warning"
 

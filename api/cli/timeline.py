@@ -10,8 +10,8 @@ from api.cli.failures import headline
 from api.cli.invocations import to_resolve
 from api.cli.output import duration, gist, one_line, shortened
 from api.cli.phrases import Mood, named, who
-from api.cli.plan_events import OF_PLANS
-from api.cli.steering_events import OF_STEERING
+from api.cli.plan_events import OF_PLANS, said_by
+from api.cli.steering_events import OF_STEERING, dispatched_by
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -137,6 +137,8 @@ def _step_scheduled(line: Timeline, event: Event, data: Mapping[str, Any], at: d
 
 
 def _step_failed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    if data.get("person"):
+        return data["step"], f"was said to have failed {said_by(data['person'])}: {headline(data['error'])}", "bad"
     if data["agent_run_id"] is None:  # otherwise the agent run's event has a line
         return data["step"], f"cannot run: {headline(data['error'])}", "bad"
     return (data["step"], "the run goes on without it", "warning") if data["tolerated"] else None
@@ -168,7 +170,7 @@ def _claimed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime
 
 
 def _resumed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
-    why = _LAPSED.get(data.get("reason"))
+    why = _LAPSED.get(data.get("reason")) or dispatched_by(data)
     return (line._actor(event["subject"]), f"{why}, waits for another", "warning") if why else None
 
 
@@ -238,7 +240,7 @@ def _fell_back(line: Timeline, event: Event, data: Mapping[str, Any], at: dateti
 
 
 def _requeued(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
-    call, why = line._calls.get(event["subject"]), _LAPSED.get(data.get("reason"))
+    call, why = line._calls.get(event["subject"]), _LAPSED.get(data.get("reason")) or dispatched_by(data)
     return (call.actor, f"{call.name}: {why}, waits for another", "warning") if call and why else None
 
 

@@ -1,10 +1,11 @@
-"""Steering a run: a pause, and its end, go to the agent runs and child runs that were under way, and to calls that wait."""
+"""Steering a run: a pause, and its end, go to the agent runs and child runs that were under way, and to calls that wait; what a
+person ended is cancelled."""
 
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import agent_runs, runs
-from domain.agent_runs import PauseAgentRun, UnpauseAgentRun
+from domain.agent_runs import CancelAgentRun, PauseAgentRun, UnpauseAgentRun
 from domain.invocations import UnpauseInvocation
-from domain.runs import PauseRun, ResumeRun
+from domain.runs import AbandonRun, PauseRun, ResumeRun
 
 
 def on_run_paused(event: runs.RunPaused, cause: ReactionCause) -> list[Reaction]:
@@ -27,8 +28,21 @@ def on_agent_run_unpaused(event: agent_runs.AgentRunUnpaused, cause: ReactionCau
     return [UnpauseInvocation(invocation_id=each) for each in event.calls]
 
 
+def on_part_ended(event: runs.PartCompleted | runs.PartFailed, cause: ReactionCause) -> list[Reaction]:
+    """What a person ended while it was under way."""
+    if not event.abandoned and not event.abandoned_runs:
+        return []
+    reason = f"a person ended part {event.part} of step '{event.step}'"
+    return [
+        *(CancelAgentRun(agent_run_id=each, reason=reason) for each in event.abandoned),
+        *(AbandonRun(run_id=each, reason=reason) for each in event.abandoned_runs),
+    ]
+
+
 REACTIONS: Reactions = {
     runs.RunPaused: on_run_paused,
     runs.RunResumed: on_run_resumed,
     agent_runs.AgentRunUnpaused: on_agent_run_unpaused,
+    runs.PartCompleted: on_part_ended,
+    runs.PartFailed: on_part_ended,
 }

@@ -97,12 +97,20 @@ class JournalEntryView(HoldsLarge):
     message_id: UUID | None = None
 
 
-class WhyView(BaseModel):
-    """Why a step ran, or did not."""
+class PersonView(BaseModel):
+    """Who stepped in, and why."""
 
-    reason: Literal["condition", "upstream", "not_needed"] | None = None
+    by: str
+    on_behalf_of: str | None = None
+    reason: str
+
+
+class WhyView(BaseModel):
+    """Why a step ran, or did not; and who forced its outcome."""
+
+    reason: Literal["condition", "upstream", "not_needed", "person"] | None = None
     """Why the step was skipped. `condition`: its condition was false. `upstream`: all steps before it were skipped. `not_needed`:
-    the step `by` had enough results. Null: it was not skipped."""
+    the step `by` had enough results. `person`: somebody skipped it. Null: it was not skipped."""
     condition: str | None = None
     """The step's `when`."""
     value: Json = None
@@ -111,6 +119,8 @@ class WhyView(BaseModel):
     """The values that the condition named, as far as they are small."""
     by: str | None = None
     """`not_needed`: the step that had enough."""
+    person: PersonView | None = Field(default=None, exclude_if=unsaid)
+    """Who skipped the step, or forced its outcome. Missing: nobody did."""
 
 
 class TriedFallback(BaseModel):

@@ -9,7 +9,7 @@ Others import from here, never from the modules:
 - `journal`: entries, one under each key; when a key may be recorded, and when a call may start and finish.
 - `mail`: the mailbox; when a message is delivered, refused, received.
 - `state`: the agent run, and how each event changes it (`evolve`).
-- `pausing`: how it is taken from its worker while the run is paused, and given back.
+- `pausing`: how it is taken from its worker while the run is paused, and given back; and dispatched again for a person.
 - `timers`: which commands are due later because of an event.
 - `rules`: what each command brings about (`decide`), claims, retries, and the `DECIDER`.
 """
@@ -20,6 +20,7 @@ from domain.agent_runs.commands import (
     ClaimAgentRun,
     CompleteAgentRun,
     DeliverMail,
+    DispatchAgentRun,
     EntryKey,
     FailAgentRun,
     FinishCall,
@@ -79,6 +80,7 @@ __all__ = [
     "ClaimAgentRun",
     "CompleteAgentRun",
     "DeliverMail",
+    "DispatchAgentRun",
     "Entry",
     "EntryKey",
     "EntryKind",

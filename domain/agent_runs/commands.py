@@ -113,6 +113,15 @@ class PauseAgentRun(Command):
     """Only this dispatch is taken back. None: whichever is the newest."""
 
 
+class DispatchAgentRun(Command):
+    """A person wants another worker to be asked: at once, also where a retry has a delay, and where a worker has it."""
+
+    agent_run_id: UUID
+    by: str
+    reason: str
+    on_behalf_of: str | None = None
+
+
 class UnpauseAgentRun(Command):
     agent_run_id: UUID
     number: int
@@ -126,4 +135,5 @@ class CancelAgentRun(Command):
 AgentRunCommand = (
     RequestAgentRun | ClaimAgentRun | RecordStep | StartCall | FinishCall | DeliverMail | ReceiveMail | CompleteAgentRun
     | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun | PauseAgentRun | UnpauseAgentRun
+    | DispatchAgentRun
 )  # fmt: skip

@@ -103,9 +103,15 @@ class AgentRunResumed(Event):
     lapsed: int | None = None
     """The attempt whose claim lapsed. None: the delay of a retry is over, or a pause is."""
     reason: str | None = None
-    """Why the claim lapsed; `unpaused`: the run was paused, and goes on."""
+    """Why the claim lapsed; `unpaused`: the run was paused, and goes on; `person`: somebody wanted it."""
     priority: Priority = "normal"
     """The priority of the run."""
+    by: str | None = None
+    """`person`: the actor of the person's key."""
+    because: str | None = None
+    """`person`: why, in the person's words."""
+    on_behalf_of: str | None = None
+    """`person`: for whom the actor asked."""
 
 
 class AgentRunPaused(Event):

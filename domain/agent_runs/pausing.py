@@ -1,13 +1,14 @@
-"""Pausing an agent run with its run: its worker loses it, as with a lapsed claim, and none gets it before the run goes on.
+"""What a person does to an agent run: it is paused with its run, or dispatched again.
 
-An agent run that waits for the delay of a retry goes on waiting. What is due meanwhile is dispatched, and taken back where a worker
-asks for it. The time-out begins anew at the end of the pause.
+Paused: its worker loses it, as with a lapsed claim, and none gets it before the run goes on. An agent run that waits for the delay
+of a retry goes on waiting. What is due meanwhile is dispatched, and taken back where a worker asks for it. The time-out begins anew
+at the end of the pause.
 """
 
-from domain.agent_runs.commands import PauseAgentRun, UnpauseAgentRun
-from domain.agent_runs.events import AgentRunPaused, AgentRunUnpaused
+from domain.agent_runs.commands import DispatchAgentRun, PauseAgentRun, UnpauseAgentRun
+from domain.agent_runs.events import AgentRunPaused, AgentRunResumed, AgentRunUnpaused
 from domain.agent_runs.state import TERMINAL, AgentRun
-from domain.errors import NotFound
+from domain.errors import InvalidState, NotFound
 
 
 def pause(run: AgentRun, command: PauseAgentRun) -> list[AgentRunPaused]:
@@ -27,6 +28,22 @@ def unpause(run: AgentRun, command: UnpauseAgentRun) -> list[AgentRunUnpaused]:
     return [AgentRunUnpaused(number=command.number, calls=run.pending_calls, timeout_s=run.requested.timeout_s)]
 
 
-def _must_exist(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun) -> None:
+def dispatch_again(run: AgentRun, command: DispatchAgentRun) -> list[AgentRunResumed]:
+    _must_exist(run, command)
+    assert run.requested is not None
+    if run.status in TERMINAL:
+        raise InvalidState(f"the agent run is {run.status}: nothing waits for a worker")
+    if run.paused:
+        raise InvalidState("the run is paused: resume it, and its work is dispatched anew")
+    requested, lapsed = run.requested, run.attempt if run.status == "running" else None
+    return [
+        AgentRunResumed(
+            run_id=requested.run_id, agent=requested.agent, dispatch=run.dispatch + 1, lapsed=lapsed, reason="person",
+            priority=requested.priority, by=command.by, because=command.reason, on_behalf_of=command.on_behalf_of,
+        )
+    ]  # fmt: skip
+
+
+def _must_exist(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun | DispatchAgentRun) -> None:
     if run.requested is None:
         raise NotFound(f"there is no agent run {command.agent_run_id}")

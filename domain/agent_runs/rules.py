@@ -8,6 +8,7 @@ from domain.agent_runs.commands import (
     ClaimAgentRun,
     CompleteAgentRun,
     DeliverMail,
+    DispatchAgentRun,
     FailAgentRun,
     FinishCall,
     LapseClaim,
@@ -31,7 +32,7 @@ from domain.agent_runs.events import (
 )
 from domain.agent_runs.journal import finish_call, record_step, start_call
 from domain.agent_runs.mail import deliver, receive
-from domain.agent_runs.pausing import pause, unpause
+from domain.agent_runs.pausing import dispatch_again, pause, unpause
 from domain.agent_runs.state import TERMINAL, AgentRun, evolve, fold
 from domain.errors import NotFound, RunIsPaused, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s
@@ -69,15 +70,17 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             return [] if run.status in TERMINAL else [
                 AgentRunCancelled(reason=command.reason, abandoned=run.pending_calls)
             ]  # fmt: skip
-        case PauseAgentRun() | UnpauseAgentRun():
-            return _pause_or_unpause(run, command)
+        case PauseAgentRun() | UnpauseAgentRun() | DispatchAgentRun():
+            return _steer(run, command)
         case _:
             assert_never(command)
 
 
-def _pause_or_unpause(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun) -> list[Event]:
+def _steer(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun | DispatchAgentRun) -> list[Event]:
     if isinstance(command, PauseAgentRun):
         return list(pause(run, command))
+    if isinstance(command, DispatchAgentRun):
+        return list(dispatch_again(run, command))
     ended = unpause(run, command)
     if ended and run.status == "requested" and run.requested is not None:
         return [*ended, _resumed(run.requested, run.dispatch + 1, reason="unpaused")]

@@ -94,8 +94,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
         case AgentRunRetryScheduled():
             return replace(run, version=version, status="waiting", failures=run.failures + 1, lost_claims=0)
         case AgentRunResumed():
-            counts = event.reason in (None, "lost", "unpaused")  # for every other reason, no worker vanished
-            lost = run.lost_claims if counts else max(0, run.lost_claims - 1)
+            vanished = event.lapsed is None or event.reason == "lost"  # else the worker of the newest claim has not
+            lost = run.lost_claims if vanished else max(0, run.lost_claims - 1)
             return replace(run, version=version, status="requested", dispatch=event.dispatch, lost_claims=lost)
         case AgentRunPaused():
             return _paused(replace(run, version=version), event)

@@ -145,6 +145,15 @@ class PauseInvocation(Command):
     dispatch: int
 
 
+class DispatchInvocation(Command):
+    """A person wants a call that waits for a worker, or for the delay of a retry, to be dispatched anew."""
+
+    invocation_id: UUID
+    by: str
+    reason: str
+    on_behalf_of: str | None = None
+
+
 class UnpauseInvocation(Command):
     """The run goes on: a call that waits for a worker is dispatched anew."""
 
@@ -186,5 +195,5 @@ class CancelInvocation(Command):
 InvocationCommand = (
     RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | EndInvocation | ReconcileInvocation
     | GiveUpReconcile | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt | PutOffInvocation
-    | CompensateInvocation | ReleaseInvocation | DenyInvocation | PauseInvocation | UnpauseInvocation
+    | CompensateInvocation | ReleaseInvocation | DenyInvocation | PauseInvocation | UnpauseInvocation | DispatchInvocation
 )  # fmt: skip

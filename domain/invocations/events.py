@@ -223,9 +223,15 @@ class InvocationRequeued(Event):
     """The attempt whose claim lapsed. None: the delay of a retry is over, or what `reason` says."""
     reason: str | None = None
     """Why the claim lapsed; `not_happened`: somebody found out that the attempt before had no effect; `unpaused`: the run was
-    paused, and goes on."""
+    paused, and goes on; `person`: somebody wanted it."""
     priority: Priority = "normal"
     """The priority of the run."""
+    by: str | None = None
+    """`person`: the actor of the person's key."""
+    because: str | None = None
+    """`person`: why, in the person's words."""
+    on_behalf_of: str | None = None
+    """`person`: for whom the actor asked."""
 
 
 class InvocationPaused(Event):

@@ -17,6 +17,7 @@ from domain.invocations.commands import (
     CompensateInvocation,
     CompleteInvocation,
     DenyInvocation,
+    DispatchInvocation,
     EndInvocation,
     FailInvocation,
     GiveUpReconcile,
@@ -98,12 +99,8 @@ def _decided(invocation: Invocation, command: InvocationCommand) -> list[Event]:
             return _cancel(invocation, requested, command)
         case ReleaseInvocation() | DenyInvocation():
             return holding.settle(invocation, requested, command)
-        case PauseInvocation():
-            waits = invocation.status == "requested" and command.dispatch == invocation.dispatch and not invocation.is_paused
-            return [InvocationPaused(dispatch=command.dispatch)] if waits else []
-        case UnpauseInvocation():
-            waits = invocation.status == "requested" and requested.chain_id is None
-            return [requeued(requested, invocation.dispatch + 1, reason="unpaused")] if waits else []
+        case PauseInvocation() | UnpauseInvocation() | DispatchInvocation():
+            return _steer(invocation, requested, command)
         case _:
             assert_never(command)
 
@@ -240,6 +237,37 @@ def _requeue(invocation: Invocation, requested: InvocationRequested, command: Re
     if invocation.status == "asking_later":
         return [reconciling.ask(invocation, requested, "retry", again=True)]
     return []
+
+
+def _steer(
+    invocation: Invocation, requested: InvocationRequested, command: PauseInvocation | UnpauseInvocation | DispatchInvocation
+) -> list[Event]:
+    waits = invocation.status == "requested" and requested.chain_id is None
+    match command:
+        case PauseInvocation():
+            taken_back = waits and command.dispatch == invocation.dispatch and not invocation.is_paused
+            return [InvocationPaused(dispatch=command.dispatch)] if taken_back else []
+        case UnpauseInvocation():
+            return [requeued(requested, invocation.dispatch + 1, reason="unpaused")] if waits else []
+        case DispatchInvocation():
+            return [_dispatched(invocation, requested, command, waits=waits)]
+        case _:
+            assert_never(command)
+
+
+def _dispatched(invocation: Invocation, requested: InvocationRequested, command: DispatchInvocation, *, waits: bool) -> Event:
+    if invocation.is_paused:
+        raise InvalidState("the run is paused: resume it, and its work is dispatched anew")
+    if invocation.status == "ambiguous":
+        raise InvalidState("nobody knows whether the call took effect: say what became of it (resolve), and it goes on")
+    if requested.chain_id is not None and invocation.status not in TERMINAL:
+        raise InvalidState("a chain carries out the call: dispatch the call of its step")
+    if not waits and invocation.status != "waiting":
+        how = "a worker has it" if invocation.status in HELD else f"it is {invocation.status}"
+        raise InvalidState(f"the call does not wait for a worker: {how}")
+    again = requeued(requested, invocation.dispatch + 1, reason="person")
+    said = {"by": command.by, "because": command.reason, "on_behalf_of": command.on_behalf_of}
+    return again.model_copy(update=said)
 
 
 def _report(invocation: Invocation, requested: InvocationRequested, command: CompleteInvocation | FailInvocation) -> list[Event]:

@@ -136,7 +136,7 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
         case InvocationRetryScheduled():
             return replace(invocation, status="waiting", failures=invocation.failures + 1, lost_claims=0)
         case InvocationRequeued():
-            counts = event.reason in (None, "lost", "not_happened", "unpaused")
+            counts = event.reason in (None, "lost", "not_happened", "unpaused", "person")
             lost = invocation.lost_claims if counts else max(0, invocation.lost_claims - 1)
             return replace(invocation, status="requested", dispatch=event.dispatch, lost_claims=lost)
         case InvocationPaused():

@@ -5,6 +5,7 @@ Others import from here, never from the modules:
 - `events`: the facts of the stream.
 - `commands`: what people, sagas and timers may ask for.
 - `state`: the run, and how each event changes it (`evolve`).
+- `forcing`: what a person says about a step.
 - `pausing`: pauses, and going on where the run was.
 - `rules`: what each command brings about (`decide`), every decision about the next step, and the `DECIDER`.
 """
@@ -24,10 +25,13 @@ from domain.plans import (
     unique_keys,
 )
 from domain.runs.adapting import allowed_name
-from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CheckUntainted, CompleteStep, EndWait, FailStep, FinishChild, PauseRun, ResumeRun, RunCommand, StartRun, TaintRun
+from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CheckUntainted, CompleteStep, EndWait, FailStep, FinishChild, ForceStep,
+    PauseRun, ResumeRun, RunCommand, SkipStep,
+    StartRun, TaintRun
 from domain.runs.deciding import MOST_NAMED
 from domain.runs.events import (
     ENDS,
+    ByPerson,
     Compensate,
     Origin,
     Parent,
@@ -72,6 +76,7 @@ __all__ = [
     "OVER",
     "REMEMBERED_STEPS",
     "AbandonRun",
+    "ByPerson",
     "CancelRun",
     "CheckRun",
     "CheckUntainted",
@@ -81,6 +86,7 @@ __all__ = [
     "FailStep",
     "FinishChild",
     "GotTainted",
+    "ForceStep",
     "Graph",
     "Origin",
     "Parent",
@@ -107,6 +113,7 @@ __all__ = [
     "RunStartedV3",
     "RunStatus",
     "RunTainted",
+    "SkipStep",
     "StartRun",
     "Step",
     "StepCompleted",

@@ -5,7 +5,7 @@ from uuid import UUID
 from domain.failures import Failure
 from domain.kernel import Command, Json, Name, Priority, ShortText
 from domain.plans import Plan
-from domain.runs.events import Compensate, Origin, Parent, WorkflowRef
+from domain.runs.events import ByPerson, Compensate, Origin, Parent, WorkflowRef
 
 
 class StartRun(Command):
@@ -92,6 +92,25 @@ class ResumeRun(Command):
     parent_number: int | None = None
 
 
+class SkipStep(Command):
+    """A person says that a step does not run, or a part of a list."""
+
+    run_id: UUID
+    step: str
+    """Its key, or that of one of its parts."""
+    person: ByPerson
+
+
+class ForceStep(Command):
+    """A person says how a step ends, or a part of one: with the result, unless there is an error."""
+
+    run_id: UUID
+    step: str
+    result: Json = None
+    error: Failure | None = None
+    person: ByPerson
+
+
 class CheckRun(Command):
     """A condition of other commands in the same append: the run has neither ended nor is it paused. It decides nothing."""
 
@@ -113,5 +132,7 @@ class CheckUntainted(Command):
 
 
 RunCommand = (
-    StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | PauseRun | ResumeRun | CheckRun | TaintRun | CheckUntainted
+    StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | PauseRun | ResumeRun | SkipStep
+    | ForceStep | CheckRun | TaintRun | CheckUntainted
 )
+)  # fmt: skip

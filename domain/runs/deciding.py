@@ -10,7 +10,7 @@ from domain import values
 from domain.failures import Failure
 from domain.kernel import Evaluated, Event, Functions, Json, Spent
 from domain.plans import Step
-from domain.runs.events import StepCompleted, StepFailed, StepSkipped
+from domain.runs.events import ByPerson, StepCompleted, StepFailed, StepSkipped
 from domain.runs.progress import vote_of
 from domain.runs.state import Run, evolve
 
@@ -89,12 +89,12 @@ class Decision:
         )  # fmt: skip
         self.ended.append(step.key)
 
-    def fail(self, step: Step, error: Failure, agent_run_id: UUID | None = None) -> None:
+    def fail(self, step: Step, error: Failure, agent_run_id: UUID | None = None, person: ByPerson | None = None) -> None:
         abandoned, abandoned_runs = self.run.executions(step.key) if agent_run_id is None else ((), ())
         tolerated = step.on_failure == "continue"
         event = StepFailed(
             step=step.key, agent_run_id=agent_run_id, error=error, tolerated=tolerated, abandoned=abandoned,
-            abandoned_runs=abandoned_runs, compensate=step.on_failure == "compensate",
+            abandoned_runs=abandoned_runs, compensate=step.on_failure == "compensate", person=person,
         )  # fmt: skip
         self.add(event)
         self.ended.append(step.key)

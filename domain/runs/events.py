@@ -114,6 +114,16 @@ class RunStartedV1(RunStartedV3):
     plan: PlanV1
 
 
+class ByPerson(Value):
+    """Who stepped in, and why."""
+
+    by: str
+    """The actor of the person's key."""
+    reason: str
+    on_behalf_of: str | None = None
+    """For whom the actor asked."""
+
+
 class StepScheduled(Event):
     TOPIC = "run.step_scheduled"
     step: str
@@ -139,9 +149,9 @@ class StepSkipped(Event):
 
     TOPIC = "run.step_skipped"
     step: str
-    reason: Literal["condition", "upstream", "not_needed"]
+    reason: Literal["condition", "upstream", "not_needed", "person"]
     """`condition`: `when` was false. `upstream`: all steps before it were skipped. `not_needed`: a step that gathers results had
-    enough of them."""
+    enough of them. `person`: a person skipped it."""
     condition: str | None = None
     """The expression that was evaluated."""
     value: Json = None
@@ -154,6 +164,7 @@ class StepSkipped(Event):
     """Agent runs of the step that were under way, and must be cancelled."""
     abandoned_runs: tuple[UUID, ...] = ()
     """Child runs, likewise."""
+    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
 
 
 class StepStarted(Event):
@@ -215,6 +226,11 @@ class PartCompleted(Event):
     execution_id: UUID
     """The agent run or the child run."""
     result: Json = None
+    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """The agent run, if it was under way and must be cancelled."""
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
+    """Who said so, where no agent did."""
 
 
 class PartFailed(Event):
@@ -224,6 +240,10 @@ class PartFailed(Event):
     execution_id: UUID
     error: Failure
     tolerated: bool = False
+    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
+    """Who said so, where no agent did."""
 
 
 class StepFellBack(Event):
@@ -260,6 +280,8 @@ class StepCompleted(Event):
     """Parts that failed and were tolerated."""
     saw: dict[str, Json] = Field(default={}, exclude_if=unsaid)
     """The values that `when` named, as far as they are small: of a step without an execution."""
+    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
+    """Who said so, where no agent did."""
 
     @property
     def stored_version(self) -> int:
@@ -287,6 +309,8 @@ class StepFailed(Event):
     abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
     compensate: bool = Field(default=False, exclude_if=unsaid)
     """The step says that the run takes its effects back."""
+    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
+    """Who said so, where no agent did."""
 
 
 class RunTainted(Event):

@@ -1,5 +1,6 @@
 """What the outcome of an execution does: of the only one of a step, or of a part of a step."""
 
+from typing import Any
 from uuid import UUID
 
 from domain.failures import Failure
@@ -30,8 +31,9 @@ def schedule_fallback(d: Decision, step: Step, number: int) -> None:
     )  # fmt: skip
 
 
-def part_completed(d: Decision, step: Step, part: int, execution_id: UUID, result: Json) -> None:
-    d.add(PartCompleted(step=step.key, part=part, execution_id=execution_id, result=result))
+def part_completed(d: Decision, step: Step, part: int, execution_id: UUID, result: Json, **forced: Any) -> None:
+    """`forced`: fields of the event, where a person says so."""
+    d.add(PartCompleted(step=step.key, part=part, execution_id=execution_id, result=result, **forced))
     try:
         if step.each is not None:
             fill(d, step, step.each)
@@ -53,8 +55,13 @@ def part_failed(d: Decision, step: Step, part: int, execution_id: UUID, error: F
         if not d.run.paused:
             schedule_fallback_of_part(d, step, part, number)
         return
-    tolerated = step.each is not None and step.each.on_failure == "continue"
-    d.add(PartFailed(step=step.key, part=part, execution_id=execution_id, error=error, tolerated=tolerated))
+    part_ended_badly(d, step, part, execution_id, error, tolerated=step.each is not None and step.each.on_failure == "continue")
+
+
+def part_ended_badly(
+    d: Decision, step: Step, part: int, execution_id: UUID, error: Failure, *, tolerated: bool, **forced: Any
+) -> None:
+    d.add(PartFailed(step=step.key, part=part, execution_id=execution_id, error=error, tolerated=tolerated, **forced))
     if step.each is None or not tolerated:
         d.fail(step, error)
         return

@@ -7,9 +7,12 @@ from domain.errors import AlreadyExists, InvalidState, NotFound, RunIsPaused, Wo
 from domain.failures import Failure
 from domain.kernel import Decider, Event, Functions, without_functions
 from domain.runs.carrying_out import carry_on, look_at
-from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CheckUntainted, CompleteStep, EndWait, FailStep, FinishChild, PauseRun, ResumeRun, RunCommand, StartRun, TaintRun
+from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CheckUntainted, CompleteStep, EndWait, FailStep, FinishChild, ForceStep,
+    PauseRun, ResumeRun, RunCommand, SkipStep,
+    StartRun, TaintRun
 from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, RunTainted, StepFailed
+from domain.runs.forcing import force
 from domain.runs.outcomes import part_completed, part_failed, step_failed
 from domain.runs.pausing import pause, resume
 from domain.runs.state import OVER, Run, evolve
@@ -55,6 +58,10 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
         case ResumeRun():
             d = Decision(command.run_id, run, functions)
             resume(d, command)
+            return _and_what_follows(d)
+        case SkipStep() | ForceStep():
+            d = Decision(command.run_id, run, functions)
+            force(d, command)
             return _and_what_follows(d)
         case CheckRun():
             if run.status in OVER:

@@ -198,6 +198,8 @@ def _on_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -
             step = parts.step(event.step, event.agent_run_id)
             step.status, step.finished_at = "failed", at
             parts.keep_error(step, event.error, recorded)
+            if event.person is not None:
+                parts.keep_why(step, event)
             _abandon(parts, event, at)
         case runs.RunCompleted():
             run.status, run.degraded, run.missing, run.finished_at = "completed", event.degraded, list(event.missing), at

@@ -26,13 +26,16 @@ def total_of(planned: runs.Step) -> int | None:
 
 def said_of(event: Any) -> Said | None:
     if isinstance(event, runs.StepSkipped):
-        return event.model_dump(mode="json", include={"reason", "condition", "value", "saw", "by"}, exclude_none=True)
-    return {"saw": event.saw} if event.saw else None
+        return event.model_dump(mode="json", include={"reason", "condition", "value", "saw", "by", "person"}, exclude_none=True)
+    said: Said = {"saw": saw} if (saw := getattr(event, "saw", None)) else {}
+    if (person := getattr(event, "person", None)) is not None:
+        said["person"] = person.model_dump(mode="json")
+    return said or None
 
 
 def why_of(planned: runs.Step, said: Said | None) -> WhyView | None:
     """`said`: nothing of a step that ran, and whose condition named no values."""
-    if said is not None and "reason" in said:
+    if said is not None and ("reason" in said or "person" in said):
         return WhyView.model_validate(said)
     if planned.when is None:
         return None

@@ -238,7 +238,7 @@ def assembled(
         if (row := of_step.get(view.key)) is not None:
             _fill(view, row, events, values)
             of_agent_run[row.agent_run_id] = view
-            if run.has_parts:
+            if run.has_parts or row.has_form:
                 _fill_form(planned, view, row, events, values)
         elif run.status in ("failed", "cancelled"):
             view.status = "cancelled"

@@ -55,7 +55,7 @@ SELECT {PART_COLUMNS} FROM unnest(%b::uuid[], %b::text[], %b::integer[]) AS u (r
 JOIN run_part AS p ON p.run_id = u.run AND p.step = u.step AND p.number = u.number
 """
 CALLS_OFF = frozenset({runs.RunFailed.TOPIC, runs.RunCancelled.TOPIC})
-ENDS_A_STEP = frozenset({runs.StepCompleted.TOPIC, runs.StepFailed.TOPIC})
+ENDS_A_STEP = frozenset({runs.StepCompleted.TOPIC, runs.StepFailed.TOPIC, runs.StepSkipped.TOPIC})
 OF_A_PART = frozenset(kind.TOPIC for kind in (runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack))
 NAMES_PARTS = (
     OF_A_PART | ENDS_A_STEP | CALLS_OFF | {kind.TOPIC for kind in (runs.StepScheduled, runs.StepStarted, runs.StepSkipped)}
@@ -144,7 +144,7 @@ class Rows:
             return recorded.root_id, recorded.stream_id
         if recorded.topic in ENDS_A_STEP:
             event = decoded(recorded)
-            return recorded.root_id, _agent_run_of(recorded.root_id, event.step, event.agent_run_id)
+            return recorded.root_id, _agent_run_of(recorded.root_id, event.step, getattr(event, "agent_run_id", None))
         return None
 
     def begin(self, recorded: RecordedEvent) -> None:

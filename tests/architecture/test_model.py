@@ -137,7 +137,8 @@ COMPARED_ELSEWHERE = {
     # by the hash of the body: a repeat brings another key where the server makes it
     tenants.IssueApiKey, tenants.RotateApiKey, tenants.RevokeApiKey,
     compensations.BeginCompensation, compensations.ResumeCompensation,  # by the hash of the body, too
-    runs.PauseRun, runs.ResumeRun,  # likewise
+    runs.PauseRun, runs.ResumeRun, runs.SkipStep, runs.ForceStep,  # likewise
+    agent_runs.DispatchAgentRun, invocations.DispatchInvocation,  # likewise
     workflows.DraftWorkflow, workflows.DiscardDraft, workflows.PublishWorkflow, workflows.ReinstateWorkflow,  # likewise
     schedules.ChangeSchedule, schedules.RunNow,  # by the hash of the body, too
     triggers.CreateTrigger, triggers.ChangeTrigger,  # by the hash of the body

@@ -165,6 +165,7 @@ FALLBACK = invocations.FallbackTool(
 
 COMPENSABLE = invocations.Compensable(tool="git.history", compensated_by="git.forget", on_failure="continue")
 
+ANN = runs.ByPerson(by="key:ann", reason="looked it up", on_behalf_of="user:ada")
 PAUSED_BECAUSE = runs.PauseCause(by="key:ann", reason="the prices look wrong", on_behalf_of="user:ada", parent_id=RUN)
 EXAMPLES: tuple[Event, ...] = (
     tenants.TenantCreated(name="default"),
@@ -250,7 +251,7 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     runs.StepSkipped(
         step="reviews", reason="not_needed", condition="size(input) > 0", value=False, saw={"input": []}, by="best",
-        abandoned=(AGENT_RUN,), abandoned_runs=(OTHER_RUN,),
+        abandoned=(AGENT_RUN,), abandoned_runs=(OTHER_RUN,), person=ANN,
     ),
     runs.StepStarted(step="reviews", form="each", items=(1, JSON), delay_s=60.0, until=AT, saw={"input": [1]}),
     runs.PartScheduled(
@@ -260,16 +261,21 @@ EXAMPLES: tuple[Event, ...] = (
         metadata={"ticket": "T-1"}, compensate="on_failure", depth=1, compensable=True, timeout_s=90.5, retry=RETRY, priority="low",
         tainted=True,
     ),
-    runs.PartCompleted(step="reviews", part=1, execution_id=AGENT_RUN, result=JSON),
-    runs.PartFailed(step="reviews", part=1, execution_id=AGENT_RUN, error=FAILURE, tolerated=True),
+    runs.PartCompleted(
+        step="reviews", part=1, execution_id=AGENT_RUN, result=JSON, abandoned=(AGENT_RUN,), abandoned_runs=(OTHER_RUN,), person=ANN
+    ),
+    runs.PartFailed(
+        step="reviews", part=1, execution_id=AGENT_RUN, error=FAILURE, tolerated=True, abandoned=(AGENT_RUN,),
+        abandoned_runs=(OTHER_RUN,), person=ANN,
+    ),
     runs.StepFellBack(step="reviews", part=1, execution_id=AGENT_RUN, agent="reader", number=1, error=FAILURE),
     runs.StepCompleted(
         step="write", agent_run_id=AGENT_RUN, result=JSON, abandoned=(OTHER_AGENT_RUN,), abandoned_runs=(OTHER_RUN,),
-        judged={"best": True}, exhausted=True, without=(1, 4), saw={"input": [1]},
+        judged={"best": True}, exhausted=True, without=(1, 4), saw={"input": [1]}, person=ANN,
     ),
     runs.StepFailed(
         step="collect", agent_run_id=AGENT_RUN, error=FAILURE, tolerated=True, abandoned=(OTHER_AGENT_RUN,),
-        abandoned_runs=(OTHER_RUN,), compensate=True,
+        abandoned_runs=(OTHER_RUN,), compensate=True, person=ANN,
     ),
     runs.RunTainted(invocation_id=INVOCATION, key="git.history#1", parent=PARENT),
     runs.RunCompleted(degraded=True, missing=("collect",), result=JSON, parent=PARENT),
@@ -295,7 +301,10 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.MailRefused(message_id=MESSAGE, reason="the recipient is completed"),
     agent_runs.MailReceived(attempt=2, key="receive#1", message_id=MESSAGE),
     agent_runs.AgentRunRetryScheduled(attempt=2, error=FAILURE, delay_s=2.5, dispatch=2),
-    agent_runs.AgentRunResumed(run_id=RUN, agent="historian", dispatch=2, lapsed=1, reason="lost", priority="high"),
+    agent_runs.AgentRunResumed(
+        run_id=RUN, agent="historian", dispatch=2, lapsed=1, reason="person", priority="high", by="key:ann", because="it hangs",
+        on_behalf_of="user:ada",
+    ),
     agent_runs.AgentRunCompleted(
         run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",), abandoned=(INVOCATION,)
     ),
@@ -311,7 +320,10 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION, permit_holder=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
-    invocations.InvocationRequeued(run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="lost", priority="high"),
+    invocations.InvocationRequeued(
+        run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="person", priority="high", by="key:ann", because="it hangs",
+        on_behalf_of="user:ada",
+    ),
     invocations.InvocationPaused(dispatch=1),
     invocations.InvocationSucceeded(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain", compensable=COMPENSABLE

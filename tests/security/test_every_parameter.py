@@ -112,6 +112,12 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
     "/v1/runs/{run_id}/pause": [{"reason": "why"}],
     "/v1/runs/{run_id}/resume": [{"reason": "why"}],
+    "/v1/runs/{run_id}/steps/{step}/skip": [{"reason": "why"}],
+    "/v1/runs/{run_id}/steps/{step}/force": [
+        {"result": 1, "reason": "why"},
+        {"error": {"type": "T", "message": "m"}, "reason": "why"},
+    ],
+    "/v1/runs/{run_id}/steps/{step}/dispatch": [{"invocation_id": "{invocation_id}", "reason": "why"}],
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
     "/v1/approvals/{approval_id}/decision": [

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -37,6 +38,36 @@ class SteeringClient(Requests):
     async def resume_run(self, run_id: UUID, reason: str | None = None, *, on_behalf_of: str | None = None) -> StartedRun:
         """Let a paused run go on where it was. A run that is not paused goes on anyway."""
         return await self._said(f"/v1/runs/{run_id}/resume", {} if reason is None else {"reason": reason}, on_behalf_of)
+
+    async def skip_step(self, run_id: UUID, step: str, reason: str, *, on_behalf_of: str | None = None) -> StartedRun:
+        """Skip a step that has not ended, or an item of a list (`reviews.3`). What is under way is cancelled.
+
+        The steps after it see a skipped step, as where a condition was false. `reason`: recorded.
+        """
+        return await self._said(f"/v1/runs/{run_id}/steps/{quote(step, safe='')}/skip", {"reason": reason}, on_behalf_of)
+
+    async def force_step(
+        self, run_id: UUID, step: str, reason: str, *, result: Any = None, error: Mapping[str, Any] | None = None,
+        on_behalf_of: str | None = None,
+    ) -> StartedRun:  # fmt: skip
+        """Say how a step ends that has not ended, or a part of one. What is under way is cancelled.
+
+        `error`: `{type, message}`; the plan says what follows. None: it completes with the result. `reason`: recorded.
+        """
+        outcome: dict[str, Any] = {"result": result} if error is None else {"error": dict(error)}
+        return await self._said(
+            f"/v1/runs/{run_id}/steps/{quote(step, safe='')}/force", {**outcome, "reason": reason}, on_behalf_of
+        )
+
+    async def dispatch_step(
+        self, run_id: UUID, step: str, reason: str, *, invocation_id: UUID | None = None, on_behalf_of: str | None = None
+    ) -> StartedRun:
+        """Dispatch the agent of a step again, or one of its calls: another worker gets it, and a retry does not wait.
+
+        `reason`: recorded.
+        """
+        body: dict[str, Any] = {"reason": reason} if invocation_id is None else {"reason": reason, "invocation_id": invocation_id}
+        return await self._said(f"/v1/runs/{run_id}/steps/{quote(step, safe='')}/dispatch", body, on_behalf_of)
 
     async def _said(self, path: str, body: Mapping[str, Any], on_behalf_of: str | None) -> StartedRun:
         """Gives a command to a run."""
