@@ -330,7 +330,8 @@ def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEv
         case agent_runs.AgentRunCompleted():
             step.unused_keys = list(event.unused_keys)
         case agent_runs.AgentRunCancelled():
-            step.status, step.finished_at = "cancelled", at
+            if step.status not in STEPS_OVER:  # the step ended without it
+                step.status, step.finished_at = "cancelled", at
 
 
 def _waits_anew(event: agent_runs.AgentRunResumed) -> bool:

@@ -288,12 +288,31 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     await use_reports_without_a_session(shared, http, worker)
     other = {"agent": "other", "run_id": str(new_id())}
     assert (await http.post("/v1/runs", json=other)).status_code == 201
+    await use_steering(http, f"/v1/runs/{other['run_id']}")
     cancelled = await http.post(f"/v1/runs/{other['run_id']}/cancel", json={"reason": "enough"})
     assert cancelled.status_code == 202
     waited = await http.post("/v1/runs", json=other, headers={"Prefer": "wait=9"})
     assert waited.json()["run"]["status"] == "cancelled" and waited.headers["preference-applied"] == "wait=9"
     refused = await http.post(f"/v1/runs/{run_id}/cancel", json={}, headers={"If-Match": '"v1"'})
     assert refused.status_code == 412 and refused.json()["current_version"]
+
+
+async def use_steering(http: httpx2.AsyncClient, other: str) -> None:
+    """A run that waits for its worker, and another with two steps."""
+    for what in ("pause", "resume", "steps/other/dispatch"):
+        assert (await http.post(f"{other}/{what}", json={"reason": "why"})).status_code == 202, what
+    two = await http.post("/v1/runs", json={"plan": {"kind": "sequential", "agents": ["other", "other"]}})
+    path = f"/v1/runs/{two.json()['run_id']}"
+    forced = await http.post(f"{path}/steps/other/force", json={"result": 1, "reason": "by hand"})
+    skipped = await http.post(f"{path}/steps/other-2/skip", json={"reason": "not needed"})
+    assert (forced.status_code, skipped.status_code) == (202, 202)
+    read = {"headers": {"Tidelog-Position": str(skipped.json()["position"])}}
+    steps = (await http.get(path, **read)).json()["steps"]
+    assert [(step["status"], step["why"]["person"]["reason"]) for step in steps] == [
+        ("completed", "by hand"), ("skipped", "not needed"),
+    ]  # fmt: skip
+    live = (await http.get(path, params={"as_of": skipped.json()["position"]})).json()["steps"]
+    assert [step["why"] for step in live] == [step["why"] for step in steps]
 
 
 async def use_compensation(http: httpx2.AsyncClient, worker: PlayedWorker) -> None:
@@ -418,12 +437,14 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     cancelled = ("POST", "/v1/invocations/{invocation_id}/cancel")
     of_keys |= of_tools | of_workflows | of_triggers | {("POST", "/v1/triggers")}
     of_compensation = {("POST", f"/v1/runs/{{run_id}}/compensation{what}") for what in ("", "/resume")}
+    of_steps = {("POST", f"/v1/runs/{{run_id}}/steps/{{step}}/{what}") for what in ("skip", "force", "dispatch")}
+    of_steering = {("POST", f"/v1/runs/{{run_id}}/{what}") for what in ("cancel", "pause", "resume")}
     of_schedules = {("POST", f"/v1/schedules{what}") for what in ("", *(f"/{{name}}/{w}" for w in ("pause", "resume", "run-now")))}
     changed = ("PATCH", "/v1/schedules/{name}")
     of_keys |= of_schedules | {changed}
     assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | {cancelled} | {
-        ("POST", "/v1/runs"), ("POST", "/v1/commands"), ("POST", "/v1/runs/{run_id}/cancel"), ("POST", "/v1/projects"),
-        ("POST", "/v1/tools/{name}/breaker"),
+        ("POST", "/v1/runs"), ("POST", "/v1/commands"), ("POST", "/v1/projects"), ("POST", "/v1/tools/{name}/breaker"),
+        *of_steering, *of_steps,
     }  # fmt: skip
     assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
         ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
@@ -438,7 +459,9 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     changes = of_tools - {("POST", "/v1/tools")} | {("DELETE", "/v1/tools/{name}")}
     changes |= of_workflows | {("DELETE", f"{one}/draft")}
     changes |= of_triggers | {("DELETE", "/v1/triggers/{name}")}
-    assert readers("If-Match") == {("POST", "/v1/runs/{run_id}/cancel"), changed} | changes
+    assert (
+        readers("If-Match") == of_steering | of_steps - {("POST", "/v1/runs/{run_id}/steps/{step}/dispatch")} | {changed} | changes
+    )
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
     for method, path in readers("Tidelog-Position"):
         asked = (
@@ -453,7 +476,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
         *(path for _, path in of_schedules | {changed}),
-        "/v1/runs/{run_id}/cancel",
+        *(path for _, path in of_steering | of_steps),
         "/v1/audit/export",
         "/v1/projects/{project_id}",
         "/v1/blobs/{sha256}",

@@ -85,6 +85,7 @@ class WorkSums(Shown):
     running: int
     retrying: int
     ambiguous: int
+    paused: int
     runs: int
     max_runs: int
     """With so many running runs, further starts are refused."""
