@@ -12,9 +12,11 @@ from api.cli.ids import GivenId
 from api.cli.plan_events import said_by, seen, why_skipped
 from api.cli.reaching import server_of
 from api.cli.steering_events import paused_because
+from api.cli.stuck import show
 
 app = typer.Typer()
 MOST_NAMED = 10
+MOST_WAITS = 100
 WIDTH = 160
 MADE_OF = {"each": "item", "repeat": "time", "adaptive": "agent", "run": "run"}
 """Form of a step → what a part of it is."""
@@ -127,6 +129,7 @@ async def _explain(run_id: str, key: str | None, at: str | None, data_dir: Path 
     given = GivenId.parse(run_id)
     async with server_of(data_dir, url, as_json) as server:
         run: dict[str, Any] = await server.get(f"/v1/runs/{await given.complete(server)}", {"as_of": at} if at else None)
+        waits = None if at or run["finished_at"] else await server.get(f"/v1/runs/{run['run_id']}/waits")
     steps = [step for step in run["steps"] if key in (None, step["key"])]
     if not steps:
         raise output.CommandFailed(output.one_line(f"run {run['run_id']} has no step {key}"))
@@ -141,3 +144,6 @@ async def _explain(run_id: str, key: str | None, at: str | None, data_dir: Path 
     for step in steps:
         name, told = output.escape(step["key"]), output.escape(why(step, run))
         console.print(f"[bold]{name}[/bold]  {output.status(step['status'])}\n  {told}", soft_wrap=True)
+    if waits is not None and key is None and waits["data"]:
+        output.say("\nIt waits for:")
+        show(waits, MOST_WAITS)

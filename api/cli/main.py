@@ -36,6 +36,7 @@ from api.cli import (
     runs,
     schedules,
     steering,
+    stuck,
     tenants,
     tool_calls,
     tools,
@@ -71,6 +72,7 @@ for module in (up, worker, demo, do, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 runs.app.registered_commands.extend(explain.app.registered_commands)
 runs.app.registered_commands.extend(steering.app.registered_commands)
+runs.app.registered_commands.extend(stuck.app.registered_commands)
 runs.app.registered_commands.extend(logs.app.registered_commands)
 runs.app.registered_commands.extend(contents.app.registered_commands)
 runs.app.registered_commands.extend(large_values.app.registered_commands)

@@ -46,12 +46,23 @@ class RunsWanted(NamedTuple):
     """Only runs of this workflow: `name`, or `name@version`."""
     origin: str | None = None
     """Only runs that this started: `schedule`, or `schedule:name`."""
+    unmoved_s: float | None = None
+    """Only open runs without an event for so many seconds."""
 
     @property
     def needs_terms(self) -> bool:
         """Whether more is asked for than the rows of runs know."""
         exact = (self.agent, self.actor, self.on_behalf_of, self.error, self.parent, self.workflow, self.origin)
         return any(value is not None for value in exact) or bool(self.metadata)
+
+
+class DueInRun(NamedTuple):
+    """A timer of a stream."""
+
+    due_at: datetime
+    command: str
+    step: str | None
+    """Of a step that waits for a clock."""
 
 
 class RunReads(Protocol):
@@ -96,6 +107,10 @@ class RunReads(Protocol):
 
         Raises NotFound if the run has no such step.
         """
+        ...
+
+    async def due(self, tenant_id: UUID, stream_id: UUID) -> "Sequence[DueInRun]":
+        """The timers of a run, of an agent run or of a call, as far as the read model of timers knows."""
         ...
 
     def evolve(self, view: RunView | None, recorded: RecordedEvent, *, all_calls: bool = False) -> RunView | None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from application.engine.ports.pages import Page
-from application.reads import Positioned, RunsWanted
+from application.reads import DueInRun, Positioned, RunsWanted
 from application.views.large import Field, Held
 from application.views.runs import NEWEST_CALLS, JournalEntryView, PartView, RunCallView, RunSummary, RunView
 from domain.errors import ProjectionBehind
@@ -53,6 +53,9 @@ PROJECTION = Projection(
 )
 
 TERMS = RUN_TERMS.name
+DUE_IN_RUN = """
+SELECT due_at, command, payload::json ->> 'step' FROM timer WHERE tenant_id = %s AND stream_id = %s ORDER BY due_at LIMIT 1000
+"""
 
 __all__ = ["INSIDE_RUNS", "PROJECTION", "RunQueries", "apply", "evolve_view", "get_run", "list_runs", "list_runs_as_of", "replay"]
 
@@ -102,6 +105,11 @@ class RunQueries:
             await connection.execute(ONE_SNAPSHOT)
             position = await position_of(connection, PROJECTION.name)
             return Positioned(await read_parts(connection, tenant_id, run_id, step, limit=limit, after=after), position)
+
+    async def due(self, tenant_id: UUID, stream_id: UUID) -> Sequence[DueInRun]:
+        async with self._database.connection(tenant_id) as connection:
+            rows = await (await connection.execute(DUE_IN_RUN, [tenant_id, stream_id])).fetchall()
+        return [DueInRun(*row) for row in rows]
 
     async def parts_in(self, tenant_id: UUID, view: RunView, step: str, *, limit: int, after: int) -> Page[PartView]:
         must_be_a_step(view.plan, view.run_id, step)

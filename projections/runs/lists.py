@@ -34,11 +34,12 @@ async def list_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted)
     """Newest first, by the time of the start; runs of the same time by id. Raises InvalidCommand if there is no run `before`."""
     terms = terms_of(tenant_id, wanted)
     walk = await walks.walk_of(connection, tenant_id, wanted)
-    if not terms:
+    if not terms and wanted.unmoved_s is None:
         rows = await walks.page(connection, walk)
         data = [summary_of(row) for row in rows[: wanted.limit]]
         return Page(data, encode_cursor(str(data[-1].run_id)) if len(rows) > wanted.limit else None)
-    found, last = await walks.looked(connection, walk, terms, status=wanted.status)
+    then = walks.NOW | {"unmoved": wanted.unmoved_s}
+    found, last = await walks.looked(connection, walk, terms, then, status=wanted.status)
     return page_of_then([summary_of(row) for row in found], wanted.limit, lambda run: run.run_id, last)
 
 

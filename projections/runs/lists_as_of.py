@@ -51,13 +51,16 @@ async def list_runs_as_of(connection: Connection, tenant_id: UUID, position: int
     if wanted.error is not None:
         why = "error cannot be combined with as_of: runs are found by the errors that they have now"
         raise InvalidCommand(why, pointer="/error")
+    if wanted.unmoved_s is not None:
+        why = "unmoved_s cannot be combined with as_of: how long nothing has happened to a run is told of now"
+        raise InvalidCommand(why, pointer="/unmoved_s")
     terms, status = terms_of(tenant_id, wanted), wanted.status
     moment = await moment_of(connection, position)
     if moment is None:
         return Page([], None)
     walk = await walks.walk_of(connection, tenant_id, wanted, end=moment.time + timedelta(microseconds=1))
     ended = status not in (None, *GOING_ON)
-    at = {"position": position, "time": moment.time, "running": status in GOING_ON, "ended": ended}
+    at = {"position": position, "time": moment.time, "running": status in GOING_ON, "ended": ended, "unmoved": None}
     found, last = await walks.looked(connection, walk, terms, at, status=status if ended else None)
     then = await _summaries(connection, tenant_id, moment, found)
     shown = [run for run in then if status in (None, run.status, DEGRADED if run.degraded else None)]

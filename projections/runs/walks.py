@@ -67,10 +67,11 @@ HAS_OTHERS = """
     WHERE t.term = ANY (%(others)s::bigint[]) AND t.created_at = found.created_at AND t.run_id = found.run_id
 ) = cardinality(%(others)s::bigint[])
 """
-# By times alone, whether the run may have been in the list of then.
+# By times alone, whether the run may have been in the list of then. `unmoved`: seconds for which nothing has happened to the run.
 THEN = """
 coalesce(start_position, 0) <= %(position)s AND (NOT %(running)s OR finished_at IS NULL OR finished_at >= %(time)s::timestamptz)
 AND (NOT %(ended)s OR finished_at <= %(time)s::timestamptz OR view IS NOT NULL)
+AND (%(unmoved)s::float8 IS NULL OR updated_at < now() - make_interval(secs => %(unmoved)s::float8))
 """
 
 
@@ -155,7 +156,7 @@ LOOKUPS = 6_000
 """Looks of a page for the terms of these runs, some microseconds each. With more than three terms a page looks at fewer runs."""
 FEW = 100
 """Runs that are looked at without the question whether another walk is shorter."""
-NOW = {"position": MAX_POSITION, "running": False, "ended": False, "time": "infinity"}
+NOW = {"position": MAX_POSITION, "running": False, "ended": False, "time": "infinity", "unmoved": None}
 """The parameters of `THEN` for a list of now."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)

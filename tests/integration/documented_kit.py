@@ -75,3 +75,24 @@ def _close(schema: Any) -> None:
     elif isinstance(schema, list):
         for inner in schema:
             _close(inner)
+
+
+async def use_steering(http: httpx2.AsyncClient, other: str) -> None:
+    """A run that waits for its worker, and another with two steps."""
+    for what in ("pause", "resume", "steps/other/dispatch"):
+        assert (await http.post(f"{other}/{what}", json={"reason": "why"})).status_code == 202, what
+    two = await http.post("/v1/runs", json={"plan": {"kind": "sequential", "agents": ["other", "other"]}})
+    path = f"/v1/runs/{two.json()['run_id']}"
+    forced = await http.post(f"{path}/steps/other/force", json={"result": 1, "reason": "by hand"})
+    skipped = await http.post(f"{path}/steps/other-2/skip", json={"reason": "not needed"})
+    assert (forced.status_code, skipped.status_code) == (202, 202)
+    read = {"headers": {"Tidelog-Position": str(skipped.json()["position"])}}
+    steps = (await http.get(path, **read)).json()["steps"]
+    assert [(step["status"], step["why"]["person"]["reason"]) for step in steps] == [
+        ("completed", "by hand"), ("skipped", "not needed"),
+    ]  # fmt: skip
+    waits = (await http.get(f"{other}/waits")).json()
+    assert [wait["waits_for"] for wait in waits["data"]] in (["worker"], ["free_worker"]), waits
+    assert (await http.get("/v1/runs", params={"unmoved_s": 0})).status_code == 200
+    live = (await http.get(path, params={"as_of": skipped.json()["position"]})).json()["steps"]
+    assert [step["why"] for step in live] == [step["why"] for step in steps]

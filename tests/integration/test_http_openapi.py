@@ -21,7 +21,7 @@ from domain.agent_runs import ClaimAgentRun
 from domain.invocations import ClaimInvocation
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.commands_kit import use_commands, use_workflows
-from tests.integration.documented_kit import Documented
+from tests.integration.documented_kit import Documented, use_steering
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.schedules_kit import use_schedules
 from tests.integration.session_kit import offer, worker_at
@@ -295,24 +295,6 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     assert waited.json()["run"]["status"] == "cancelled" and waited.headers["preference-applied"] == "wait=9"
     refused = await http.post(f"/v1/runs/{run_id}/cancel", json={}, headers={"If-Match": '"v1"'})
     assert refused.status_code == 412 and refused.json()["current_version"]
-
-
-async def use_steering(http: httpx2.AsyncClient, other: str) -> None:
-    """A run that waits for its worker, and another with two steps."""
-    for what in ("pause", "resume", "steps/other/dispatch"):
-        assert (await http.post(f"{other}/{what}", json={"reason": "why"})).status_code == 202, what
-    two = await http.post("/v1/runs", json={"plan": {"kind": "sequential", "agents": ["other", "other"]}})
-    path = f"/v1/runs/{two.json()['run_id']}"
-    forced = await http.post(f"{path}/steps/other/force", json={"result": 1, "reason": "by hand"})
-    skipped = await http.post(f"{path}/steps/other-2/skip", json={"reason": "not needed"})
-    assert (forced.status_code, skipped.status_code) == (202, 202)
-    read = {"headers": {"Tidelog-Position": str(skipped.json()["position"])}}
-    steps = (await http.get(path, **read)).json()["steps"]
-    assert [(step["status"], step["why"]["person"]["reason"]) for step in steps] == [
-        ("completed", "by hand"), ("skipped", "not needed"),
-    ]  # fmt: skip
-    live = (await http.get(path, params={"as_of": skipped.json()["position"]})).json()["steps"]
-    assert [step["why"] for step in live] == [step["why"] for step in steps]
 
 
 async def use_compensation(http: httpx2.AsyncClient, worker: PlayedWorker) -> None:

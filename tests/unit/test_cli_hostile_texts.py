@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs cancel": [str(RUN)],
     "runs pause": [str(RUN)],
     "runs resume": [str(RUN)],
+    "runs stuck": ["--for", "0s"],
     "runs skip-step": [str(RUN), "a", "--reason", "r"],
     "runs force-step": [str(RUN), "a", "--result", "1", "--reason", "r"],
     "runs dispatch": [str(RUN), "a", "--reason", "r"],

@@ -11,6 +11,7 @@ from api.cli.diagnosis.findings import Diagnosis
 from api.cli.output import duration, shortened
 
 SHOWN = 5
+STUCK_S = 600
 OTHERS = "(other)"
 START_BUILTIN = "start a worker for it: tidelog worker --builtin (`tidelog up` does, unless TIDELOG_BUILTIN_WORKER is off)"
 RAISE = "wait, or raise the limit in the policy that the tool declares; what it is: tidelog tools show"
@@ -27,6 +28,7 @@ async def examine_work(found: Diagnosis, server: Asking) -> None:
             await _queues(found, server, health["work"])
             await _limited_tools(found, server, health["work"])
             _open_runs(found, health["degraded"])
+            await _stuck_runs(found, server, health["work"])
             await _idle_agents(found, server)
             await _files(found, server, health["import_problems"])
         await _parked(found, server, health.get("parked", {}))
@@ -107,6 +109,18 @@ async def _what_serves(server: Asking, queue: dict[str, Any]) -> str:
     if tool is not None and tool.get("kind", "python") != "python":
         return f"the tool is data, of the kind {tool['kind']}: {START_BUILTIN}"
     return f"start a worker that has {queue['kind']} {queue['name']}: tidelog worker --agents FOLDER"
+
+
+async def _stuck_runs(found: Diagnosis, server: Asking, work: dict[str, Any]) -> None:
+    """Running runs to which nothing has happened for long. Of the tenant of the doctor's key."""
+    if not work["runs"]:
+        return
+    page = await server.get("/v1/runs", {"status": "running", "unmoved_s": STUCK_S, "limit": SHOWN + 1})
+    runs = [] if page is None else page["data"]
+    if runs:
+        number = f"more than {SHOWN}" if len(runs) > SHOWN else str(len(runs))
+        text = f"{number} of the running runs had no event for {duration(STUCK_S)}; {runs[0]['run_id']}"
+        found.add("stuck runs", "warning", text, "what each waits for, and what helps: tidelog runs stuck")
 
 
 def _open_runs(found: Diagnosis, degraded: list[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api.http.conventions.answers import OF_LISTS, page_answer
+from api.http.conventions.answers import OF_LISTS, answer, page_answer
 from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
@@ -15,8 +15,10 @@ from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.runs.contents import PageOf, RunContents
+from application.runs.waits import waits_of
 from application.views.messages import MessageView
 from application.views.runs import JournalEntryView, PartView, RunCallView
+from application.views.waits import RunWaits
 from domain.access import Action
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
@@ -58,6 +60,18 @@ async def get_calls(
     """In the order of their start. The run itself shows the newest ones. `GET /v1/invocations/{id}` has a call's values."""
     page = await _wanted(request, "runs", run_id, limit, cursor, as_of)
     return page_answer(request, CallPage, await _contents(request).calls(page))
+
+
+@router.get(
+    "/v1/runs/{run_id}/waits",
+    summary="What each open step of a run waits for, and why",
+    responses={200: openapi.gives(RunWaits)},
+)
+@needs(Action.RUNS_READ, Reach.RUN)
+async def get_waits(request: Request, run_id: UUID) -> Response:
+    """As the log says it, with the workers of this moment. Of a run that has ended, nothing."""
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    return answer(await waits_of(container.commands, container.listed_sessions, container.reads.runs, tenant_id, run_id))
 
 
 @router.get(

@@ -217,6 +217,9 @@ async def get_runs(
             max_length=MAX_ORIGIN, description="Runs that this started: `schedule`, or `schedule:name` for one; `trigger:name` …"
         ),
     ] = None,
+    unmoved_s: Annotated[
+        float | None, Query(ge=0, le=1e9, description="Open runs to which nothing has happened for so many seconds")
+    ] = None,
     as_of: ListAsOf = None,
 ) -> Response:
     """A run is listed if all filters hold. `started_after` is the first time that counts, `started_before` the first that does not.
@@ -225,13 +228,15 @@ async def get_runs(
 
     With `as_of`, a page looks at 20,000 runs at most. With one of the filters from `agent` to `error`, `parent`, `workflow` or
     `origin`, and another filter, a page looks at 2,000. So a page may have fewer runs than `limit`, or none, and a `next_cursor`.
-    `error` has no `as_of`.
+    `error` and `unmoved_s` have no `as_of`. With `unmoved_s`, and without a `status`, the status is `running`.
     """
     since, end = time_of("started_after", started_after), time_of("started_before", started_before)
     wanted = RunsWanted(
         limit, uuid_cursor(cursor), status, project_id, agent, actor, on_behalf_of, _named(metadata or []), error, since, end,
-        projects_of(request), parent, workflow, origin,
+        projects_of(request), parent, workflow, origin, unmoved_s,
     )  # fmt: skip
+    if unmoved_s is not None and status is None:
+        wanted = wanted._replace(status="running")
     return await _listed(request, wanted, as_of)
 
 

@@ -217,6 +217,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         parent: UUID | None = None,
         workflow: str | None = None,
         origin: str | None = None,
+        unmoved_s: float | None = None,
     ) -> RunPage:
         """Runs, newest first, one page of at most `limit`: those for which all given filters hold.
 
@@ -225,7 +226,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         the run and of its failed steps have, all of them; not with `as_of`. `started_after` is the first time that counts,
         `started_before` the first that does not. `parent`: the run whose steps started the runs. `workflow`: a name, or
         name@version. `origin`: what started them, as `schedule` or `schedule:nightly`. `as_of`: the list as it was at a position or
-        a time.
+        a time. `unmoved_s`: open runs to which nothing has happened for so many seconds; running ones, without a `status`.
 
         With `as_of` or several filters, a page before the last one may have fewer runs than `limit`: read on with `next_cursor`.
         """
@@ -233,6 +234,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
             "limit": limit, "cursor": cursor, "status": status, "project_id": project_id, "agent": agent, "actor": actor,
             "on_behalf_of": on_behalf_of, "error": error, "started_after": _rfc3339(started_after),
             "started_before": _rfc3339(started_before), "parent": parent, "workflow": workflow, "origin": origin,
+            "unmoved_s": unmoved_s,
         }  # fmt: skip
         wanted: dict[str, Any] = {name: str(v) for name, v in given.items() if v is not None} | _as_of(as_of)
         if metadata:

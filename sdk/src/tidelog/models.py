@@ -21,6 +21,7 @@ from tidelog.run_models import Parts as Parts
 from tidelog.run_models import Run as Run
 from tidelog.run_models import RunCall as RunCall
 from tidelog.run_models import RunSummary as RunSummary
+from tidelog.run_models import RunWait as RunWait
 from tidelog.run_models import Step as Step
 from tidelog.run_models import Why as Why
 from tidelog.run_models import WorkflowVersion as WorkflowVersion

@@ -198,6 +198,31 @@ class Origin(Model):
     depth: int | None = None
 
 
+class RunWait(Model):
+    """What an open step of a run waits for. `step`: None for the run itself. `kind`: run, agent, tool or clock; `name`: of the
+    agent or tool; `id`: of the agent run, the call or the child run; `key`: of the call.
+
+    `waits_for`: resume, worker, version, free_worker, retry, clock, run, agent, tool, breaker, person, reconcile, chain, or
+    unknown, which is a defect. `detail`: the same in words. `until`: when the wait ends by itself.
+    """
+
+    step: str | None = None
+    kind: str
+    name: str | None = None
+    id: UUID | None = None
+    key: str | None = None
+    waits_for: str
+    detail: str
+    until: datetime | None = None
+
+
+class RunWaits(Model):
+    run_id: UUID
+    status: str
+    data: tuple[RunWait, ...]
+    more: int = 0
+
+
 class RunSummary(Model):
     """A run in a list. `status`: running, paused, completed, failed or cancelled.
 

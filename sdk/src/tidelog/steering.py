@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 
 from tidelog.models import StartedRun
 from tidelog.requests import Requests, parse
+from tidelog.run_models import RunWait, RunWaits
 from tidelog.transport import json_of
 
 
@@ -68,6 +69,10 @@ class SteeringClient(Requests):
         """
         body: dict[str, Any] = {"reason": reason} if invocation_id is None else {"reason": reason, "invocation_id": invocation_id}
         return await self._said(f"/v1/runs/{run_id}/steps/{quote(step, safe='')}/dispatch", body, on_behalf_of)
+
+    async def run_waits(self, run_id: UUID) -> tuple[RunWait, ...]:
+        """What each open step of a run waits for, and why. Empty: the run has ended."""
+        return parse(RunWaits, await self._get(f"/v1/runs/{run_id}/waits", {})).data
 
     async def _said(self, path: str, body: Mapping[str, Any], on_behalf_of: str | None) -> StartedRun:
         """Gives a command to a run."""

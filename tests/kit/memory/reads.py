@@ -1,12 +1,13 @@
 """Queries of runs in memory: folds of the log, without tables."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
-from application.reads import DataTool, Positioned, RunsWanted
+from application.reads import DataTool, DueInRun, Positioned, RunsWanted
 from application.views.activity import OpenRunCount
 from application.views.large import Field, Held
 from application.views.runs import (
@@ -27,6 +28,7 @@ from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
 from domain.runs import ENDS, RunStarted
 from domain.tools import DATA_KINDS, ToolRegistered, ToolRemoved
+from projections import timers
 from projections.run_terms import PROJECTION, terms_in, terms_of
 from projections.runs.folded import calls_in, evolve_view, parts_of_step
 from projections.runs.journal import journal
@@ -77,6 +79,7 @@ class MemoryRunReads:
             and terms <= self._terms(tenant_id, view.run_id)
             and (wanted.started_after is None or view.created_at >= wanted.started_after)
             and (wanted.started_before is None or view.created_at < wanted.started_before)
+            and (wanted.unmoved_s is None or view.updated_at < self.log.clock.now() - timedelta(seconds=wanted.unmoved_s))
         ]
         page = found[:limit]
         cursor = encode_cursor(str(page[-1].run_id)) if len(found) > limit else None
@@ -96,6 +99,16 @@ class MemoryRunReads:
     async def parts(self, tenant_id: UUID, run_id: UUID, step: str, *, limit: int, after: int) -> Positioned[Page[PartView] | None]:
         self.log.reach()
         return Positioned(None, self.log.head)
+
+    async def due(self, tenant_id: UUID, stream_id: UUID) -> Sequence[DueInRun]:
+        self.log.reach()
+        found = []
+        for event in self.log.events:
+            if (event.tenant_id, event.stream_id) != (tenant_id, stream_id) or event.topic not in timers.PROJECTION.topics:
+                continue
+            if (timer := timers.timer_of(event)) is not None:
+                found.append(DueInRun(timer[0], timer[1].command, json.loads(timer[1].payload).get("step")))
+        return sorted(found, key=lambda due: due.due_at)
 
     async def parts_in(self, tenant_id: UUID, view: RunView, step: str, *, limit: int, after: int) -> Page[PartView]:
         must_be_a_step(view.plan, view.run_id, step)
