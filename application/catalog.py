@@ -3,7 +3,17 @@
 from application.engine.catalog import Catalog
 from application.engine.sagas.reactions import Reactions
 from application.routes import ROUTES
-from application.sagas import approvals, chains, child_runs, compensations, message_delivery, run_lifecycle, steering, tool_execution, work_dispatch
+from application.sagas import (
+    approvals,
+    chains,
+    child_runs,
+    compensations,
+    message_delivery,
+    run_lifecycle,
+    steering,
+    tool_execution,
+    work_dispatch,
+)
 from domain.registry import REGISTRY
 
 SAGAS: dict[str, Reactions] = {

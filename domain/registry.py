@@ -56,7 +56,8 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         invocations.InvocationReconcileStarted, invocations.InvocationReconcileFailed, invocations.InvocationReconciled,
         invocations.InvocationNotHappened, invocations.InvocationResolved, invocations.InvocationCancelRequested,
         invocations.InvocationCancelled, invocations.InvocationCompensationRequested,
-        invocations.InvocationCompensationRefused, invocations.InvocationHeld, invocations.InvocationReleased, invocations.InvocationPaused,
+        invocations.InvocationCompensationRefused, invocations.InvocationHeld, invocations.InvocationReleased,
+        invocations.InvocationPaused,
     ),
     "chains": (
         chains.ChainStarted, chains.ChainReleased, chains.ChainStepRequested, chains.ChainStepSkipped,

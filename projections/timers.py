@@ -77,7 +77,10 @@ RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRet
 GIVING_UP = topics_of(invocations.InvocationReconcileRequested)
 PROJECTION = Projection(
     "timers",
-    topics_of(agent_runs.AgentRunRequested, agent_runs.AgentRunUnpaused, runs.StepStarted, approvals.ApprovalRequested) | RETRIES | GIVING_UP | ENDS,
+    topics_of(agent_runs.AgentRunRequested, agent_runs.AgentRunUnpaused, runs.StepStarted, approvals.ApprovalRequested)
+    | RETRIES
+    | GIVING_UP
+    | ENDS,
     ("timer",),
     apply,
     hurried=RETRIES,

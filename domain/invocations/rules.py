@@ -8,7 +8,16 @@ import json
 from typing import assert_never
 from uuid import UUID
 
-from domain.errors import AlreadyResolved, InvalidCommand, InvalidState, NotFound, RepeatedDifferently, RunIsPaused, StaleAttempt, WorkOver
+from domain.errors import (
+    AlreadyResolved,
+    InvalidCommand,
+    InvalidState,
+    NotFound,
+    RepeatedDifferently,
+    RunIsPaused,
+    StaleAttempt,
+    WorkOver,
+)
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s, spread_s
 from domain.invocations import compensating, holding, reconciling
 from domain.invocations.commands import (

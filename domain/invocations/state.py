@@ -139,8 +139,6 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             counts = event.reason in (None, "lost", "not_happened", "unpaused", "person")
             lost = invocation.lost_claims if counts else max(0, invocation.lost_claims - 1)
             return replace(invocation, status="requested", dispatch=event.dispatch, lost_claims=lost)
-        case InvocationPaused():
-            return replace(invocation, paused=event.dispatch)
         case InvocationFellBack():
             return _fell_back(invocation, event)
         case InvocationFailed():
@@ -157,7 +155,7 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             return replace(invocation, status="cancelled")
         case InvocationReconcileRequested() | InvocationReconcileStarted() | InvocationReconcileFailed() | InvocationReconciled():
             return _of_doubt(invocation, event)
-        case InvocationHeld() | InvocationReleased():
+        case InvocationHeld() | InvocationReleased() | InvocationPaused():
             return _of_decision(invocation, event)
         case InvocationCompensationRequested() | InvocationCompensationRefused():
             return replace(invocation, compensation_id=event.compensation_id)
@@ -191,8 +189,10 @@ def _of_doubt(
             assert_never(event)
 
 
-def _of_decision(invocation: Invocation, event: InvocationHeld | InvocationReleased) -> Invocation:
+def _of_decision(invocation: Invocation, event: InvocationHeld | InvocationReleased | InvocationPaused) -> Invocation:
     """With other arguments the call goes on with no other tool: nobody has looked at the arguments for those."""
+    if isinstance(event, InvocationPaused):
+        return replace(invocation, paused=event.dispatch)
     if isinstance(event, InvocationHeld):
         return replace(invocation, status="held", approval_id=event.approval_id)
     released = replace(invocation, status="requested", dispatch=event.dispatch)

@@ -25,9 +25,23 @@ from domain.plans import (
     unique_keys,
 )
 from domain.runs.adapting import allowed_name
-from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CheckUntainted, CompleteStep, EndWait, FailStep, FinishChild, ForceStep,
-    PauseRun, ResumeRun, RunCommand, SkipStep,
-    StartRun, TaintRun
+from domain.runs.commands import (
+    AbandonRun,
+    CancelRun,
+    CheckRun,
+    CheckUntainted,
+    CompleteStep,
+    EndWait,
+    FailStep,
+    FinishChild,
+    ForceStep,
+    PauseRun,
+    ResumeRun,
+    RunCommand,
+    SkipStep,
+    StartRun,
+    TaintRun,
+)
 from domain.runs.deciding import MOST_NAMED
 from domain.runs.events import (
     ENDS,
@@ -85,8 +99,8 @@ __all__ = [
     "EndWait",
     "FailStep",
     "FinishChild",
-    "GotTainted",
     "ForceStep",
+    "GotTainted",
     "Graph",
     "Origin",
     "Parent",

@@ -134,5 +134,4 @@ class CheckUntainted(Command):
 RunCommand = (
     StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | PauseRun | ResumeRun | SkipStep
     | ForceStep | CheckRun | TaintRun | CheckUntainted
-)
 )  # fmt: skip

@@ -7,9 +7,23 @@ from domain.errors import AlreadyExists, InvalidState, NotFound, RunIsPaused, Wo
 from domain.failures import Failure
 from domain.kernel import Decider, Event, Functions, without_functions
 from domain.runs.carrying_out import carry_on, look_at
-from domain.runs.commands import AbandonRun, CancelRun, CheckRun, CheckUntainted, CompleteStep, EndWait, FailStep, FinishChild, ForceStep,
-    PauseRun, ResumeRun, RunCommand, SkipStep,
-    StartRun, TaintRun
+from domain.runs.commands import (
+    AbandonRun,
+    CancelRun,
+    CheckRun,
+    CheckUntainted,
+    CompleteStep,
+    EndWait,
+    FailStep,
+    FinishChild,
+    ForceStep,
+    PauseRun,
+    ResumeRun,
+    RunCommand,
+    SkipStep,
+    StartRun,
+    TaintRun,
+)
 from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, RunTainted, StepFailed
 from domain.runs.forcing import force
@@ -45,6 +59,17 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
             return _cancel(run, command)
         case AbandonRun():
             return [] if run.status != "running" else [_cancelled(run, command.reason, compensate=run.compensate in ON_CANCEL)]
+        case TaintRun() | CheckUntainted() | CheckRun():
+            return _condition(run, command)
+        case PauseRun() | ResumeRun() | SkipStep() | ForceStep():
+            return _steer(run, command, functions)
+        case _:
+            assert_never(command)
+
+
+def _condition(run: Run, command: TaintRun | CheckUntainted | CheckRun) -> list[Event]:
+    """What other commands of the same append rest on."""
+    match command:
         case TaintRun():
             if run.tainted or run.status == "absent":
                 return []
@@ -52,7 +77,19 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
         case CheckUntainted():
             if run.tainted:
                 raise GotTainted("the run has got untrusted output meanwhile")
-            return []
+        case CheckRun():
+            if run.status in OVER:
+                raise WorkOver(f"the run is {run.status}")
+            if run.paused:
+                raise RunIsPaused("the run is paused: nothing begins until it is resumed")
+        case _:
+            assert_never(command)
+    return []
+
+
+def _steer(run: Run, command: PauseRun | ResumeRun | SkipStep | ForceStep, functions: Functions) -> list[Event]:
+    """What people ask of a run that goes on."""
+    match command:
         case PauseRun():
             return pause(run, command)
         case ResumeRun():
@@ -63,12 +100,6 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
             d = Decision(command.run_id, run, functions)
             force(d, command)
             return _and_what_follows(d)
-        case CheckRun():
-            if run.status in OVER:
-                raise WorkOver(f"the run is {run.status}")
-            if run.paused:
-                raise RunIsPaused("the run is paused: nothing begins until it is resumed")
-            return []
         case _:
             assert_never(command)
 

@@ -86,8 +86,8 @@ TOLD: list[tuple[str, str, dict[str, Any], str]] = [
      "run: taking effects back goes on, says key:ann because: sent by hand"),
     ("compensation.resumed", "c", {"because": "late_effect"}, "run: a call took effect late: its effect is taken back, too"),
     ("invocation.held", CALL, {"why": "approval", "approval_id": "a1", "demand": DEMAND},
-     "seller: seat#2 waits for an approval by 2 of admin and 1 of owner, admin, operator, four eyes (policy p: arguments.n > 1; it saw "
-     "arguments.n = 2; the tool: every call; it could not be evaluated: no key): tidelog inbox show a1"),
+     "seller: seat#2 waits for an approval by 2 of admin and 1 of owner, admin, operator, four eyes (policy p: arguments.n > 1; it "
+     "saw arguments.n = 2; the tool: every call; it could not be evaluated: no key): tidelog inbox show a1"),
     ("invocation.held", CALL, {"why": "budget", "approval_id": "a1", "demand": {}}, "seller: seat#2 waits for a budget"),
     ("invocation.released", CALL, {"arguments": None}, "seller: seat#2 may begin"),
     ("invocation.released", CALL, {"arguments": {"n": 1}}, "seller: seat#2 may begin, with other arguments: n: 1"),
