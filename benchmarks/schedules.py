@@ -33,7 +33,8 @@ from benchmarks.writers import METADATA, new_id
 from domain.kernel import Event
 from domain.projects import default_project_id
 from domain.registry import REGISTRY
-from domain.schedules import Definition, Overlap, ScheduleCreated, Start, When, schedule_id_of
+from domain.schedules import Definition, Overlap, ScheduleCreated, When, schedule_id_of
+from domain.starting import Target
 from domain.tenants import DEFAULT_TENANT_ID
 
 IN_ONE_CALL = 500
@@ -43,7 +44,7 @@ CALLS = 200
 
 def created(number: int, prefix: str, due_at: datetime, overlap: Overlap) -> tuple[UUID, list[Event]]:
     when = When(every_s=86_400, anchored_at=due_at)
-    definition = Definition(when=when, start=Start(agent="three-steps", input={"n": number}), overlap=overlap)
+    definition = Definition(when=when, start=Target(agent="three-steps", input={"n": number}), overlap=overlap)
     name = f"{prefix}{number}"
     event = ScheduleCreated(
         name=name, project_id=default_project_id(DEFAULT_TENANT_ID), definition=definition, next_at=due_at, at=datetime.now(UTC),

@@ -6,41 +6,46 @@ A schedule and a trigger say so in the same words. The values that an expression
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from domain.errors import json_pointer
-from domain.kernel import Functions, Json, Name, Priority, ShortText, Spent, Value
-from domain.plans import Plan
+from domain.kernel import Functions, Json, Name, Priority, Spent, Value, unsaid
 from domain.tool_policy import ArgumentName, Expression
 
 MOST_NAMES = 50
 """Fields of an input that are mapped one by one."""
 
+AgentVersion = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]+$")]
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None
 
 
 class Target(Value):
     """What is started, exactly one of: a workflow, an agent, a plan, a tool."""
 
-    workflow: Name | None = None
-    version: int | None = Field(default=None, ge=1)
-    """Of the workflow. None: the one that is current then."""
-    agent: Name | None = None
-    agent_version: ShortText | None = None
-    plan: Json = None
-    """A plan, as `Plan` has it."""
-    tool: Name | None = None
-    input: Json = None
+    workflow: Name | None = Field(default=None, exclude_if=unsaid)
+    version: int | None = Field(default=None, ge=1, exclude_if=unsaid)
+    """Of the workflow. None: the one that is current then; so with the agent."""
+    agent: Name | None = Field(default=None, exclude_if=unsaid)
+    agent_version: AgentVersion | None = Field(default=None, exclude_if=unsaid)
+    plan: dict[str, Json] | None = Field(default=None, exclude_if=unsaid)
+    """A plan, as `Plan` has it. Whoever takes a target from people checks the plan (`application.starting.plan_of`): an event whose
+    plan would be refused today can be read for ever."""
+    tool: Name | None = Field(default=None, exclude_if=unsaid)
+    input: Json = Field(default=None, exclude_if=_is_nothing)
     """The input as it is. For a tool: the object of its arguments."""
-    input_from: Expression | dict[ArgumentName, Expression] | None = None
+    input_from: Expression | dict[ArgumentName, Expression] | None = Field(default=None, exclude_if=_is_nothing)
     """The input by an expression, or each of its fields by one. The fields go over those of `input`."""
-    priority: Priority | None = None
-    compensate: Compensate | None = None
+    priority: Priority | None = Field(default=None, exclude_if=unsaid)
+    compensate: Compensate | None = Field(default=None, exclude_if=unsaid)
     """None: those of the workflow, or the usual ones."""
-    metadata: dict[str, Json] = {}
+    metadata: dict[str, Json] = Field(default={}, exclude_if=unsaid)
     """Of the run."""
 
     @model_validator(mode="after")
@@ -51,13 +56,6 @@ class Target(Value):
             raise ValueError("`version` is that of a `workflow`")
         if self.agent_version is not None and self.agent is None:
             raise ValueError("`agent_version` is that of an `agent`")
-        if self.plan is not None:
-            try:
-                Plan.model_validate(self.plan)
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                place = json_pointer([part for part in first["loc"] if part != "[key]"])
-                raise ValueError(f"the plan, {place or '/'}: {first['msg'].removeprefix('Value error, ')}") from None
         if self.tool is not None:
             if self.compensate is not None or self.metadata:
                 raise ValueError("`compensate` and `metadata` are of runs, not of a call of a tool")
@@ -81,11 +79,17 @@ class Target(Value):
             case str():
                 return {"/input_from": self.input_from}
             case _:
-                return {f"/input_from/{name.replace('~', '~0').replace('/', '~1')}": text for name, text in self.input_from.items()}
+                return {json_pointer(("input_from", name)): text for name, text in self.input_from.items()}
 
 
 class Unmapped(Exception):
-    """The input cannot be made of the values. The text says why, for people."""
+    """The input cannot be made of the values, or a condition has no truth. The text says where and why, for people."""
+
+    def __init__(self, why: str, *place: str) -> None:
+        super().__init__(f"{'/'.join(place)}: {why}")
+        self.why = why
+        self.pointer = json_pointer(place)
+        """Of the place in the target or beside it."""
 
 
 def input_of(target: Target, values: Mapping[str, Json], functions: Functions, spent: Spent) -> Json:
@@ -94,10 +98,10 @@ def input_of(target: Target, values: Mapping[str, Json], functions: Functions, s
         case None:
             made = target.input
         case str():
-            made = _value("input_from", target.input_from, values, functions, spent)
+            made = _value(("input_from",), target.input_from, values, functions, spent)
         case _:
             fields = {
-                name: _value(f"input_from/{name}", text, values, functions, spent) for name, text in target.input_from.items()
+                name: _value(("input_from", name), text, values, functions, spent) for name, text in target.input_from.items()
             }
             made = {**(target.input or {}), **fields}
     if target.tool is None:
@@ -105,14 +109,14 @@ def input_of(target: Target, values: Mapping[str, Json], functions: Functions, s
     if made is None:
         return {}
     if not isinstance(made, dict):
-        raise Unmapped("input_from: the arguments of a tool are an object")
+        raise Unmapped("the arguments of a tool are an object", "input_from")
     return made
 
 
-def _value(place: str, text: str, values: Mapping[str, Json], functions: Functions, spent: Spent) -> Json:
+def _value(place: tuple[str, ...], text: str, values: Mapping[str, Json], functions: Functions, spent: Spent) -> Json:
     found = functions.evaluate(text, values, spent)
     if found.error is not None:
-        raise Unmapped(f"{place}: {found.error}")
+        raise Unmapped(found.error, *place)
     return found.value
 
 
@@ -122,9 +126,9 @@ def holds(text: str | None, values: Mapping[str, Json], functions: Functions, sp
         return True
     found = functions.evaluate(text, values, spent)
     if found.error is not None:
-        raise Unmapped(f"when: {found.error}")
+        raise Unmapped(found.error, "when")
     if not isinstance(found.value, bool):
-        raise Unmapped("when: the condition is neither true nor false")
+        raise Unmapped("the condition is neither true nor false", "when")
     return found.value
 
 

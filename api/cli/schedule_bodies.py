@@ -35,7 +35,7 @@ class Given(NamedTuple):
     input: Annotated[str | None, typer.Option("--input", metavar="JSON|@FILE", help="The input of each run.")] = None
     input_from: Annotated[
         list[str] | None,
-        typer.Option("--input-from", metavar="[FIELD=]CEL", help="The input, or a field, from `schedule`, `due_at`, `input`."),
+        typer.Option("--input-from", metavar="[FIELD=]CEL", help="The input, or a field, from `schedule` and `due_at`."),
     ] = None
     metadata: Annotated[str | None, typer.Option("--metadata", metavar="JSON|@FILE", help="Metadata of each run.")] = None
     priority: Annotated[Literal["high", "normal", "low"] | None, typer.Option("--priority", help="Class of each run.")] = None

@@ -36,7 +36,7 @@ def spelled_steps(steps: Any, depth: int = 0) -> Any:
 def spelled_step(step: Any, depth: int = 0) -> Any:
     if not isinstance(step, dict):
         return step
-    spelled = _split(step, "agent", "agent_version")
+    spelled = spelled_pair(step, "agent", "agent_version")
     if isinstance(step.get("fallbacks"), list | tuple):
         spelled["fallbacks"] = [_agent(ref) for ref in step["fallbacks"]]
     if isinstance(adaptive := step.get("adaptive"), dict) and isinstance(adaptive.get("agents"), list | tuple):
@@ -46,7 +46,7 @@ def spelled_step(step: Any, depth: int = 0) -> Any:
     return spelled
 
 
-def _split(said: Mapping[str, Any], name: str, version: str, of: Callable[[str], Any] = str) -> dict[str, Any]:
+def spelled_pair(said: Mapping[str, Any], name: str, version: str, of: Callable[[str], Any] = str) -> dict[str, Any]:
     """The object with `name@version` in the field `name` as two fields. An object that has both already stays as it is."""
     text = said.get(name)
     if not isinstance(text, str) or AT not in text or said.get(version) is not None:
@@ -62,18 +62,18 @@ def _agent(ref: Any) -> Any:
     """An agent that is named by a text or by an object."""
     if isinstance(ref, str):
         ref = {"agent": ref}
-    return _split(ref, "agent", "agent_version") if isinstance(ref, dict) else ref
+    return spelled_pair(ref, "agent", "agent_version") if isinstance(ref, dict) else ref
 
 
 def _child(run: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    spelled = _split(run, "workflow", "version", int)
+    spelled = spelled_pair(run, "workflow", "version", int)
     if isinstance(plan := run.get("plan"), dict) and depth < MAX_DEPTH:
-        spelled["plan"] = _inner(plan, depth + 1)
+        spelled["plan"] = graph_of(plan, depth + 1)
     return spelled
 
 
-def _inner(plan: dict[str, Any], depth: int) -> Any:
-    """The plan of a child run: a graph, without a word of its kind."""
+def graph_of(plan: dict[str, Any], depth: int = 0) -> Any:
+    """A plan of any kind as its steps, spelled out, without a word of its kind. What is no such plan stays as it is."""
     kind, rest = plan.get("kind"), {name: value for name, value in plan.items() if name != "kind"}
     if kind is None or kind == "graph":
         return spelled_plan(rest, depth)

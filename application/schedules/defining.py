@@ -15,6 +15,7 @@ from domain.agents import AgentChanged
 from domain.errors import InvalidCommand, InvalidState, NotFound, TidelogError, Unavailable
 from domain.kernel import Functions
 from domain.schedules import DECIDER, ChangeSchedule, CreateSchedule, Definition, Schedule, schedule_id_of
+from domain.starting import Target
 from domain.workflows import WorkflowChanged
 
 MOST_LOOKS = 5
@@ -126,7 +127,7 @@ class Schedules:
         raise ScheduleBusy(f"run {last} of the schedule has not ended, and its overlap is '{definition.overlap}'")
 
 
-def _within(start: schedules.Start, pointer: str) -> str:
+def _within(start: Target, pointer: str) -> str:
     """The place in a start of what a run's start points to."""
     if start.agent is not None and pointer.startswith("/plan"):
         return "/agent"

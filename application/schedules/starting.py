@@ -1,22 +1,22 @@
 """What a schedule starts: looked up once for all schedules of a batch that start the same."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import ValidationError
-
 from application.engine.commands.loop import CommandLoop
 from application.plans.capabilities import KnownAgents
 from application.runs.start import prepared_start
+from application.starting import START, plan_of
 from application.workflows import AskedWorkflow, Workflows
 from application.workflows.children import has_children
 from domain import runs
 from domain.errors import InvalidCommand
 from domain.kernel import Command, Functions, Json, Priority, Spent, timestamp
-from domain.schedules import Schedule, Start
+from domain.schedules import Schedule
+from domain.starting import Target, Unmapped, input_of
 
 
 class ScheduledStart(NamedTuple):
@@ -56,16 +56,16 @@ class ScheduleStarts:
         assert created is not None
         assert definition is not None
         origin = runs.Origin(kind="schedule", name=created.name, due_at=due_at)
-        given = input_of(definition.start, created.name, due_at, self._functions)
+        given = _input(definition.start, created.name, due_at, self._functions)
         prepared = await self._prepare(created.project_id, definition.start, given)
         start = prepared.start.model_copy(update={"run_id": run_id, "origin": origin})
         return ScheduledStart(start, prepared.conditions)
 
-    async def check(self, project_id: UUID, asked: Start, name: str, due_at: datetime) -> None:
+    async def check(self, project_id: UUID, asked: Target, name: str, due_at: datetime) -> None:
         """Raises what the start of the run of a time would be refused with."""
-        await self._prepare(project_id, asked, input_of(asked, name, due_at, self._functions))
+        await self._prepare(project_id, asked, _input(asked, name, due_at, self._functions))
 
-    async def _prepare(self, project_id: UUID, asked: Start, given: Json) -> ScheduledStart:
+    async def _prepare(self, project_id: UUID, asked: Target, given: Json) -> ScheduledStart:
         if asked.workflow is None:
             start, conditions = await self._of_plan(project_id, asked)
             return ScheduledStart(start.model_copy(update={"input": given, "metadata": asked.metadata}), conditions)
@@ -78,7 +78,7 @@ class ScheduleStarts:
         said = {"input": found.input, "metadata": found.metadata, "workflow": found.workflow}
         return ScheduledStart(start.model_copy(update=said), (*conditions, *found.conditions))
 
-    async def _of_plan(self, project_id: UUID, asked: Start) -> ScheduledStart:
+    async def _of_plan(self, project_id: UUID, asked: Target) -> ScheduledStart:
         text = None if asked.plan is None else json.dumps(asked.plan, sort_keys=True)
         key = (project_id, asked.agent, asked.agent_version, text, asked.priority, asked.compensate)
         if (found := self._prepared.get(key)) is None:
@@ -100,36 +100,11 @@ class ScheduleStarts:
         return ScheduledStart(start, conditions)
 
 
-def plan_of(asked: Start) -> runs.Plan:
-    """The plan of a start that names no workflow. Raises InvalidCommand, with a pointer below `/start`."""
-    if asked.agent is not None and asked.agent_version is None:
-        return runs.sequential((asked.agent,))
-    if asked.agent is not None:
-        return runs.Plan(steps=(runs.Step(key=asked.agent, agent=asked.agent, agent_version=asked.agent_version),))
-    try:
-        return runs.Plan.model_validate(asked.plan)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = "".join(f"/{part}" for part in first["loc"])
-        raise InvalidCommand(first["msg"].removeprefix("Value error, "), pointer=f"/start/plan{place}") from None
-
-
-def input_of(asked: Start, name: str, due_at: datetime, functions: Functions) -> Json:
-    """The input of a run. Raises InvalidCommand, with a pointer below `/start`."""
+def _input(asked: Target, name: str, due_at: datetime, functions: Functions) -> Json:
+    """The input of a run. Raises InvalidCommand, with a pointer into the definition."""
     if asked.input_from is None:
         return asked.input
-    values: Mapping[str, Json] = {"schedule": name, "due_at": timestamp(due_at), "input": asked.input}
-    spent = Spent()
-    if isinstance(asked.input_from, str):
-        return _evaluated(asked.input_from, "/start/input_from", values, functions, spent)
-    return {
-        field: _evaluated(expression, f"/start/input_from/{field}", values, functions, spent)
-        for field, expression in asked.input_from.items()
-    }
-
-
-def _evaluated(expression: str, pointer: str, values: Mapping[str, Json], functions: Functions, spent: Spent) -> Json:
-    found = functions.evaluate(expression, values, spent)
-    if found.error is not None:
-        raise InvalidCommand(f"the expression has no value: {found.error}", pointer=pointer)
-    return found.value
+    try:
+        return input_of(asked, {"schedule": name, "due_at": timestamp(due_at)}, functions, Spent())
+    except Unmapped as error:
+        raise InvalidCommand(f"the expression has no value: {error.why}", pointer=f"{START}{error.pointer}") from None

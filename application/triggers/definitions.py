@@ -6,6 +6,7 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.ports.expressions import Expressions
+from application.starting import START, plan_of
 from application.suggestions import did_you_mean
 from application.triggers.occurrences import OF_EVENTS, OF_HOOKS
 from domain.errors import InvalidCommand, NotFound
@@ -43,13 +44,18 @@ class TriggerChecks:
                 if name not in self._registry.slices:
                     meant = did_you_mean(name, self._registry.slices)
                     faults.append((f"/on/slices/{number}", f"there is no slice '{name}'{meant}"))
-        expressions = {f"/start{place}": text for place, text in definition.start.expressions.items()}
+        expressions = {f"{START}{place}": text for place, text in definition.start.expressions.items()}
         if source is not None and source.when is not None:
             expressions[place] = source.when
         for where, text in expressions.items():
             fault = self._expressions.look(text, variables).fault
             if fault is not None:
                 faults.append((where, fault))
+        if definition.start.plan is not None:
+            try:
+                plan_of(definition.start)
+            except InvalidCommand as error:
+                faults += error.faults
         return faults
 
     def check(self, definition: TriggerDefinition) -> None:

@@ -9,6 +9,7 @@ from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
 from application.runs.admission import RunAdmission
 from application.runs.start import StartedDifferently
+from application.starting import plan_of
 from application.workflows import AskedWorkflow, Workflows
 from domain import runs
 from domain.errors import AlreadyExists, RepeatedDifferently
@@ -96,13 +97,3 @@ class Starter:
 
         wanted = WantedCall(request, id, str(id), input, target.priority or "normal", tainted=tainted)
         return (await self._calls().call(tool, wanted)).outcome
-
-
-def plan_of(target: Target) -> runs.Plan:
-    """The plan of an agent, or the plan that is given."""
-    if target.plan is not None:
-        return runs.Plan.model_validate(target.plan)
-    agent = target.agent or ""
-    if target.agent_version is None:
-        return runs.sequential((agent,))
-    return runs.Plan(steps=(runs.Step(key=agent, agent=agent, agent_version=target.agent_version),))

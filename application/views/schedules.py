@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from application.engine.ports.views import ListedRow, Timestamp
 from domain.kernel import Json
-from domain.schedules import CatchUp, Definition, Overlap, Reason, Start, next_times, starts_at
+from domain.schedules import CatchUp, Definition, Overlap, Reason, next_times, starts_at
+from domain.starting import Target
 
 ScheduleStatus = Literal["active", "paused", "finished"]
 OutcomeKind = Literal["fired", "queued", "skipped"]
@@ -86,6 +87,6 @@ class ScheduleView(ScheduleSummary):
         """When the next runs would start. None, while it is paused or finished."""
         if self.status != "active" or self.next_at is None:
             return []
-        definition = Definition(when=self.when, start=Start(agent="any"), start_at=self.start_at, end_at=self.end_at)
+        definition = Definition(when=self.when, start=Target(agent="any"), start_at=self.start_at, end_at=self.end_at)
         place = max(moment, self.next_at - timedelta(microseconds=1))
         return [starts_at(self.schedule_id, self.jitter_s, due) for due in next_times(definition, place, count)]

@@ -28,10 +28,8 @@ from domain.schedules.definition import (
     MOST_REFUSED,
     CatchUp,
     Definition,
-    Expression,
     Overlap,
     ScheduleName,
-    Start,
     starts_at,
 )
 from domain.schedules.dueness import Due, Missed, due_of, next_due, next_times
@@ -54,10 +52,10 @@ from domain.schedules.times import Moment, When, last_until, next_after, zone_of
 
 __all__ = [
     "DECIDER", "MOST_CAUGHT_UP", "MOST_COUNTED", "MOST_REFUSED", "CatchUp", "ChangeSchedule", "CreateSchedule", "Definition", "Due",
-    "Expression", "FireSchedule", "HoldSchedule", "Missed", "Moment", "Overlap", "PassSchedule", "PauseSchedule", "Reason",
+    "FireSchedule", "HoldSchedule", "Missed", "Moment", "Overlap", "PassSchedule", "PauseSchedule", "Reason",
     "RefuseSchedule", "RemoveSchedule", "ResumeSchedule", "RunNow", "Schedule", "ScheduleChanged", "ScheduleCommand",
     "ScheduleCreated", "ScheduleEvent", "ScheduleFinished", "ScheduleFired", "ScheduleMoved", "ScheduleName", "SchedulePaused",
-    "ScheduleQueued", "ScheduleRemoved", "ScheduleResumed", "ScheduleSkipped", "Start", "Status", "Waiting", "When", "decide",
+    "ScheduleQueued", "ScheduleRemoved", "ScheduleResumed", "ScheduleSkipped", "Status", "Waiting", "When", "decide",
     "due_of", "evolve", "last_until", "next_after", "next_due", "next_times", "run_id_of", "schedule_id_of", "starts_at",
     "zone_of",
 ]  # fmt: skip

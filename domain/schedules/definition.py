@@ -2,19 +2,19 @@
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from domain.kernel import Json, Name, Priority, ShortText, Value
+from domain.kernel import Name, ShortText, Value
 from domain.schedules.times import Moment, When, last_until, next_after
+from domain.starting import Target
 
 CatchUp = Literal["skip", "last", "all"]
 """What becomes of times that were missed, because nothing worked then: no run, one run for all of them, or a run for each."""
 Overlap = Literal["skip", "queue", "cancel", "allow"]
 """What a time does whose last run has not ended: it is left out; it waits (one at most); it cancels that run; it does not care."""
-Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 
 MOST_CAUGHT_UP = 100
 """Missed times for which `all` starts runs: the newest."""
@@ -24,42 +24,12 @@ MOST_REFUSED = 20
 """Refused starts in a row, after which a schedule is paused."""
 
 ScheduleName = Annotated[Name, StringConstraints(min_length=1)]
-Expression = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
-
-
-class Start(Value):
-    """What is started: one of a workflow by its name, an agent by its name, and a plan."""
-
-    workflow: Name | None = None
-    version: int | None = Field(default=None, ge=1)
-    """Of the workflow. None: the one that is current when the run starts; so with the agent."""
-    agent: Name | None = None
-    agent_version: Annotated[ShortText, StringConstraints(min_length=1)] | None = None
-    plan: dict[str, Json] | None = None
-    """A plan, as the body of a run has it."""
-    input: Json = None
-    input_from: Expression | dict[Name, Expression] | None = None
-    """The input, or its fields, as CEL expressions over `schedule`, `due_at` and `input`."""
-    metadata: dict[str, Json] = {}
-    priority: Priority | None = None
-    """None: as the workflow says, or else `normal`."""
-    compensate: Compensate | None = None
-    """None: as the workflow says, or else `never`."""
-
-    @model_validator(mode="after")
-    def _is_one_of_three(self) -> Self:
-        if sum(each is not None for each in (self.workflow, self.agent, self.plan)) != 1:
-            raise ValueError("give exactly one of `workflow`, `agent` and `plan`")
-        if self.version is not None and self.workflow is None:
-            raise ValueError("`version` goes with `workflow`")
-        if self.agent_version is not None and self.agent is None:
-            raise ValueError("`agent_version` goes with `agent`")
-        return self
 
 
 class Definition(Value):
     when: When
-    start: Start
+    start: Target
+    """What each run is. `input_from` sees `schedule`, the name, and `due_at`."""
     start_at: Moment | None = None
     """No time before this one counts."""
     end_at: Moment | None = None
@@ -74,8 +44,15 @@ class Definition(Value):
     overlap: Overlap = "skip"
     description: ShortText | None = None
 
+    @field_validator("start")
+    @classmethod
+    def _starts_runs(cls, start: Target) -> Target:
+        if start.tool is not None:
+            raise ValueError("a schedule starts runs: give exactly one of `workflow`, `agent` and `plan`")
+        return start
+
     @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
+    def _begins_before_it_ends(self) -> "Definition":
         if self.start_at is not None and self.end_at is not None and self.start_at > self.end_at:
             raise ValueError("`start_at` is later than `end_at`")
         return self

@@ -28,6 +28,7 @@ from domain.access import Role
 from domain.approval_rules import ApprovalCheck, Because, BoundRule, Demand, Requirement, SeenCall
 from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
+from domain.starting import Target
 
 PROJECT = UUID("01920000-0000-7000-8000-000000000001")
 RUN = UUID("01920000-0000-7000-8000-000000000002")
@@ -87,8 +88,8 @@ CHAIN_TOOL = {
 
 SCHEDULE = schedules.Definition(
     when=schedules.When(cron="30 2 * * 1-5", time_zone="Europe/Berlin"),
-    start=schedules.Start(
-        agent="historian", agent_version="2", input=JSON, input_from={"until": "due_at"}, metadata={"ticket": "T-1"},
+    start=Target(
+        agent="historian", agent_version="2", input={"n": 1}, input_from={"until": "due_at"}, metadata={"ticket": "T-1"},
         priority="high", compensate="on_failure",
     ),
     start_at=AT, end_at=AT, jitter_s=30, catch_up="all", catch_up_s=3600, late_after_s=90, overlap="queue",

@@ -79,8 +79,7 @@ CHAIN = {
         "steps": [{"name": "one", "tool": "own_http", "arguments": {"city": "'own'"}, "when": "true"}], "result": "steps.one",
     },
 }  # fmt: skip
-START = {"input": 1, "input_from": {"due": "due_at"}, "metadata": {"team": "own"}}
-PLANNED = {**START, "input_from": "due_at"}
+START = {"input": {"a": 1}, "input_from": {"due": "due_at"}, "metadata": {"team": "own"}}
 CHANGE: dict[str, Any] = {
     "when": {"cron": "0 0 1 1 *", "time_zone": "Europe/Berlin"}, "start_at": "2099-01-01T00:00:00Z",
     "end_at": "2199-01-01T00:00:00Z", "description": "own",
@@ -203,9 +202,9 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/projections/{name}/retry": [{"root_id": "{run_id}"}],
 }
 """Valid bodies of each operation. Together they have every place for a text."""
-for _plan in [body["plan"] for body in BODIES["/v1/runs"] if "plan" in body]:
-    BODIES["/v1/schedules"].append({**SCHEDULE, "name": NEW_NAME, "start": {**PLANNED, "plan": _plan}})
-    BODIES["/v1/schedules/{name}"].append({**CHANGE, "start": {**PLANNED, "plan": _plan}})
+for _start in STARTS:
+    BODIES["/v1/schedules"].append({**SCHEDULE, "name": NEW_NAME, "start": _start})
+    BODIES["/v1/schedules/{name}"].append({**CHANGE, "start": _start})
 OF_CONTENT = {"/v1/blobs", "/v1/work/blobs", "/hooks/{hook_id}"}
 """Operations whose body is a content of its own."""
 NAMES_A_NEW_THING = {

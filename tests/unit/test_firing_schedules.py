@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from application.engine.background import end
 from application.schedules.defining import ScheduleBusy, Schedules, preview
 from application.schedules.firing import PUT_OFF_S, ScheduleService
-from application.schedules.starting import plan_of
+from application.starting import plan_of
 from application.workflows import Workflows
 from domain import agents, projects, runs
 from domain.errors import DomainError, InvalidCommand, NotFound, Unavailable
@@ -30,10 +30,10 @@ from domain.schedules import (
     SchedulePaused,
     ScheduleQueued,
     ScheduleSkipped,
-    Start,
     When,
     schedule_id_of,
 )
+from domain.starting import Target
 from domain.workflows import DeprecateWorkflow, PublishWorkflow, WorkflowDefinition, workflow_id_of
 from tests.kit.engine import FUNCTIONS, Engine
 from tests.kit.memory import MemoryNames
@@ -89,7 +89,7 @@ class Clockwork:
             await end(*tasks)
 
     async def create(self, name: str = "s", *, when: When | None = None, **more: Any) -> UUID:
-        start = more.pop("start", None) or Start(agent="a")
+        start = more.pop("start", None) or Target(agent="a")
         definition = Definition(when=when or When(every_s=60), start=start, **more.pop("rules", {}))
         command = CreateSchedule(
             schedule_id=schedule_id_of(TENANT, name), name=name, definition=definition, at=self.clock.now(), by="key:a",
@@ -131,7 +131,7 @@ async def works() -> Clockwork:
 
 async def test_a_due_time_and_its_run_are_one_append(works: Clockwork) -> None:
     id = await works.create(
-        start=Start(agent="a", input={"n": 1}, metadata={"m": 2}), on_behalf_of="ada", rules={"overlap": "allow"}
+        start=Target(agent="a", input={"n": 1}, metadata={"m": 2}), on_behalf_of="ada", rules={"overlap": "allow"}
     )
     async with works.running():
         await works.pass_(59)
@@ -150,8 +150,8 @@ async def test_a_due_time_and_its_run_are_one_append(works: Clockwork) -> None:
 
 
 async def test_the_input_follows_from_the_time(works: Clockwork) -> None:
-    await works.create("whole", start=Start(agent="a", input_from="schedule + ' at ' + due_at"))
-    await works.create("fields", start=Start(agent="a", input=[7], input_from={"until": "due_at", "n": "input[0]"}))
+    await works.create("whole", start=Target(agent="a", input_from="schedule + ' at ' + due_at"))
+    await works.create("fields", start=Target(agent="a", input={"n": 7, "until": "?"}, input_from={"until": "due_at"}))
     async with works.running():
         await works.pass_(60)
     at = works.clock.now().strftime("%Y-%m-%dT%H:%M:%S.000Z")
@@ -168,7 +168,7 @@ async def test_a_workflow_is_started_by_its_name(works: Clockwork) -> None:
     )  # fmt: skip
     flow = workflow_id_of(TENANT, "flow")
     await works.engine.give(PublishWorkflow(workflow_id=flow, name="flow", definition=definition))
-    start = Start(workflow="flow", input_from={"until": "due_at"}, metadata={"n": 3})
+    start = Target(workflow="flow", input_from={"until": "due_at"}, metadata={"n": 3})
     id = await works.create(start=start, rules={"overlap": "allow"})
     pinned = await works.create("pinned", start=start.model_copy(update={"version": 1}), rules={"overlap": "allow"})
     async with works.running(works.service(works.engine.another())):
@@ -185,8 +185,8 @@ async def test_a_workflow_is_started_by_its_name(works: Clockwork) -> None:
     [refused] = works.events(pinned, ScheduleSkipped)
     assert (refused.reason, refused.code) == ("refused", "workflow-deprecated")
     for wrong, pointer in (
-        (Start(workflow="flw"), "/start/workflow"),
-        (Start(workflow="flow", input={"n": "x"}), "/start/input/n"),
+        (Target(workflow="flw"), "/start/workflow"),
+        (Target(workflow="flow", input={"n": "x"}), "/start/input/n"),
     ):
         with pytest.raises(DomainError) as told:
             await works.create("x", start=wrong)
@@ -388,12 +388,12 @@ async def test_a_clock_that_is_set_back(works: Clockwork) -> None:
 
 async def test_what_is_not_right_is_refused_when_it_is_created(works: Clockwork) -> None:
     for start, pointer, why in (
-        (Start(agent="aa"), "/start/agent", "no agent 'aa' is registered"),
-        (Start(agent="a", agent_version="9"), "/start/agent", "agent 'a' is registered in version 1, not 9"),
-        (Start(plan={"steps": [{"key": "k", "agent": "zz"}]}), "/start/plan/steps/0/agent", "no agent 'zz' is registered"),
-        (Start(plan={"steps": [{"key": "k"}]}), "/start/plan/steps/0", ""),
-        (Start(agent="a", input_from="nope"), "/start/input_from", "the expression has no value: "),
-        (Start(agent="a", input_from={"x": "1 +"}), "/start/input_from/x", "the expression has no value: "),
+        (Target(agent="aa"), "/start/agent", "no agent 'aa' is registered"),
+        (Target(agent="a", agent_version="9"), "/start/agent", "agent 'a' is registered in version 1, not 9"),
+        (Target(plan={"steps": [{"key": "k", "agent": "zz"}]}), "/start/plan/steps/0/agent", "no agent 'zz' is registered"),
+        (Target(plan={"steps": [{"key": "k"}]}), "/start/plan/steps/0", ""),
+        (Target(agent="a", input_from="nope"), "/start/input_from", "the expression has no value: "),
+        (Target(agent="a", input_from={"x": "1 +"}), "/start/input_from/x", "the expression has no value: "),
     ):
         with pytest.raises(DomainError) as refused:
             await works.create(start=start)
@@ -401,12 +401,12 @@ async def test_what_is_not_right_is_refused_when_it_is_created(works: Clockwork)
     with pytest.raises(projects.UnknownProject):
         await works.create(project_id=new_id())
     with pytest.raises(InvalidCommand, match="never be due"):
-        await works.create(when=When(at=works.clock.now()), start=Start(agent="zz"))
-    assert plan_of(Start(plan={"steps": [{"key": "k", "agent": "a"}]})).steps[0].agent == "a"
+        await works.create(when=When(at=works.clock.now()), start=Target(agent="zz"))
+    assert plan_of(Target(plan={"steps": [{"key": "k", "agent": "a"}]})).steps[0].agent == "a"
 
 
 async def test_a_run_out_of_turn(works: Clockwork) -> None:
-    id = await works.create(start=Start(agent="a", input_from="due_at"))
+    id = await works.create(start=Target(agent="a", input_from="due_at"))
     request, first = request_of(TENANT)._replace(repeatable=True), new_id()
     outcome, run_id = await works.use.run_now(request, "s", first, works.clock.now())
     assert run_id == first and outcome.versions[id] == 2 and works.started()[first].input
@@ -427,7 +427,7 @@ async def test_a_run_out_of_turn(works: Clockwork) -> None:
 
 async def test_next_times_are_those_of_the_starts(works: Clockwork) -> None:
     at = works.clock.now()
-    definition = Definition(when=When(every_s=60, anchored_at=at), start=Start(agent="a"), jitter_s=30)
+    definition = Definition(when=When(every_s=60, anchored_at=at), start=Target(agent="a"), jitter_s=30)
     shown = preview("s", TENANT, definition, at, 3)
     assert len(shown) == 3 and all(at + n * MINUTE <= one < at + n * MINUTE + MINUTE / 2 for n, one in enumerate(shown, 1))
     with pytest.raises(InvalidCommand):

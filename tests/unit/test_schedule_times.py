@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from domain.schedules import Definition, Start, When, last_until, next_after, next_times, starts_at, zone_of
+from domain.schedules import Definition, When, last_until, next_after, next_times, starts_at, zone_of
+from domain.starting import Target
 from tests.kit.waiting import new_id
 
 MINUTE = timedelta(minutes=1)
@@ -187,7 +188,7 @@ def test_an_expression_without_a_day_is_never_due() -> None:
 
 def test_bounds_are_of_the_times_themselves() -> None:
     start, end = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 3, 12, tzinfo=UTC)
-    bounded = Definition(when=When(cron="0 12 * * *"), start=Start(agent="a"), start_at=start, end_at=end)
+    bounded = Definition(when=When(cron="0 12 * * *"), start=Target(agent="a"), start_at=start, end_at=end)
     day = timedelta(days=1)
     assert list(next_times(bounded, start - 10 * day, 9)) == [start, start + day, end]
     assert list(next_times(bounded, start, 1)) == [start + day]
@@ -197,7 +198,7 @@ def test_bounds_are_of_the_times_themselves() -> None:
     assert list(next_times(later, start - 10 * day, 9)) == [start + day]
     assert later.until(end) == start + day and later.until(start) is None
     with pytest.raises(ValidationError, match="`start_at` is later than `end_at`"):
-        Definition(when=When(every_s=1), start=Start(agent="a"), start_at=end, end_at=start)
+        Definition(when=When(every_s=1), start=Target(agent="a"), start_at=end, end_at=start)
 
 
 def test_jitter_is_the_same_at_each_look_and_another_for_each_time() -> None:
@@ -213,13 +214,12 @@ def test_jitter_is_the_same_at_each_look_and_another_for_each_time() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({}, "give exactly one of `workflow`, `agent` and `plan`"),
-        ({"agent": "a", "plan": {}}, "give exactly one of `workflow`, `agent` and `plan`"),
-        ({"agent": "a", "version": 1}, "`version` goes with `workflow`"),
-        ({"workflow": "a", "agent_version": "1"}, "`agent_version` goes with `agent`"),
+        ({}, "give exactly one of `workflow`, `agent`, `plan` and `tool`"),
+        ({"agent": "a", "plan": {}}, "give exactly one of `workflow`, `agent`, `plan` and `tool`"),
+        ({"tool": "a"}, "a schedule starts runs: give exactly one of `workflow`, `agent` and `plan`"),
     ],
 )
 def test_what_is_started_is_one_thing(given: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError) as refused:
-        Start.model_validate(given)
+        Definition.model_validate({"when": {"every_s": 60}, "start": given})
     assert refused.value.errors()[0]["msg"] == f"Value error, {told}"

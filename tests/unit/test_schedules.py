@@ -37,7 +37,6 @@ from domain.schedules import (
     ScheduleRemoved,
     ScheduleResumed,
     ScheduleSkipped,
-    Start,
     When,
     decide,
     due_of,
@@ -47,6 +46,7 @@ from domain.schedules import (
     schedule_id_of,
     starts_at,
 )
+from domain.starting import Target
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -55,7 +55,7 @@ ID = schedule_id_of(TENANT, "nightly")
 
 
 def defined(when: When | None = None, **more: Any) -> Definition:
-    return Definition(when=when or When(every_s=60, anchored_at=AT), start=Start(agent="a"), **more)
+    return Definition(when=when or When(every_s=60, anchored_at=AT), start=Target(agent="a"), **more)
 
 
 def create(definition: Definition, at: datetime = AT, **more: Any) -> CreateSchedule:

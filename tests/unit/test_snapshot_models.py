@@ -75,7 +75,7 @@ sha256 = st.sampled_from(["0" * 64, "1" * 64])
 agent_run, invocation = {"agent_run_id": st.just(ID)}, {"invocation_id": st.just(ID)}
 
 SCHEDULE = schedules.Definition(
-    when=schedules.When(every_s=60), start=schedules.Start(agent="a", input={"n": [1.5, None]}, input_from={"due": "due_at"}),
+    when=schedules.When(every_s=60), start=Target(agent="a", input={"n": [1.5, None]}, input_from={"due": "due_at"}),
     late_after_s=120, overlap="queue",
 )  # fmt: skip
 LATER = AT + timedelta(seconds=150)

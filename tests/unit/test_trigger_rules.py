@@ -271,8 +271,7 @@ def test_a_definition_that_makes_no_sense(fields: dict[str, Any], why: str) -> N
         ({"agent": "a", "input_from": {f"n{n}": "1" for n in range(51)}}, "`input_from` names at most 50 fields"),
         ({"agent": "a", "input": 1, "input_from": {"b": "1"}}, "fields of `input_from` go into an object: leave `input` out, or"),
         ({"agent": "a", "input": {"b": 1}, "input_from": "1"}, "give either `input` or one expression as `input_from`"),
-        ({"plan": {"steps": []}}, "the plan, /steps: "),
-        ({"plan": {"steps": [{"key": "a", "agent": "a", "after": ["b"]}]}}, "the plan, /steps: step 'a' comes after 'b'"),
+        ({"agent": "a", "agent_version": ""}, "at least 1 character"),
     ],
 )
 def test_a_target_that_makes_no_sense(fields: dict[str, Any], why: str) -> None:

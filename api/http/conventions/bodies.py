@@ -21,8 +21,8 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    HAS_SHORT_FORMS: ClassVar[bool] = False
-    """Whether people may write some of it shorter, with an `@`."""
+    SHORT_FORMS: ClassVar[tuple[bytes, ...]] = ()
+    """What people may write some of it shorter with: a body without any of these is as the fields take it."""
 
     @classmethod
     def in_full(cls, written: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +60,7 @@ async def body_of(request: Request, model: type[M]) -> M:
     _must_be_json(request)
     body = await request.body() or b"{}"
     given = body
-    if model.HAS_SHORT_FORMS and b"@" in body and isinstance(written := _parsed(body), dict):
+    if any(mark in body for mark in model.SHORT_FORMS) and isinstance(written := _parsed(body), dict):
         given = orjson.dumps(model.in_full(written))
     try:
         parsed = model.model_validate_json(given, strict=True)

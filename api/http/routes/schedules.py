@@ -21,56 +21,25 @@ from api.http.conventions.releases import must_all_know_schedules
 from api.http.conventions.request import caller_of, command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from api.http.routes.run_bodies import AgentName, GraphPlan, ParallelPlan, SequentialPlan
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.engine.ports.views import Timestamp
-from application.plans.spelling import name_and_version
 from application.reads import SchedulesWanted
+from application.starting import SHORT_FORMS as SHORT_FORMS_OF_STARTS
+from application.starting import spelled_start
 from application.views.schedules import ScheduleStatus, ScheduleSummary, ScheduleView
 from application.wording import told
-from domain import runs, schedules
+from domain import schedules
 from domain.access import Action
-from domain.errors import InvalidCommand, NotFound
-from domain.kernel import Json, Name, Priority, ShortText
-from domain.schedules import CatchUp, Definition, Expression, Moment, Overlap, Start, When, schedule_id_of
+from domain.errors import InvalidCommand, NotFound, json_pointer
+from domain.kernel import Name, ShortText
+from domain.schedules import CatchUp, Definition, Moment, Overlap, When, schedule_id_of
+from domain.starting import Target
 
 router = APIRouter(tags=["schedules"], route_class=DirectRoute)
 
 SHOWN_TIMES = 10
 MOST_TIMES = 100
 MOST_NAME = 100
-
-
-class StartBody(Body):
-    """What each run is: exactly one of `workflow`, `agent` and `plan`, and its input."""
-
-    workflow: Name | None = None
-    version: int | None = Field(default=None, ge=1)
-    """Of the workflow. Null: the one that is current when the run starts; so with the agent."""
-    agent: AgentName | None = None
-    plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
-    input: Json = None
-    input_from: Expression | dict[Name, Expression] | None = None
-    """The input, or its fields, as CEL expressions over `schedule` (the name), `due_at` and `input`."""
-    metadata: dict[str, Json] = {}
-    priority: Priority | None = None
-    compensate: runs.Compensate | None = None
-
-    @model_validator(mode="after")
-    def _is_a_start(self) -> Self:
-        try:
-            self.to_start()
-        except ValidationError as error:
-            raise ValueError(told(error.errors(include_url=False)[0])) from None
-        return self
-
-    def to_start(self) -> Start:
-        said = {name: getattr(self, name) for name in self.model_fields_set}
-        if self.agent is not None:
-            said["agent"], said["agent_version"] = name_and_version(self.agent)
-        if self.plan is not None:
-            said["plan"] = self.plan.plan().model_dump(mode="json", exclude_defaults=True)
-        return Start(**said)
 
 
 class TimesBody(Body):
@@ -84,8 +53,11 @@ class TimesBody(Body):
 
 
 class ScheduleBody(TimesBody):
+    """In its `start`, `agent: "critic@2"` is short for an agent and its version; so with a workflow. A plan may have a kind."""
+
+    SHORT_FORMS = SHORT_FORMS_OF_STARTS
     name: Annotated[Name, StringConstraints(min_length=1)]
-    start: StartBody
+    start: Target
     project_id: UUID | None = None
     catch_up: CatchUp = "last"
     catch_up_s: int = Field(default=86_400, ge=1, le=366 * 86_400)
@@ -94,16 +66,21 @@ class ScheduleBody(TimesBody):
     description: ShortText | None = None
     paused: bool = False
 
+    @classmethod
+    def in_full(cls, written: dict[str, Any]) -> dict[str, Any]:
+        return spelled_start(written)
+
     def definition(self) -> Definition:
         """Raises InvalidCommand."""
-        return _definition(self, {"start": self.start.to_start()}, exclude={"name", "project_id", "paused", "start"})
+        return _definition(self, {}, exclude={"name", "project_id", "paused"})
 
 
 class ChangeBody(Body):
     """Fields that are missing stay as they are."""
 
+    SHORT_FORMS = SHORT_FORMS_OF_STARTS
     when: When | None = None
-    start: StartBody | None = None
+    start: Target | None = None
     start_at: Moment | None = None
     end_at: Moment | None = None
     jitter_s: int | None = Field(default=None, ge=0, le=86_400)
@@ -113,6 +90,10 @@ class ChangeBody(Body):
     overlap: Overlap | None = None
     description: ShortText | None = None
 
+    @classmethod
+    def in_full(cls, written: dict[str, Any]) -> dict[str, Any]:
+        return spelled_start(written)
+
     @model_validator(mode="after")
     def _takes_nothing_away(self) -> Self:
         for name in self.model_fields_set - {"start_at", "end_at", "description"}:
@@ -121,10 +102,7 @@ class ChangeBody(Body):
         return self
 
     def changes(self) -> dict[str, Any]:
-        said = {name: getattr(self, name) for name in self.model_fields_set}
-        if self.start is not None:
-            said["start"] = self.start.to_start()
-        return said
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class ReasonBody(Body):
@@ -190,7 +168,8 @@ def _definition(body: TimesBody, more: dict[str, Any], exclude: set[str]) -> Def
     try:
         return Definition(**said, **more)
     except ValidationError as error:
-        raise InvalidCommand(told(error.errors(include_url=False)[0]), pointer="/start_at") from None
+        first = error.errors(include_url=False)[0]
+        raise InvalidCommand(told(first), pointer=json_pointer(first["loc"]) or "/start_at") from None
 
 
 async def _seen(request: Request, name: str) -> tuple[UUID, schedules.Schedule]:
@@ -247,7 +226,7 @@ async def post_schedule(request: Request) -> Response:
 async def post_preview(request: Request) -> Response:
     """Nothing is recorded. The list is empty where no time is left."""
     body = await body_of(request, PreviewBody)
-    more = {"start": Start(agent="any")}
+    more = {"start": Target(agent="any")}
     definition = _definition(body, more, exclude={"name", "after", "count"})
     after = datetime.now(UTC) if body.after is None else body.after.astimezone(UTC)
     if not 1970 <= after.year <= 2500:

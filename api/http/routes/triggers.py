@@ -26,6 +26,8 @@ from api.http.documents import openapi
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor, encode_cursor, position_cursor
 from application.engine.reading.as_of import time_of
+from application.starting import SHORT_FORMS as SHORT_FORMS_OF_STARTS
+from application.starting import spelled_start
 from application.triggers.definitions import define, load_trigger, no_trigger
 from application.triggers.firing import KnownTrigger
 from application.triggers.firings import read_firings
@@ -68,8 +70,12 @@ Status = Literal["active", "paused"]
 
 
 class TriggerBody(Body):
-    """What a trigger is about, exactly one of `on` and `hook`, and what it starts."""
+    """What a trigger is about, exactly one of `on` and `hook`, and what it starts.
 
+    In its `start`, `agent: "critic@2"` is short for an agent and its version; so with a workflow. A plan may have a kind.
+    """
+
+    SHORT_FORMS = SHORT_FORMS_OF_STARTS
     description: ShortText = ""
     on: EventFilter | None = None
     hook: Webhook | None = None
@@ -80,6 +86,10 @@ class TriggerBody(Body):
     """Firings for the events of one minute. What is more starts nothing, and is counted."""
     max_depth: int = Field(default=FiringLimits.model_fields["max_depth"].default, ge=1, le=32)
     """How many firings of triggers may lead from one to the next. So a loop of triggers ends."""
+
+    @classmethod
+    def in_full(cls, written: dict[str, Any]) -> dict[str, Any]:
+        return spelled_start(written)
 
 
 class CreateTriggerBody(TriggerBody):
@@ -102,6 +112,7 @@ class RotateSecretBody(Body):
 class DryRunBody(Body):
     """Either the `name` of a trigger on events, or a definition of one that need not exist."""
 
+    SHORT_FORMS = SHORT_FORMS_OF_STARTS
     name: Name | None = None
     definition: TriggerBody | None = None
     since: str | None = Field(default=None, max_length=100)
@@ -109,6 +120,11 @@ class DryRunBody(Body):
     cursor: str | None = Field(default=None, max_length=200)
     """The `next_cursor` of the page before."""
     examples: int = Field(default=5, ge=0, le=MOST_EXAMPLES)
+
+    @classmethod
+    def in_full(cls, written: dict[str, Any]) -> dict[str, Any]:
+        definition = written.get("definition")
+        return {**written, "definition": spelled_start(definition)} if isinstance(definition, dict) else written
 
 
 class TriggerAccepted(openapi.Shown):

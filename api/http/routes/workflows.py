@@ -72,7 +72,7 @@ TAKES = ("Idempotency-Key", "Tidelog-On-Behalf-Of", "If-Match", REASON)
 class DefinitionBody(Body):
     """What a workflow says. In its plan `agent: "critic@2"` is short for an agent and its version."""
 
-    HAS_SHORT_FORMS = True
+    SHORT_FORMS = (b"@",)
     description: Text = ""
     parameters: dict[str, Json] | None = None
     """JSON Schema (2020-12) of the run's input. Null: any input."""
