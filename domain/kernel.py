@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -69,6 +70,10 @@ def unsaid(value: object) -> bool:
     """Whether a field says nothing, and is left out of stored JSON (`exclude_if`): events that do not need it stay as small as
     they were, and older readers of a value know all of its fields."""
     return value is None or value is False or value == () or value == {}
+
+
+is_empty = operator.not_
+"""The same for fields that hold no number and not just any JSON: a function of C, which takes a tenth of the time."""
 
 
 class Command(Value):

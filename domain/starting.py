@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints, model_validator
 
 from domain.errors import json_pointer
-from domain.kernel import Functions, Json, Name, Priority, Spent, Value, unsaid
+from domain.kernel import Functions, Json, Name, Priority, Spent, Value, is_empty
 from domain.tool_policy import ArgumentName, Expression
 
 MOST_NAMES = 50
@@ -29,23 +29,23 @@ def _is_nothing(value: object) -> bool:
 class Target(Value):
     """What is started, exactly one of: a workflow, an agent, a plan, a tool."""
 
-    workflow: Name | None = Field(default=None, exclude_if=unsaid)
-    version: int | None = Field(default=None, ge=1, exclude_if=unsaid)
+    workflow: Name | None = Field(default=None, exclude_if=is_empty)
+    version: int | None = Field(default=None, ge=1, exclude_if=is_empty)
     """Of the workflow. None: the one that is current then; so with the agent."""
-    agent: Name | None = Field(default=None, exclude_if=unsaid)
-    agent_version: AgentVersion | None = Field(default=None, exclude_if=unsaid)
-    plan: dict[str, Json] | None = Field(default=None, exclude_if=unsaid)
+    agent: Name | None = Field(default=None, exclude_if=is_empty)
+    agent_version: AgentVersion | None = Field(default=None, exclude_if=is_empty)
+    plan: dict[str, Json] | None = Field(default=None, exclude_if=is_empty)
     """A plan, as `Plan` has it. Whoever takes a target from people checks the plan (`application.starting.plan_of`): an event whose
     plan would be refused today can be read for ever."""
-    tool: Name | None = Field(default=None, exclude_if=unsaid)
+    tool: Name | None = Field(default=None, exclude_if=is_empty)
     input: Json = Field(default=None, exclude_if=_is_nothing)
     """The input as it is. For a tool: the object of its arguments."""
     input_from: Expression | dict[ArgumentName, Expression] | None = Field(default=None, exclude_if=_is_nothing)
     """The input by an expression, or each of its fields by one. The fields go over those of `input`."""
-    priority: Priority | None = Field(default=None, exclude_if=unsaid)
-    compensate: Compensate | None = Field(default=None, exclude_if=unsaid)
+    priority: Priority | None = Field(default=None, exclude_if=is_empty)
+    compensate: Compensate | None = Field(default=None, exclude_if=is_empty)
     """None: those of the workflow, or the usual ones."""
-    metadata: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    metadata: dict[str, Json] = Field(default={}, exclude_if=is_empty)
     """Of the run."""
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.failures import Failure
-from domain.kernel import Command, Event, ShortText, unsaid
+from domain.kernel import Command, Event, ShortText, is_empty
 
 Because = Literal["failed", "cancelled", "requested"]
 """Why effects are taken back: the run failed, was cancelled, or a person asked for it."""
@@ -36,7 +36,7 @@ class EffectRecorded(Event):
     on_error: OnError = "stop"
     unknown: bool = False
     """Nobody knows whether the call had its effect, and nobody will be asked."""
-    run: bool = Field(default=False, exclude_if=unsaid)
+    run: bool = Field(default=False, exclude_if=is_empty)
     """The effects of a child run, which has the id that is said for the call. The child takes them back."""
 
 
@@ -54,7 +54,7 @@ class CompensationStarted(Event):
     by: str | None = None
     """The actor who asked. None: the run's own policy."""
     on_behalf_of: str | None = None
-    parent_id: UUID | None = Field(default=None, exclude_if=unsaid)
+    parent_id: UUID | None = Field(default=None, exclude_if=is_empty)
     """The run that waits for this, to take back what it did before it started this one."""
 
 
@@ -69,7 +69,7 @@ class EffectStarted(Event):
     """The call that takes it back."""
     round: int = 1
     """Which one it is for this effect: a person's `retry` begins another."""
-    run: bool = Field(default=False, exclude_if=unsaid)
+    run: bool = Field(default=False, exclude_if=is_empty)
     """The effect is a child run, and `compensation_id` the stream of its compensation."""
 
 
@@ -112,7 +112,7 @@ class CompensationResumed(Event):
     reason: str | None = None
     by: str | None = None
     on_behalf_of: str | None = None
-    parent_id: UUID | None = Field(default=None, exclude_if=unsaid)
+    parent_id: UUID | None = Field(default=None, exclude_if=is_empty)
     """The run that asks for it, and waits for this."""
 
 
@@ -127,7 +127,7 @@ class CompensationEnded(Event):
     skipped: int
     stopped_on: int | None = None
     """Number of the effect at which it stands still. None: it went through all of them."""
-    parent_id: UUID | None = Field(default=None, exclude_if=unsaid)
+    parent_id: UUID | None = Field(default=None, exclude_if=is_empty)
     """The run that waits for this."""
 
 

@@ -12,7 +12,7 @@ from immutables import Map
 from pydantic import Field, ValidationError, field_validator
 
 from domain.failures import Failure
-from domain.kernel import Json, Value, unsaid
+from domain.kernel import Json, Value, is_empty
 from domain.plans.steps import MAX_DEPTH, Step, StepV3
 from domain.tool_policy import Expression
 
@@ -111,7 +111,7 @@ class Plan(Value):
     """A graph of steps without cycles. Sequential and parallel plans are constructors of a graph, not other engines."""
 
     steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
-    result: Expression | None = Field(default=None, exclude_if=unsaid)
+    result: Expression | None = Field(default=None, exclude_if=is_empty)
     """The run's result, as a CEL expression over `input`, `steps` and `metadata`. None: the result of the step that nothing comes
     after; of several such steps, their results by key."""
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from domain.failures import Retry
-from domain.kernel import Json, Name, Priority, ShortText, Value, unsaid
+from domain.kernel import Json, Name, Priority, ShortText, Value, is_empty
 from domain.tool_policy import ArgumentName, Expression
 
 MOST_ITEMS = 1_000
@@ -103,7 +103,7 @@ class Wait(Value):
 class ChildRun(Value):
     """A run that a step starts and waits for. It is cancelled with its parent."""
 
-    versions_asked: tuple[str, ...] = Field(default=(), exclude_if=unsaid)
+    versions_asked: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
     """The start of the run notes here which versions of the plan were asked for, as `run.started` does for the run's own plan."""
     plan: Json = None
     """A plan, as `Plan` has it."""
@@ -124,31 +124,31 @@ class Step(Value):
     """A node of the plan. What it does is said by exactly one of `agent`, `capability`, `run`, `gather`, `value` and `wait`."""
 
     key: Name
-    agent: Name | None = Field(default=None, exclude_if=unsaid)
+    agent: Name | None = Field(default=None, exclude_if=is_empty)
     agent_version: ShortText | None = None
     """None in a request: not asked for. The start of the run notes the registered version."""
-    capability: Name | None = Field(default=None, exclude_if=unsaid)
+    capability: Name | None = Field(default=None, exclude_if=is_empty)
     """An agent that announces it. The start of the run looks for one, and notes it as `agent`."""
-    run: ChildRun | None = Field(default=None, exclude_if=unsaid)
-    gather: Gather | None = Field(default=None, exclude_if=unsaid)
-    value: Expression | None = Field(default=None, exclude_if=unsaid)
+    run: ChildRun | None = Field(default=None, exclude_if=is_empty)
+    gather: Gather | None = Field(default=None, exclude_if=is_empty)
+    value: Expression | None = Field(default=None, exclude_if=is_empty)
     """A CEL expression whose value is the result. No agent is needed."""
-    wait: Wait | None = Field(default=None, exclude_if=unsaid)
+    wait: Wait | None = Field(default=None, exclude_if=is_empty)
     after: tuple[Name, ...] = ()
-    when: Expression | None = Field(default=None, exclude_if=unsaid)
+    when: Expression | None = Field(default=None, exclude_if=is_empty)
     """A CEL expression that is true or false once the steps before have ended, however they ended. False: the step is skipped."""
     input: Json = None
     """Given to this step's agent instead of the run's input."""
-    input_from: Expression | dict[ArgumentName, Expression] | None = Field(default=None, exclude_if=unsaid)
+    input_from: Expression | dict[ArgumentName, Expression] | None = Field(default=None, exclude_if=is_empty)
     """The input as a CEL expression, or by name."""
-    each: Each | None = Field(default=None, exclude_if=unsaid)
-    repeat: Repeat | None = Field(default=None, exclude_if=unsaid)
-    adaptive: Adaptive | None = Field(default=None, exclude_if=unsaid)
+    each: Each | None = Field(default=None, exclude_if=is_empty)
+    repeat: Repeat | None = Field(default=None, exclude_if=is_empty)
+    adaptive: Adaptive | None = Field(default=None, exclude_if=is_empty)
     timeout_s: float | None = Field(default=None, gt=0, le=30 * 86_400)
     retry: Retry = Retry()
-    priority: Priority | None = Field(default=None, exclude_if=unsaid)
+    priority: Priority | None = Field(default=None, exclude_if=is_empty)
     """None: the priority of the run."""
-    fallbacks: tuple[AgentRef, ...] = Field(default=(), max_length=MOST_FALLBACKS, exclude_if=unsaid)
+    fallbacks: tuple[AgentRef, ...] = Field(default=(), max_length=MOST_FALLBACKS, exclude_if=is_empty)
     """Agents that are tried in this order where the agent has failed."""
     on_failure: Literal["fail", "continue", "compensate"] = "fail"
     """`continue`: the run goes on without this step and ends `degraded`. `compensate`: the run fails and takes its effects back."""

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.failures import Failure, Retry
-from domain.kernel import Event, Json, Name, Priority, ShortText, Value, unsaid
+from domain.kernel import Event, Json, Name, Priority, ShortText, Value, is_empty, unsaid
 from domain.plans import MAX_DEPTH, MAX_STEPS_V1, Plan, PlanV3, StepV3
 
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
@@ -23,7 +23,7 @@ class Parent(Value):
     """Which execution of the step the run is. None: the only one."""
     depth: int = Field(default=1, ge=1, le=MAX_DEPTH)
     """Runs above the run."""
-    compensable: bool = Field(default=False, exclude_if=unsaid)
+    compensable: bool = Field(default=False, exclude_if=is_empty)
     """Whether the parent may take its effects back, and the run's with them."""
 
 
@@ -60,10 +60,10 @@ class RunStarted(Event):
     priority: Priority = "normal"
     compensate: Compensate = "never"
     """When the run's effects are taken back."""
-    parent: Parent | None = Field(default=None, exclude_if=unsaid)
-    workflow: WorkflowRef | None = Field(default=None, exclude_if=unsaid)
-    origin: Origin | None = Field(default=None, exclude_if=unsaid)
-    tainted: bool = Field(default=False, exclude_if=unsaid)
+    parent: Parent | None = Field(default=None, exclude_if=is_empty)
+    workflow: WorkflowRef | None = Field(default=None, exclude_if=is_empty)
+    origin: Origin | None = Field(default=None, exclude_if=is_empty)
+    tainted: bool = Field(default=False, exclude_if=is_empty)
     """What the run begins with comes from untrusted output."""
 
     @property
@@ -138,9 +138,9 @@ class StepScheduled(Event):
     """The priority of the step, or else of the run."""
     input: Json = Field(default=None, exclude_if=unsaid)
     """What `input_from` gave. None: the step's own input, or else the run's."""
-    mapped: bool = Field(default=False, exclude_if=unsaid)
+    mapped: bool = Field(default=False, exclude_if=is_empty)
     """Whether `input` is to be taken, also where it is null."""
-    saw: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    saw: dict[str, Json] = Field(default={}, exclude_if=is_empty)
     """The values that `when` named, as far as they are small."""
 
 
@@ -200,7 +200,7 @@ class PartScheduled(Event):
     """Of a child run."""
     workflow: WorkflowRef | None = None
     input: Json = None
-    versions_asked: tuple[str, ...] = Field(default=(), exclude_if=unsaid)
+    versions_asked: tuple[str, ...] = Field(default=(), exclude_if=is_empty)
     """Of a child run."""
     project_id: UUID | None = None
     """Of a child run."""
@@ -210,7 +210,7 @@ class PartScheduled(Event):
     """Of a child run."""
     depth: int = 0
     """Of a child run: the runs above it."""
-    compensable: bool = Field(default=False, exclude_if=unsaid)
+    compensable: bool = Field(default=False, exclude_if=is_empty)
     """Of a child run: whether the run may take its effects back, and the child's with them."""
     tainted: bool = Field(default=False, exclude_if=unsaid)
     """Of a child run: the run has got untrusted output."""
@@ -268,17 +268,17 @@ class StepCompleted(Event):
     agent_run_id: UUID | None
     """None: no single agent run gave the result."""
     result: Json = None
-    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
     """Agent runs that are not needed any more, and must be cancelled."""
-    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
-    judged: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
+    judged: dict[str, Json] = Field(default={}, exclude_if=is_empty)
     """What steps after it that gather results made of the result: the vote, or whether the result is good. By their keys. A vote of
     more than 1 kB is there as its SHA-256."""
-    exhausted: bool = Field(default=False, exclude_if=unsaid)
+    exhausted: bool = Field(default=False, exclude_if=is_empty)
     """A loop that ended because of its bound."""
-    without: tuple[int, ...] = Field(default=(), exclude_if=unsaid)
+    without: tuple[int, ...] = Field(default=(), exclude_if=is_empty)
     """Parts that failed and were tolerated."""
-    saw: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    saw: dict[str, Json] = Field(default={}, exclude_if=is_empty)
     """The values that `when` named, as far as they are small: of a step without an execution."""
     person: ByPerson | None = Field(default=None, exclude_if=unsaid)
     """Who said so, where no agent did."""
@@ -305,9 +305,9 @@ class StepFailed(Event):
     agent_run_id: UUID | None
     error: Failure
     tolerated: bool
-    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
-    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
-    compensate: bool = Field(default=False, exclude_if=unsaid)
+    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
+    compensate: bool = Field(default=False, exclude_if=is_empty)
     """The step says that the run takes its effects back."""
     person: ByPerson | None = Field(default=None, exclude_if=unsaid)
     """Who said so, where no agent did."""
@@ -332,7 +332,7 @@ class RunCompleted(Event):
     """Steps that failed and were tolerated."""
     result: Json = Field(default=None, exclude_if=unsaid)
     """What the plan's `result` gave. Missing where the run has neither such an expression nor a parent."""
-    parent: Parent | None = Field(default=None, exclude_if=unsaid)
+    parent: Parent | None = Field(default=None, exclude_if=is_empty)
 
 
 class RunFailed(Event):
@@ -343,9 +343,9 @@ class RunFailed(Event):
     """Agent runs that were under way and must be cancelled."""
     compensate: bool = False
     """Whether the run's effects are taken back."""
-    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
     """Child runs that were under way and must be cancelled."""
-    parent: Parent | None = Field(default=None, exclude_if=unsaid)
+    parent: Parent | None = Field(default=None, exclude_if=is_empty)
 
 
 class RunCancelled(Event):
@@ -353,8 +353,8 @@ class RunCancelled(Event):
     reason: str | None = None
     abandoned: tuple[UUID, ...] = ()
     compensate: bool = False
-    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
-    parent: Parent | None = Field(default=None, exclude_if=unsaid)
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
+    parent: Parent | None = Field(default=None, exclude_if=is_empty)
 
 
 class PauseCause(Value):

@@ -244,10 +244,13 @@ def evolve(run: Run, event: RunEvent) -> Run:
             assert_never(event)
 
 
+_ABSENT = Run()
+
+
 def _started(event: RunStarted) -> Run:
     graph = event.plan.graph
-    return Run(
-        "running", event.plan, event.input, graph.pending, graph.waiting,
+    return replace(
+        _ABSENT, status="running", plan=event.plan, input=event.input, steps=graph.pending, waiting=graph.waiting,
         versions_asked=event.versions_asked, priority=event.priority, compensate=event.compensate, metadata=event.metadata,
         project_id=event.project_id, parent=event.parent,
         tainted=event.tainted or (event.origin is not None and event.origin.kind == "webhook"),

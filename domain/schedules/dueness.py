@@ -55,7 +55,8 @@ def next_due(schedule_id: UUID, schedule: Schedule, at: datetime) -> Due | None:
     ):
         return None
     jitter = timedelta(seconds=definition.jitter_s)
-    late = definition.until(at - timedelta(seconds=definition.late_after_s) - jitter - _LEAST)
+    missed_until = at - timedelta(seconds=definition.late_after_s) - jitter - _LEAST
+    late = None if missed_until < first else definition.until(missed_until)
     if late is None or late < first:
         return Due(first, definition.after(first))
     on_time = definition.after(late)

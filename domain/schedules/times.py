@@ -26,6 +26,8 @@ LEAST_YEAR, MOST_YEAR = 1970, 2500
 YEARS_LOOKED_AT = 50
 """An expression without a day in so many years is never due."""
 LONGEST_INTERVAL_S = 366 * 86_400
+KEPT_TIMES = 20_000
+"""Answers about cron that are remembered."""
 _DAY = timedelta(days=1)
 _NEAR = timedelta(hours=26)
 """No clock is put forward or back by more."""
@@ -120,7 +122,7 @@ def next_after(when: When, after: datetime) -> datetime | None:
         return when.at if when.at > after else None
     if when.every_s is not None:
         return _of_interval(when.every_s, when.anchored_at, after) + timedelta(seconds=when.every_s)
-    return next((each for each in _cron_times(when, after, 1) if each > after), None)
+    return _cron_after(when, after)
 
 
 def last_until(when: When, until: datetime) -> datetime | None:
@@ -129,6 +131,17 @@ def last_until(when: When, until: datetime) -> datetime | None:
         return when.at if when.at <= until else None
     if when.every_s is not None:
         return _of_interval(when.every_s, when.anchored_at, until)
+    return _cron_until(when, until)
+
+
+# Kept: what is due in a schedule is asked twice, and many schedules are due at the same times.
+@lru_cache(maxsize=KEPT_TIMES)
+def _cron_after(when: When, after: datetime) -> datetime | None:
+    return next((each for each in _cron_times(when, after, 1) if each > after), None)
+
+
+@lru_cache(maxsize=KEPT_TIMES)
+def _cron_until(when: When, until: datetime) -> datetime | None:
     return next((each for each in _cron_times(when, until, -1) if each <= until), None)
 
 

@@ -74,11 +74,20 @@ class States:
             if own.slice != decider.slice:
                 rules, state = own, own.initial()
         decode = self._registry.decode
-        async with aclosing(self._parts(tenant_id, stream_id, newer)) as parts:
-            async for part in parts:
-                state = rules.fold(state, [decode(one.topic, one.schema_version, one.state) for one in part])
-                size += sum([len(one.state) for one in part])
-                last = part[-1]
+
+        def fold(part: Sequence[_Event]) -> None:
+            nonlocal state, size
+            state = rules.fold(state, [decode(one.topic, one.schema_version, one.state) for one in part])
+            size += sum([len(one.state) for one in part])
+
+        if len(newer) < min(PART, loading.PAGE):  # nearly every stream
+            fold(newer)
+            last: _Event = newer[-1]
+        else:
+            async with aclosing(self._parts(tenant_id, stream_id, newer)) as parts:
+                async for part in parts:
+                    fold(part)
+                    last = part[-1]
         loaded = Loaded(state, last.version, last.position, size, rules.slice, last.root_id)
         self.learned(rules, tenant_id, stream_id, loaded, since=base.version)
         return loaded
