@@ -25,7 +25,6 @@ KeyFile = Annotated[
     typer.Option("--key-file", metavar="FILE", help="Write the key to this new file (mode 0600) instead of showing it."),
 ]
 
-_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 OWN = "self"
 WHERE_TO_KEEP = "This is the only time that the key is shown. Keep it as you keep a password."
 
@@ -246,7 +245,7 @@ async def _rotate(
 ) -> None:
     from tidelog.keys import make_key, new_key_id
 
-    id, overlap_s = _key_id(key_id), 0.0 if overlap == "0" else _span("--overlap", overlap).total_seconds()
+    id, overlap_s = _key_id(key_id), 0.0 if overlap == "0" else float(options.seconds_of("--overlap", overlap))
     body: dict[str, Any] = {"overlap_s": overlap_s}
     if expires is not None:
         body["expires_at"] = time_of("--expires", expires)
@@ -321,30 +320,22 @@ def _key_id(given: str) -> str:
 
 def time_of(option: str, given: str) -> str:
     """An RFC 3339 time: as given, or so long from now on. Raises CommandFailed."""
-    if given[:1].isdecimal() and given[-1:] in _UNITS:
+    from application.durations import EXAMPLES, seconds_of
+
+    if (seconds := seconds_of(given)) is not None:
         try:
-            return (datetime.now(UTC) + _span(option, given)).isoformat(timespec="seconds")
+            return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
         except OverflowError:
             raise output.CommandFailed(f"{option}: {given!r:.40} is too far away", output.WRONG_USAGE) from None
     try:
         at = datetime.fromisoformat(given)
     except ValueError:
         raise output.CommandFailed(
-            f"{option}: {given!r:.40} is no time: give 2027-01-31T12:00:00Z, or 90d, 12h, 30m", output.WRONG_USAGE
+            f"{option}: {given!r:.40} is no time: give 2027-01-31T12:00:00Z, or {EXAMPLES}", output.WRONG_USAGE
         ) from None
     if at.tzinfo is None:
         raise output.CommandFailed(f"{option}: {given!r:.40} has no zone: put a Z behind it for UTC", output.WRONG_USAGE)
     return at.isoformat()
-
-
-def _span(option: str, given: str) -> timedelta:
-    number, unit = given[:-1], given[-1:]
-    if not number.isdecimal() or not number.isascii() or unit not in _UNITS or len(number) > 9:
-        raise output.CommandFailed(f"{option}: {given!r:.40} is no time: give 90d, 12h, 30m or 45s", output.WRONG_USAGE)
-    try:
-        return timedelta(**{_UNITS[unit]: int(number)})
-    except OverflowError:
-        raise output.CommandFailed(f"{option}: {given!r:.40} is too long", output.WRONG_USAGE) from None
 
 
 def must_be_new(key_file: Path | None, option: str = "--key-file") -> None:

@@ -56,6 +56,17 @@ class Where(NamedTuple):
 HERE = Where()
 
 
+def seconds_of(option: str, given: str) -> int:
+    """The seconds of a duration such as 24h. Raises CommandFailed for any other text."""
+    from application.durations import EXAMPLES, seconds_of
+
+    seconds = seconds_of(given)
+    if seconds is None:
+        told = f"{option}: '{output.shortened(given, 40)}' is no duration: give {EXAMPLES}"
+        raise output.CommandFailed(output.one_line(told), output.WRONG_USAGE)
+    return seconds
+
+
 def with_fields(command: Callable[..., None]) -> Callable[..., None]:
     """A command one of whose parameters is a named tuple of options. Each field is an option of the command."""
     parameters = list(inspect.signature(command).parameters.values())

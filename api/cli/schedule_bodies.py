@@ -107,24 +107,12 @@ def when_of(cron: str | None, time_zone: str | None, every: str | None, at: str 
     if cron is not None:
         return {"cron": cron} | ({} if time_zone is None else {"time_zone": time_zone})
     if every is not None:
-        return {"every_s": seconds_of("--every", every)}
+        return {"every_s": options.seconds_of("--every", every)}
     return {} if at is None else {"at": options.time_of("--at", at)}
 
 
-UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-def seconds_of(option: str, given: str) -> int:
-    """Raises CommandFailed for a text that is no time such as 90s or 15m."""
-    text, unit = (given[:-1], given[-1:]) if given[-1:] in UNITS else (given, "s")
-    if not (text.isascii() and text.isdecimal()) or len(text) > 12:
-        told = f"{option}: '{given}' is not a number of seconds, minutes, hours or days, such as 90s, 15m, 2h, 1d"
-        raise output.CommandFailed(output.one_line(told), output.WRONG_USAGE)
-    return int(text) * UNITS[unit]
-
-
 def _seconds(option: str, given: str | None) -> int | None:
-    return None if given is None else seconds_of(option, given)
+    return None if given is None else options.seconds_of(option, given)
 
 
 def _number(option: str, given: str) -> int:

@@ -376,8 +376,16 @@ def _when(when: Any) -> str:
     if when.get("cron") is not None:
         return f"{when['cron']} ({when.get('time_zone') or 'UTC'})"
     if when.get("every_s") is not None:
-        return f"every {output.duration(when['every_s'])}"
+        return f"every {_interval(when['every_s'])}"
     return f"once at {_time(when.get('at'))}"
+
+
+def _interval(seconds: Any) -> str:
+    """A whole number of seconds as `--every` takes it: 5s, 15m, 2h, 1d."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if isinstance(seconds, int) and seconds % length == 0:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
 
 
 def _time(at: Any) -> str:

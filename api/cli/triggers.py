@@ -16,7 +16,6 @@ app = typer.Typer(help="Triggers: what starts when something happens.", no_args_
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The trigger's name.")]
 File = Annotated[str, typer.Argument(metavar="FILE", help="The definition: YAML or JSON; - for stdin.")]
-UNITS = {"m": 60, "h": 3_600, "d": 86_400}
 
 
 @app.callback()
@@ -251,7 +250,7 @@ def rotate(
 
       tidelog triggers rotate on.push --overlap 1h
     """
-    seconds = 0.0 if overlap == "0" else seconds_of("--overlap", overlap)
+    seconds = 0.0 if overlap == "0" else options.seconds_of("--overlap", overlap)
     output.run(_rotate(name, seconds, reason, where))
 
 
@@ -369,19 +368,17 @@ async def _tried(server: "ServerClient", given: Mapping[str, Any], examples: int
 
 
 def _begin(since: str) -> str | None:
-    if since[-1:] in UNITS and since[:-1].isdigit():
-        from datetime import UTC, datetime, timedelta
+    from datetime import UTC, datetime, timedelta
 
-        return (datetime.now(UTC) - timedelta(seconds=seconds_of("--since", since))).isoformat()
-    return options.time_of("--since", since)
+    from application.durations import seconds_of
 
-
-def seconds_of(option: str, text: str) -> float:
-    """The seconds of a duration such as 24h. Ends the command if there is none."""
-    unit, number = UNITS.get(text[-1:]), text[:-1]
-    if unit is None or not number.isascii() or not number.isdigit() or len(number) > 6:
-        output.fail(f"{option}: a duration is a number with m, h or d, such as 24h", output.WRONG_USAGE)
-    return float(int(number) * unit)
+    seconds = seconds_of(since)
+    if seconds is None:
+        return options.time_of("--since", since)
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+    except OverflowError:
+        output.fail(f"--since: {output.shortened(since, 40)} is too long ago", output.WRONG_USAGE)
 
 
 def definition_in(file: str) -> dict[str, Any]:

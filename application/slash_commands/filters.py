@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
+from application.durations import seconds_of
 from application.engine.ports.pages import MAX_LIMIT
 from application.engine.reading.as_of import time_of
 from application.slash_commands.line import BadLine, CommandLine, Option, shown
@@ -25,8 +26,6 @@ OF_METADATA = "metadata."
 MAX_TEXT = 500
 LONGEST = timedelta(days=36_525)
 
-_DURATION = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 
@@ -36,12 +35,9 @@ class NotSo(Exception):
 
 
 def duration_of(text: str) -> timedelta | None:
-    """`90s`, `15m`, `24h`, `7d`, `2w`. None: the text is no duration."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        return None
-    seconds = timedelta(**{_UNITS[found[2]]: 1}).total_seconds() * int(found[1])
-    return timedelta(seconds=min(seconds, LONGEST.total_seconds()))
+    """`24h`; no longer than `LONGEST`. None: the text is no duration."""
+    seconds = seconds_of(text)
+    return None if seconds is None else timedelta(seconds=min(seconds, LONGEST.total_seconds()))
 
 
 def _time(text: str, now: datetime) -> datetime:
