@@ -40,7 +40,7 @@ async def offering(known: KnownAgents, tenant_id: UUID, wanted: Iterable[str]) -
     return await known.offering(tenant_id, names) if names else {}
 
 
-async def with_agents(known: KnownAgents, tenant_id: UUID, plan: runs.Plan) -> runs.Plan:
+async def with_capable_agents(known: KnownAgents, tenant_id: UUID, plan: runs.Plan) -> runs.Plan:
     """The plan with an agent for each capability, also in the plans of its child runs. The same object where it has none.
 
     Raises UnknownCapability, which has all of those that no agent announces; Unavailable.

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
-from application.plans.capabilities import KnownAgents, with_agents
+from application.plans.capabilities import KnownAgents, with_capable_agents
 from application.runs.admission import RunAdmission
 from application.runs.pinning import NamedAgent, agents_of, asked_in, is_asked_for, pinned
 from application.suggestions import KnownNames, did_you_mean, names_of
@@ -73,7 +73,7 @@ async def start_run(
         await admission.ready()
     with admission.admitted(request.tenant_id) as start:
         of_project = await _part_of_project(commands, request.tenant_id, project_id)
-        whole = await with_agents(known, request.tenant_id, with_children or plan)
+        whole = await with_capable_agents(known, request.tenant_id, with_children or plan)
         for look in range(MOST_LOOKS):
             versions, of_agents = await _versions(commands, request.tenant_id, whole, known, fresh=look > 0)
             command = runs.StartRun(
@@ -126,7 +126,7 @@ async def prepared_start(
     Raises UnknownAgent, UnknownCapability, UnknownProject, Unavailable.
     """
     of_project = await _part_of_project(commands, tenant_id, project_id, fresh=fresh)
-    plan = await with_agents(known, tenant_id, plan)
+    plan = await with_capable_agents(known, tenant_id, plan)
     versions, of_agents = await _versions(commands, tenant_id, plan, known, fresh=fresh)
     command = runs.StartRun(
         run_id=project_id, project_id=project_id, plan=_pinned(plan, versions), versions_asked=asked_in(plan), priority=priority,

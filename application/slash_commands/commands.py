@@ -21,7 +21,7 @@ from application.slash_commands.templates import templates
 from application.suggestions import did_you_mean, names_of
 from application.views.slash_commands import CommandDetails, CommandView, OwnCommand
 from application.workflows import AskedWorkflow, Workflows
-from application.workflows.asked_agents import with_agents
+from application.workflows.asked_agents import with_asked_agents
 from application.workflows.looking import look_to_start
 from application.workflows.written import write_workflow
 from domain import runs
@@ -118,7 +118,7 @@ class SlashCommands:
         named = {} if found.definition.command is None else found.definition.command.agents
         try:
             input = self._workflows.checked_input(found.name, found.definition.parameters, given)
-            return Described(found, input, with_agents(found.definition.plan, named, input))
+            return Described(found, input, with_asked_agents(found.definition.plan, named, input))
         except InvalidCommand as error:
             raise BadLine(*_in_line(line, error)) from None
 

@@ -15,7 +15,7 @@ Wanted = Mapping[str, tuple[str, str | None]]
 """Key of a step → its agent, and the version of the agent that is asked for."""
 
 
-def with_agents(plan: Plan, parameters: Mapping[str, Sequence[str]], input: Json) -> Plan:
+def with_asked_agents(plan: Plan, parameters: Mapping[str, Sequence[str]], input: Json) -> Plan:
     """The plan with the agents that the input names, `name` or `name@version`. The same object, if the input names none.
 
     Raises InvalidCommand: a parameter is no name of an agent.

@@ -10,7 +10,7 @@ from application.plans.capabilities import KnownAgents
 from application.runs.admission import RunAdmission
 from application.runs.start import check_repeat, first_answer, start_run
 from application.suggestions import did_you_mean, names_of
-from application.workflows.asked_agents import with_agents
+from application.workflows.asked_agents import with_asked_agents
 from application.workflows.children import Children, PlanWithChildren
 from application.workflows.looking import look_to_start
 from application.workflows.versions import StoredVersions, Versions
@@ -107,8 +107,8 @@ class Workflows:
         input = self.checked_input(asked.name, definition.parameters, asked.input)
         named = {} if definition.command is None else definition.command.agents
         return StartOfWorkflow(
-            plan=with_agents(definition.plan, named, input),
-            with_children=with_agents(whole.plan, named, input),
+            plan=with_asked_agents(definition.plan, named, input),
+            with_children=with_asked_agents(whole.plan, named, input),
             input=input,
             priority=asked.priority or definition.priority,
             compensate=asked.compensate or definition.compensate,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from application.workflows.asked_agents import keys_with_agents, with_agents
+from application.workflows.asked_agents import keys_with_agents, with_asked_agents
 from domain.errors import InvalidCommand
 from domain.plans import Plan
 from domain.workflows import WorkflowDefinition
@@ -22,7 +22,7 @@ PLAN = Plan.model_validate(
 
 
 def asked(input: Any, **parameters: list[str]) -> Any:
-    return with_agents(PLAN, parameters, input).model_dump(mode="json", exclude_defaults=True)["steps"]
+    return with_asked_agents(PLAN, parameters, input).model_dump(mode="json", exclude_defaults=True)["steps"]
 
 
 def test_a_parameter_chooses_the_agent_of_steps_in_all_inner_plans_but_those_of_workflows() -> None:
@@ -38,7 +38,7 @@ def test_a_parameter_chooses_the_agent_of_steps_in_all_inner_plans_but_those_of_
 
 @pytest.mark.parametrize("input", [None, [], {}, {"by": None}, {"other": "x"}, {"by": "two"}])
 def test_a_plan_stays_the_same_object_where_nothing_is_chosen(input: Any) -> None:
-    assert with_agents(PLAN, {"by": ["c"]}, input) is PLAN
+    assert with_asked_agents(PLAN, {"by": ["c"]}, input) is PLAN
 
 
 @pytest.mark.parametrize("name", [1, True, "", "Not a name", "a b", "a@", "@1", "a" * 101, "a@" + "1" * 501, "a\n"])
