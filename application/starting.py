@@ -26,7 +26,7 @@ def spelled_start(definition: dict[str, Json]) -> dict[str, Json]:
     spelled = spelled_pair(spelled_pair(start, "agent", "agent_version"), "workflow", "version", int)
     if isinstance(plan := spelled.get("plan"), dict):
         spelled["plan"] = graph_of(plan)
-    return {**definition, "start": spelled}
+    return definition if spelled == start else {**definition, "start": spelled}
 
 
 def plan_of(target: Target) -> runs.Plan:

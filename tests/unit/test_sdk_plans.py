@@ -12,7 +12,7 @@ from tidelog import plans
 
 def taken(plan: dict[str, Any]) -> Plan:
     """The plan as the server reads it."""
-    return StartRunBody.model_validate_json(json.dumps({"plan": plan}), strict=True).to_plan()
+    return StartRunBody.model_validate_json(json.dumps(StartRunBody.in_full({"plan": plan})), strict=True).to_plan()
 
 
 def test_every_form_of_a_step_is_what_the_server_takes() -> None:

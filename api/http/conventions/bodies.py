@@ -61,7 +61,8 @@ async def body_of(request: Request, model: type[M]) -> M:
     body = await request.body() or b"{}"
     given = body
     if any(mark in body for mark in model.SHORT_FORMS) and isinstance(written := _parsed(body), dict):
-        given = orjson.dumps(model.in_full(written))
+        in_full = model.in_full(written)
+        given = body if in_full is written else orjson.dumps(in_full)
     try:
         parsed = model.model_validate_json(given, strict=True)
     except ValidationError as error:

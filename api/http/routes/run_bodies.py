@@ -1,16 +1,15 @@
 """The body of the request that starts a run: a plan of one of three kinds, or one agent."""
 
-import json
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from api.http.conventions.bodies import Body
 from application import workflows as starts
 from application.engine.ports.pages import MAX_POSITION
-from application.plans.spelling import name_and_version, of_versions, side_by_side, spelled_steps
+from application.plans.spelling import name_and_version, of_versions, side_by_side, spelled_plan
 from application.wording import told
 from domain import plans
 from domain import runs as rules
@@ -31,9 +30,6 @@ def _bounded(text: str) -> str:
 
 AgentName = Annotated[str, StringConstraints(pattern=NAME_AT_VERSION), AfterValidator(_bounded)]
 """`critic`, or `critic@2` for its version 2."""
-
-
-_STEPS = TypeAdapter(tuple[rules.Step, ...])
 
 
 class SequentialPlan(Body):
@@ -75,12 +71,6 @@ class GraphPlan(Body):
     result: Expression | None = None
     """A CEL expression over `input`, `steps` and `metadata` that gives the result of the run."""
 
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _spelled_out(cls, steps: Any) -> Any:
-        # Read as JSON again: what a validator returns is strictly taken as values of Python, whose lists are no tuples.
-        return _STEPS.validate_json(json.dumps(spelled_steps(steps)), strict=True)
-
     @field_validator("steps")
     @classmethod
     def _is_a_graph(cls, steps: tuple[rules.Step, ...]) -> tuple[rules.Step, ...]:
@@ -90,7 +80,7 @@ class GraphPlan(Body):
             raise ValueError(told(error.errors(include_url=False)[0])) from None
 
     def plan(self) -> rules.Plan:
-        return rules.Plan(steps=self.steps, result=self.result)
+        return rules.Plan.model_construct(steps=self.steps, result=self.result)  # validated with the body
 
 
 class WorkflowToStart(Body):
@@ -102,6 +92,7 @@ class WorkflowToStart(Body):
 
 
 class StartRunBody(Body):
+    SHORT_FORMS = (b"@", b'"run"')
     plan: Annotated[SequentialPlan | ParallelPlan | GraphPlan, Field(discriminator="kind")] | None = None
     agent: AgentName | None = None
     """Shorthand for a plan of one agent."""
@@ -117,6 +108,13 @@ class StartRunBody(Body):
     """The class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last."""
     compensate: rules.Compensate = "never"
     """When the effects of the run are taken back, by the tools that its tools declare for that."""
+
+    @classmethod
+    def in_full(cls, written: dict[str, Any]) -> dict[str, Any]:
+        plan = written.get("plan")
+        if not isinstance(plan, dict) or plan.get("kind") != "graph" or (spelled := spelled_plan(plan)) == plan:
+            return written
+        return {**written, "plan": spelled}
 
     @model_validator(mode="after")
     def _one_plan(self) -> "StartRunBody":
