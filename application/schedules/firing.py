@@ -6,6 +6,7 @@ the table says may be old.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,11 +34,16 @@ from domain.errors import InvalidState, TidelogError, Unavailable, VersionConfli
 from domain.kernel import Command, Event, Functions, derive_id
 from domain.workflows import WorkflowChanged
 
+LOOKED_AT = 5_000
+"""Schedules that are due, of one look."""
+WAITING_LOOKED_AT = 500
+"""Schedules that wait for the end of a run, of one look."""
 BATCH = 500
-"""Schedules of one look."""
-TOGETHER = 60
+"""Schedules of one tenant that are read and decided about together: their states fit the cache of states."""
+BATCHES_AT_ONCE = 3
+"""While the database writes what is decided about one batch, this process decides about the next."""
+TOGETHER = 125
 """Schedules of one append: the runs of most plans then begin in it."""
-APPENDS_AT_ONCE = 4
 MOST_ROUNDS = 120
 """Decisions about one schedule after one look: more than the times that are caught up with."""
 WAITING_LOOKED_AT_S = 1.0
@@ -52,6 +58,15 @@ OF_TIMES = (schedules.ScheduleFired, schedules.ScheduleQueued, schedules.Schedul
 log = structlog.get_logger(__name__)
 
 
+class Seen(NamedTuple):
+    """A schedule as this process knows it, and which of its times is due."""
+
+    schedule_id: UUID
+    schedule: schedules.Schedule
+    version: int
+    due: schedules.Due | None
+
+
 class Task(NamedTuple):
     """What is to be done about a schedule."""
 
@@ -64,7 +79,7 @@ class Task(NamedTuple):
 
 @dataclass
 class DueBatch:
-    """Schedules of one tenant that one look has found."""
+    """Some schedules of one tenant that one look has found."""
 
     tenant_id: UUID
     at: datetime
@@ -107,20 +122,35 @@ class ScheduleService:
         """What is due. A database that does not show it must not end the process, which has other work."""
         while True:
             try:
-                return await persistently(lambda: self._due.look(BATCH))
+                return await persistently(lambda: self._due.look(LOOKED_AT, WAITING_LOOKED_AT))
             except Exception as error:
                 log.exception("schedules_not_read", error=str(error), hint="grants of migration 0054?")
             await asyncio.sleep(AGAIN_S)
 
     async def _see_to(self, streams: Sequence[DueStream], at: datetime) -> None:
-        by_tenant = groupby(sorted(streams, key=lambda one: one.tenant_id.int), key=lambda one: one.tenant_id)
-        for tenant_id, rows in [(tenant_id, {row.stream_id: row for row in of_tenant}) for tenant_id, of_tenant in by_tenant]:
-            batch = DueBatch(tenant_id, at, rows, self._starts(tenant_id), set(), set(), set(), set())
-            await persistently(partial(self._decide, batch))
-            if done := [rows[each] for each in batch.seen_to - batch.troubled]:
-                await persistently(partial(self._due.done, done))
-            if troubled := [rows[each] for each in batch.troubled]:
-                await persistently(partial(self._due.put_off, troubled, PUT_OFF_S))
+        batches = self._batches(streams, at)
+
+        async def some() -> None:
+            while batches:
+                await self._see_to_batch(batches.popleft())
+
+        await side_by_side(*(some() for _ in range(min(BATCHES_AT_ONCE, len(batches)))))
+
+    def _batches(self, streams: Sequence[DueStream], at: datetime) -> deque[DueBatch]:
+        found: deque[DueBatch] = deque()
+        for tenant_id, of_tenant in groupby(sorted(streams, key=lambda one: one.tenant_id.int), key=lambda one: one.tenant_id):
+            rows, starts = list({row.stream_id: row for row in of_tenant}.values()), self._starts(tenant_id)
+            for begin in range(0, len(rows), BATCH):
+                some = {row.stream_id: row for row in rows[begin : begin + BATCH]}
+                found.append(DueBatch(tenant_id, at, some, starts, set(), set(), set(), set()))
+        return found
+
+    async def _see_to_batch(self, batch: DueBatch) -> None:
+        await persistently(partial(self._decide, batch))
+        if done := [batch.rows[each] for each in batch.seen_to - batch.troubled]:
+            await persistently(partial(self._due.done, done))
+        if troubled := [batch.rows[each] for each in batch.troubled]:
+            await persistently(partial(self._due.put_off, troubled, PUT_OFF_S))
 
     def _starts(self, tenant_id: UUID, *, fresh: bool = False) -> ScheduleStarts:
         return ScheduleStarts(self._commands, self._workflows, self._known, self._functions, tenant_id, fresh=fresh)
@@ -130,8 +160,9 @@ class ScheduleService:
         await self._meet(batch, list(batch.rows))
         pending = [each for each in batch.rows if each not in batch.troubled]
         for _ in range(MOST_ROUNDS):
-            open_runs = await self._open_runs(batch, pending)
-            tasks = [task for each in pending if (task := await self._task(batch, each, open_runs)) is not None]
+            seen = [found for each in pending if (found := await self._seen(batch, each)) is not None]
+            running = await self._open_runs(batch, seen)
+            tasks = [task for each in seen if (task := await self._task(batch, each, running)) is not None]
             if not tasks:
                 return
             await self._carry_out(batch, tasks)
@@ -154,111 +185,77 @@ class ScheduleService:
         if old:
             await commands.meet(tenant_id, dict.fromkeys(old, schedules.DECIDER), fresh=True)
 
-    async def _open_runs(self, batch: DueBatch, pending: Sequence[UUID]) -> frozenset[UUID]:
+    async def _open_runs(self, batch: DueBatch, seen: Sequence[Seen]) -> frozenset[UUID]:
         """The last runs of schedules that have not ended, where it counts."""
-        asked: set[UUID] = set()
-        for each in pending:
-            schedule = await self._schedule(batch, each)
-            if schedule is None or schedule.last_run_id is None or schedule.definition is None:
-                continue
-            if schedule.definition.overlap != "allow" and schedules.due_of(each, schedule, batch.at) is not None:
-                asked.add(schedule.last_run_id)
+        asked = {
+            schedule.last_run_id
+            for _, schedule, _, due in seen
+            if schedule.last_run_id is not None and due is not None and _minds(schedule)
+        }
         return await open_runs(self._commands, batch.tenant_id, asked)
 
-    async def _schedule(self, batch: DueBatch, schedule_id: UUID) -> schedules.Schedule | None:
+    async def _seen(self, batch: DueBatch, schedule_id: UUID) -> Seen | None:
         """None: it cannot be read, and is troubled."""
         try:
-            state: schedules.Schedule = (
-                await self._commands.load(schedules.DECIDER, batch.tenant_id, schedule_id, fresh=False)
-            ).state
+            loaded = await self._commands.load(schedules.DECIDER, batch.tenant_id, schedule_id, fresh=False)
+            return Seen(schedule_id, loaded.state, loaded.version, schedules.due_of(schedule_id, loaded.state, batch.at))
         except Unavailable:
             raise
         except Exception as error:  # a stream that cannot be folded: the other schedules must still fire
             log.error("schedule_unreadable", schedule_id=str(schedule_id), exc_info=error)
             batch.troubled.add(schedule_id)
             return None
-        return state
 
-    async def _task(self, batch: DueBatch, schedule_id: UUID, running: frozenset[UUID]) -> Task | None:
+    async def _task(self, batch: DueBatch, seen: Seen, running: frozenset[UUID]) -> Task | None:
         """What is to be done about a schedule. None: nothing."""
-        schedule = await self._schedule(batch, schedule_id)
-        if schedule is None:
-            return None
-        due, at = schedules.due_of(schedule_id, schedule, batch.at), batch.at
+        schedule_id, schedule, _, due = seen
+        at = batch.at
         behind = schedule.last_run_id if schedule.last_run_id in running else None
         if due is not None and due.waited and behind is not None:
             due = schedules.next_due(schedule_id, schedule, at)
             if due is None:
                 return None  # it goes on waiting
         if due is None:
-            self._nothing(batch, schedule_id)
+            self._nothing(batch, seen)
             return None
         assert schedule.created is not None
         assert schedule.definition is not None
         if due.due_at is None:
             assert due.left_out is not None
             passed = schedules.PassSchedule(schedule_id=schedule_id, at=at)
-            return self._tell(batch, schedule_id, schedule, due.left_out.first, "pass", passed)
+            return _tell(batch, seen, _run_id(seen, due.left_out.first), "pass", passed)
+        run_id = _run_id(seen, due.due_at)
         if behind is not None and schedule.definition.overlap != "cancel":
             held = schedules.HoldSchedule(schedule_id=schedule_id, due_at=due.due_at, behind=behind, at=at)
-            return self._tell(batch, schedule_id, schedule, due.due_at, "hold", held)
+            return _tell(batch, seen, run_id, "hold", held)
         if behind is not None:
             await cancel_run(self._commands, batch.tenant_id, schedule.created.name, behind)
-        run_id = schedules.run_id_of(schedule_id, schedule.life, due.due_at)
         try:
             start = await batch.starts.of(schedule, run_id, due.due_at)
         except Unavailable:
             raise
         except TidelogError as error:
-            return self._refused(batch, schedule_id, schedule, due.due_at, error)
+            return _refused(batch, seen, due.due_at, error)
         fired = schedules.FireSchedule(schedule_id=schedule_id, due_at=due.due_at, run_id=run_id, at=at)
-        task = self._tell(batch, schedule_id, schedule, due.due_at, "fire", fired)
-        return task._replace(commands=(fired, *start.commands), due_at=due.due_at)
+        return _tell(batch, seen, run_id, "fire", fired, *start.commands, due_at=due.due_at)
 
-    def _nothing(self, batch: DueBatch, schedule_id: UUID) -> None:
+    def _nothing(self, batch: DueBatch, seen: Seen) -> None:
         """Nothing is due, or nothing more. If the table knows all that happened, it must not be asked again at once."""
-        row = batch.rows[schedule_id]
-        loaded = self._commands.known(schedules.DECIDER, batch.tenant_id, schedule_id)
-        if loaded is not None and loaded.version > row.version:
+        schedule_id, row = seen.schedule_id, batch.rows[seen.schedule_id]
+        if seen.version > row.version:
             batch.seen_to.add(schedule_id)
         elif schedule_id not in batch.seen_to:
             log.warning("schedule_not_due", schedule_id=str(schedule_id), version=row.version)
             batch.troubled.add(schedule_id)
-
-    def _tell(
-        self, batch: DueBatch, schedule_id: UUID, schedule: schedules.Schedule, due_at: datetime, what: str, command: Command
-    ) -> Task:
-        """The command's id follows from the schedule, the time, and what is known of the stream: a repeat changes nothing."""
-        created = schedule.created
-        assert created is not None
-        loaded = self._commands.known(schedules.DECIDER, batch.tenant_id, schedule_id)
-        version = 0 if loaded is None else loaded.version
-        run_id = schedules.run_id_of(schedule_id, schedule.life, due_at)
-        request = CommandRequest(
-            tenant_id=batch.tenant_id, actor=f"schedule:{created.name}", command_id=derive_id(run_id, f"{what}:{version}"),
-            correlation_id=run_id, causation_id=f"{schedule_id}:{version}", checked=True, on_behalf_of=created.on_behalf_of,
-        )  # fmt: skip
-        return Task(request, (command,), schedule_id)
-
-    def _refused(
-        self, batch: DueBatch, schedule_id: UUID, schedule: schedules.Schedule, due_at: datetime, error: TidelogError
-    ) -> Task:
-        told = error.message if error.pointer is None else f"{error.message} ({error.pointer})"
-        refusal = schedules.RefuseSchedule(
-            schedule_id=schedule_id, due_at=due_at, code=error.code, message=told.replace("\x00", ""), at=batch.at
-        )  # fmt: skip
-        return self._tell(batch, schedule_id, schedule, due_at, "refuse", refusal)
 
     async def _carry_out(self, batch: DueBatch, tasks: Sequence[Task]) -> None:
         """Carries tasks out, as many in one append as fit, and records the refusals. Raises Unavailable."""
         if not self._admission.counted:
             await self._admission.ready()
         refused: list[Task] = []
-        gate = asyncio.Semaphore(APPENDS_AT_ONCE)
 
         async def together(some: Sequence[Task]) -> None:
-            async with gate:
-                refused.extend(await self._append(batch, some))
+            refused.extend(await self._append(batch, some))
 
         parts = [tasks[begin : begin + TOGETHER] for begin in range(0, len(tasks), TOGETHER)]
         await side_by_side(*(together(part) for part in parts))
@@ -305,14 +302,45 @@ class ScheduleService:
         if isinstance(error, schedules.ScheduleMoved | AgentChanged | WorkflowChanged):
             batch.again.add(task.schedule_id)
             return []
-        schedule = await self._schedule(batch, task.schedule_id)
-        if schedule is None:
+        seen = await self._seen(batch, task.schedule_id)
+        if seen is None:
             return []
         if isinstance(error, TidelogError) and task.due_at is not None:
-            return [self._refused(batch, task.schedule_id, schedule, task.due_at, error)]
+            return [_refused(batch, seen, task.due_at, error)]
         log.error("schedule_not_fired", schedule_id=str(task.schedule_id), exc_info=error)
         batch.troubled.add(task.schedule_id)
         return []
+
+
+def _minds(schedule: schedules.Schedule) -> bool:
+    """Whether it matters to a schedule that its last run goes on."""
+    return schedule.definition is not None and schedule.definition.overlap != "allow"
+
+
+def _run_id(seen: Seen, due_at: datetime) -> UUID:
+    return schedules.run_id_of(seen.schedule_id, seen.schedule.life, due_at)
+
+
+def _tell(batch: DueBatch, seen: Seen, run_id: UUID, what: str, *commands: Command, due_at: datetime | None = None) -> Task:
+    """The command's id follows from the schedule, the time, and what is known of the stream: a repeat changes nothing.
+
+    `run_id`: the id that the run of the time has, or would have.
+    """
+    schedule_id, created, version = seen.schedule_id, seen.schedule.created, seen.version
+    assert created is not None
+    request = CommandRequest(
+        tenant_id=batch.tenant_id, actor=f"schedule:{created.name}", command_id=derive_id(run_id, f"{what}:{version}"),
+        correlation_id=run_id, causation_id=f"{schedule_id}:{version}", checked=True, on_behalf_of=created.on_behalf_of,
+    )  # fmt: skip
+    return Task(request, commands, schedule_id, due_at)
+
+
+def _refused(batch: DueBatch, seen: Seen, due_at: datetime, error: TidelogError) -> Task:
+    told = error.message if error.pointer is None else f"{error.message} ({error.pointer})"
+    refusal = schedules.RefuseSchedule(
+        schedule_id=seen.schedule_id, due_at=due_at, code=error.code, message=told.replace("\x00", ""), at=batch.at
+    )  # fmt: skip
+    return _tell(batch, seen, _run_id(seen, due_at), "refuse", refusal)
 
 
 def _goes_on(events: Sequence[Event], at: datetime) -> bool:

@@ -1,7 +1,7 @@
 """What a schedule starts: looked up once for all schedules of a batch that start the same."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -57,25 +57,25 @@ class ScheduleStarts:
         assert definition is not None
         origin = runs.Origin(kind="schedule", name=created.name, due_at=due_at)
         given = _input(definition.start, created.name, due_at, self._functions)
-        prepared = await self._prepare(created.project_id, definition.start, given)
-        start = prepared.start.model_copy(update={"run_id": run_id, "origin": origin})
-        return ScheduledStart(start, prepared.conditions)
+        return await self._prepare(created.project_id, definition.start, given, {"run_id": run_id, "origin": origin})
 
     async def check(self, project_id: UUID, asked: Target, name: str, due_at: datetime) -> None:
         """Raises what the start of the run of a time would be refused with."""
-        await self._prepare(project_id, asked, _input(asked, name, due_at, self._functions))
+        await self._prepare(project_id, asked, _input(asked, name, due_at, self._functions), {})
 
-    async def _prepare(self, project_id: UUID, asked: Target, given: Json) -> ScheduledStart:
+    async def _prepare(self, project_id: UUID, asked: Target, given: Json, said: Mapping[str, Any]) -> ScheduledStart:
+        """`said`: fields of the start that differ from time to time."""
         if asked.workflow is None:
             start, conditions = await self._of_plan(project_id, asked)
-            return ScheduledStart(start.model_copy(update={"input": given, "metadata": asked.metadata}), conditions)
+            said = {**said, "input": given, "metadata": asked.metadata}
+            return ScheduledStart(start.model_copy(update=said), conditions)
         wanted = AskedWorkflow(asked.workflow, asked.version, given, asked.priority, asked.compensate, asked.metadata)
         found = await self._workflows.resolved(self._tenant_id, wanted, fresh=self._fresh)
         key = (project_id, found.workflow, found.priority, found.compensate)
         if key not in self._prepared:
             self._prepared[key] = await self._looked_up(project_id, found.with_children, found.priority, found.compensate)
         start, conditions = self._prepared[key]
-        said = {"input": found.input, "metadata": found.metadata, "workflow": found.workflow}
+        said = {**said, "input": found.input, "metadata": found.metadata, "workflow": found.workflow}
         return ScheduledStart(start.model_copy(update=said), (*conditions, *found.conditions))
 
     async def _of_plan(self, project_id: UUID, asked: Target) -> ScheduledStart:

@@ -212,7 +212,7 @@ class PartScheduled(Event):
     """Of a child run: the runs above it."""
     compensable: bool = Field(default=False, exclude_if=is_empty)
     """Of a child run: whether the run may take its effects back, and the child's with them."""
-    tainted: bool = Field(default=False, exclude_if=unsaid)
+    tainted: bool = Field(default=False, exclude_if=is_empty)
     """Of a child run: the run has got untrusted output."""
     timeout_s: float | None = None
     retry: Retry = Retry()
@@ -321,7 +321,7 @@ class RunTainted(Event):
     """The call that gave the output."""
     key: str
     """The name of the call in the stream that asked for it."""
-    parent: Parent | None = Field(default=None, exclude_if=unsaid)
+    parent: Parent | None = Field(default=None, exclude_if=is_empty)
     """The run above, which gets the result of the run."""
 
 

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from application.engine.background import end
+from application.schedules import firing
 from application.schedules.defining import ScheduleBusy, Schedules, preview
 from application.schedules.firing import PUT_OFF_S, ScheduleService
 from application.starting import plan_of
@@ -199,6 +200,29 @@ async def test_many_go_together_and_each_once(works: Clockwork) -> None:
         await works.pass_(60)
     assert len(works.started()) == 130
     assert [len(works.events(id, ScheduleFired)) for id in ids] == [1] * 130
+
+
+async def test_batches_of_one_look_are_decided_about_side_by_side(works: Clockwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firing, "BATCH", 10)
+    monkeypatch.setattr(firing, "TOGETHER", 5)
+    for number in range(47):
+        await works.create(f"s{number}")
+    decided = most = 0
+    meet = works.engine.commands.meet
+
+    async def met(*given: Any, **more: Any) -> None:
+        nonlocal decided, most
+        decided += 1
+        most = max(most, decided)
+        await asyncio.sleep(0)
+        await meet(*given, **more)
+        decided -= 1
+
+    monkeypatch.setattr(works.engine.commands, "meet", met)
+    async with works.running():
+        await works.pass_(60)
+    assert len(works.started()) == 47
+    assert most == firing.BATCHES_AT_ONCE
 
 
 async def test_what_other_processes_did_is_seen(works: Clockwork) -> None:

@@ -196,7 +196,7 @@ async def test_the_mask_of_an_event_names_all_sagas_that_have_answered(engine: E
 
 
 async def test_an_append_has_room_for_so_many_claims_and_the_others_go_to_the_queue(engine: Engine, process: Hosting) -> None:
-    worker = await ready(process, "alpha", slots=100)
+    worker = await ready(process, "alpha", slots=MAX_FOLLOW_UPS)
     many = runs.Plan(steps=tuple(runs.Step(key=f"s{number}", agent="alpha") for number in range(MAX_FOLLOW_UPS - 10)))
     run_id = await engine.start(plan=many)
     topics = appends_of(engine, run_id)[0]

@@ -45,3 +45,12 @@ def test_all_faults_of_a_plan_are_told_with_their_places() -> None:
     assert places == ["/start/plan/steps/0/agent", "/start/plan/steps/1/timeout_s", "/start/plan/steps/1/also"]
     assert (refused.value.pointer, refused.value.message) == refused.value.faults[0]
     assert refused.value.faults[1][1] == "must be a number"
+
+
+def test_a_target_is_stored_without_what_it_does_not_say() -> None:
+    assert Target(agent="a").model_dump(mode="json") == {"agent": "a"}
+    said = {"workflow": "w", "version": 2, "input": 0, "priority": "low", "compensate": "never", "metadata": {"m": 0}}
+    assert Target.model_validate(said).model_dump(mode="json") == said
+    for value in (False, "", [], {}):
+        assert Target(agent="a", input=value).model_dump(mode="json") == {"agent": "a", "input": value}
+    assert Target(agent="a", input_from={}).model_dump(mode="json") == {"agent": "a", "input_from": {}}

@@ -310,8 +310,10 @@ def test_the_input_is_made_of_what_is_given_and_what_is_mapped(fields: dict[str,
     ],
 )
 def test_an_input_that_cannot_be_made(fields: dict[str, Any], why: str) -> None:
-    with pytest.raises(Unmapped, match=why):
+    with pytest.raises(Unmapped, match=why) as unmapped:
         input_of(Target.model_validate(fields), {"event": {"n": 2}}, FUNCTIONS, Spent())
+    place, _, told = str(unmapped.value).partition(": ")
+    assert (unmapped.value.pointer, unmapped.value.why) == (f"/{place}", told)
 
 
 def test_what_is_mapped_has_one_bound_of_time() -> None:

@@ -46,7 +46,7 @@ NOBODY = UUID(int=0)
 
 
 class PostgresDueSchedules:
-    """The `DueStreams` port. One task uses it."""
+    """The `DueStreams` port. One task looks and waits."""
 
     def __init__(self, database: Database, listener: Listener) -> None:
         self._database = database
@@ -62,7 +62,7 @@ class PostgresDueSchedules:
         """Rows that are due at this time or later need no look. None: nobody sleeps, or until no known time."""
         listener.matters = self._matters
 
-    async def look(self, limit: int) -> DueLook:
+    async def look(self, limit: int, most_waiting: int) -> DueLook:
         if time.monotonic() - self._whole_at >= WHOLE_EVERY_S:
             self._first, self._whole_at = ALWAYS, time.monotonic()
         began = min(self._first, self._told)
@@ -75,7 +75,7 @@ class PostgresDueSchedules:
                 asked = {"first": began, "now": now, "limit": limit}
                 any_due = first is not None and first <= now
                 due = await (await connection.execute(DUE, asked)).fetchall() if any_due else []
-                waiting = await self._waiting(connection, now, limit) if any_waits else []
+                waiting = await self._waiting(connection, now, most_waiting) if any_waits else []
         except BaseException:
             self._first = ALWAYS
             raise

@@ -20,7 +20,7 @@ from application.engine.sagas.reactions import NotRecordedYet, Reaction, Reactio
 from domain.errors import DomainError, TidelogError, Unavailable
 from domain.kernel import Command
 
-MAX_FOLLOW_UPS = 64
+MAX_FOLLOW_UPS = 128
 """Follow-ups of one append."""
 MAX_ROOTS = 16
 """Roots that begin in one append: what follows in them finds room, too, and goes not into an append for each."""

@@ -27,10 +27,10 @@ class DueLook(NamedTuple):
 
 
 class DueStreams(Protocol):
-    """One task uses it."""
+    """One task looks and waits."""
 
-    async def look(self, limit: int) -> DueLook:
-        """At most `limit` of each kind, the earliest first. Raises Unavailable."""
+    async def look(self, limit: int, most_waiting: int) -> DueLook:
+        """At most `limit` that are due, the earliest first, and some of those that wait, in turns. Raises Unavailable."""
         ...
 
     async def done(self, streams: Sequence[DueStream]) -> None:

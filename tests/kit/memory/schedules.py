@@ -43,13 +43,13 @@ class MemoryDueSchedules:
         times = [(at, row) for at, _, row in self.due.values() if at is not None]
         return sorted((max(at, self.late.get(row.stream_id, at)), row) for at, row in times)
 
-    async def look(self, limit: int) -> DueLook:
+    async def look(self, limit: int, most_waiting: int) -> DueLook:
         self.log.reach()
         await asyncio.sleep(0)
         now, times = self.clock.now(), self._times()
         due = [row for at, row in times if at <= now]
         waiting = [row for _, waits, row in self.due.values() if waits and self.late.get(row.stream_id, now) <= now]
-        return DueLook(now, due[:limit], waiting[:limit], (times[0][0] - now).total_seconds() if times else None)
+        return DueLook(now, due[:limit], waiting[:most_waiting], (times[0][0] - now).total_seconds() if times else None)
 
     async def done(self, streams: Sequence[DueStream]) -> None:
         self.log.reach()
