@@ -58,7 +58,7 @@ OF_TIMES = (schedules.ScheduleFired, schedules.ScheduleQueued, schedules.Schedul
 log = structlog.get_logger(__name__)
 
 
-class Seen(NamedTuple):
+class SeenSchedule(NamedTuple):
     """A schedule as this process knows it, and which of its times is due."""
 
     schedule_id: UUID
@@ -185,7 +185,7 @@ class ScheduleService:
         if old:
             await commands.meet(tenant_id, dict.fromkeys(old, schedules.DECIDER), fresh=True)
 
-    async def _open_runs(self, batch: DueBatch, seen: Sequence[Seen]) -> frozenset[UUID]:
+    async def _open_runs(self, batch: DueBatch, seen: Sequence[SeenSchedule]) -> frozenset[UUID]:
         """The last runs of schedules that have not ended, where it counts."""
         asked = {
             schedule.last_run_id
@@ -194,11 +194,11 @@ class ScheduleService:
         }
         return await open_runs(self._commands, batch.tenant_id, asked)
 
-    async def _seen(self, batch: DueBatch, schedule_id: UUID) -> Seen | None:
+    async def _seen(self, batch: DueBatch, schedule_id: UUID) -> SeenSchedule | None:
         """None: it cannot be read, and is troubled."""
         try:
             loaded = await self._commands.load(schedules.DECIDER, batch.tenant_id, schedule_id, fresh=False)
-            return Seen(schedule_id, loaded.state, loaded.version, schedules.due_of(schedule_id, loaded.state, batch.at))
+            return SeenSchedule(schedule_id, loaded.state, loaded.version, schedules.due_of(schedule_id, loaded.state, batch.at))
         except Unavailable:
             raise
         except Exception as error:  # a stream that cannot be folded: the other schedules must still fire
@@ -206,7 +206,7 @@ class ScheduleService:
             batch.troubled.add(schedule_id)
             return None
 
-    async def _task(self, batch: DueBatch, seen: Seen, running: frozenset[UUID]) -> Task | None:
+    async def _task(self, batch: DueBatch, seen: SeenSchedule, running: frozenset[UUID]) -> Task | None:
         """What is to be done about a schedule. None: nothing."""
         schedule_id, schedule, _, due = seen
         at = batch.at
@@ -239,7 +239,7 @@ class ScheduleService:
         fired = schedules.FireSchedule(schedule_id=schedule_id, due_at=due.due_at, run_id=run_id, at=at)
         return _tell(batch, seen, run_id, "fire", fired, *start.commands, due_at=due.due_at)
 
-    def _nothing(self, batch: DueBatch, seen: Seen) -> None:
+    def _nothing(self, batch: DueBatch, seen: SeenSchedule) -> None:
         """Nothing is due, or nothing more. If the table knows all that happened, it must not be asked again at once."""
         schedule_id, row = seen.schedule_id, batch.rows[seen.schedule_id]
         if seen.version > row.version:
@@ -317,11 +317,11 @@ def _minds(schedule: schedules.Schedule) -> bool:
     return schedule.definition is not None and schedule.definition.overlap != "allow"
 
 
-def _run_id(seen: Seen, due_at: datetime) -> UUID:
+def _run_id(seen: SeenSchedule, due_at: datetime) -> UUID:
     return schedules.run_id_of(seen.schedule_id, seen.schedule.life, due_at)
 
 
-def _tell(batch: DueBatch, seen: Seen, run_id: UUID, what: str, *commands: Command, due_at: datetime | None = None) -> Task:
+def _tell(batch: DueBatch, seen: SeenSchedule, run_id: UUID, what: str, *commands: Command, due_at: datetime | None = None) -> Task:
     """The command's id follows from the schedule, the time, and what is known of the stream: a repeat changes nothing.
 
     `run_id`: the id that the run of the time has, or would have.
@@ -335,7 +335,7 @@ def _tell(batch: DueBatch, seen: Seen, run_id: UUID, what: str, *commands: Comma
     return Task(request, commands, schedule_id, due_at)
 
 
-def _refused(batch: DueBatch, seen: Seen, due_at: datetime, error: TidelogError) -> Task:
+def _refused(batch: DueBatch, seen: SeenSchedule, due_at: datetime, error: TidelogError) -> Task:
     told = error.message if error.pointer is None else f"{error.message} ({error.pointer})"
     refusal = schedules.RefuseSchedule(
         schedule_id=seen.schedule_id, due_at=due_at, code=error.code, message=told.replace("\x00", ""), at=batch.at
