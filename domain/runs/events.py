@@ -164,7 +164,7 @@ class StepSkipped(Event):
     """Agent runs of the step that were under way, and must be cancelled."""
     abandoned_runs: tuple[UUID, ...] = ()
     """Child runs, likewise."""
-    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
+    person: ByPerson | None = Field(default=None, exclude_if=is_empty)
 
 
 class StepStarted(Event):
@@ -226,10 +226,10 @@ class PartCompleted(Event):
     execution_id: UUID
     """The agent run or the child run."""
     result: Json = None
-    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
     """The agent run, if it was under way and must be cancelled."""
-    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
-    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
+    person: ByPerson | None = Field(default=None, exclude_if=is_empty)
     """Who said so, where no agent did."""
 
 
@@ -240,9 +240,9 @@ class PartFailed(Event):
     execution_id: UUID
     error: Failure
     tolerated: bool = False
-    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
-    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
-    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
+    abandoned: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
+    abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
+    person: ByPerson | None = Field(default=None, exclude_if=is_empty)
     """Who said so, where no agent did."""
 
 
@@ -280,7 +280,7 @@ class StepCompleted(Event):
     """Parts that failed and were tolerated."""
     saw: dict[str, Json] = Field(default={}, exclude_if=is_empty)
     """The values that `when` named, as far as they are small: of a step without an execution."""
-    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
+    person: ByPerson | None = Field(default=None, exclude_if=is_empty)
     """Who said so, where no agent did."""
 
     @property
@@ -309,7 +309,7 @@ class StepFailed(Event):
     abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
     compensate: bool = Field(default=False, exclude_if=is_empty)
     """The step says that the run takes its effects back."""
-    person: ByPerson | None = Field(default=None, exclude_if=unsaid)
+    person: ByPerson | None = Field(default=None, exclude_if=is_empty)
     """Who said so, where no agent did."""
 
 
