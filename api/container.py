@@ -31,6 +31,7 @@ from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
 from application.schedules.defining import Schedules
 from application.slash_commands.commands import SlashCommands
+from application.triggers.roots import Roots
 from application.triggers.uses import TriggerUses
 from application.workflows import WorkflowChanges, Workflows
 from projections.engine.kernel import Database
@@ -136,6 +137,8 @@ class Container:
     work_logs: WorkLogs
     """The lines of agents and tools, to be read. Uses the reads' share of the connections."""
     triggers: TriggerUses
+    roots: Roots
+    """Of which project an event is, and which triggers led to it."""
     blobs: Blobs
     """Contents that are too large for events."""
     plan_checks: PlanChecks

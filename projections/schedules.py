@@ -32,17 +32,18 @@ MOST_RECENT = 10
 """Outcomes that are kept with a schedule."""
 
 FIND = """
-SELECT schedule_id, name, project_id, status, next_at, waiting_at, jitter_s, definition, document
+SELECT schedule_id, name, project_id, status, next_at, waiting_at, jitter_s, definition, document, made_in
 FROM schedule WHERE schedule_id = ANY (%s)
 """
 WRITE = """
 INSERT INTO schedule (
-    schedule_id, tenant_id, name, project_id, status, next_at, waiting_at, jitter_s, version, definition, document
+    schedule_id, tenant_id, name, project_id, status, next_at, waiting_at, jitter_s, version, definition, document, made_in
 ) SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::uuid[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::int[],
-                     %s::int[], %s::text[], %s::text[])
+                     %s::int[], %s::text[], %s::text[], %s::uuid[])
 ON CONFLICT (schedule_id) DO UPDATE SET
     project_id = EXCLUDED.project_id, status = EXCLUDED.status, next_at = EXCLUDED.next_at, waiting_at = EXCLUDED.waiting_at,
-    jitter_s = EXCLUDED.jitter_s, version = EXCLUDED.version, definition = EXCLUDED.definition, document = EXCLUDED.document
+    jitter_s = EXCLUDED.jitter_s, version = EXCLUDED.version, definition = EXCLUDED.definition, document = EXCLUDED.document,
+    made_in = EXCLUDED.made_in
 """
 WRITE_DUE = """
 INSERT INTO schedule_due (schedule_id, tenant_id, starts_at, waits, version)
@@ -64,6 +65,8 @@ class ScheduleRow:
     jitter_s: int = 0
     definition: str = ""
     document: dict[str, Any] = field(default_factory=dict)
+    made_in: UUID | None = None
+    """The run whose agent has made it."""
     tenant_id: UUID | None = None
     version: int = 0
 
@@ -83,6 +86,9 @@ def fold(row: ScheduleRow, recorded: RecordedEvent) -> ScheduleRow:
         case ScheduleCreated():
             row = ScheduleRow(event.name, event.project_id, "paused" if event.paused else "active", event.next_at)
             row.document = {"created_at": timestamp(event.at), "created_by": event.by, "on_behalf_of": event.on_behalf_of}
+            if (made_by := event.made_by) is not None:
+                row.made_in = made_by.run_id
+                row.document["made_by"] = made_by.model_dump(mode="json", exclude={"depth"})
             _define(row, event.definition)
         case ScheduleChanged():
             row.status = "active" if row.status == "finished" else row.status
@@ -140,7 +146,7 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     begun = {recorded.stream_id for recorded in batch if recorded.topic == ScheduleCreated.TOPIC}
     asked = list({recorded.stream_id for recorded in batch} - begun)
     found = await (await connection.execute(FIND, [asked])).fetchall() if asked else []
-    rows = {row[0]: ScheduleRow(*[*row[1:8], load_json(row[8])]) for row in found}
+    rows = {row[0]: ScheduleRow(*[*row[1:8], load_json(row[8]), row[9]]) for row in found}
     for recorded in batch:
         rows[recorded.stream_id] = fold(rows.get(recorded.stream_id, ScheduleRow()), recorded)
     there = [(id, row) for id, row in rows.items() if row.status != "removed"]
@@ -157,6 +163,7 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
                 [row.project_id for _, row in there], [row.status for _, row in there], [row.next_at for _, row in there],
                 [row.waiting_at for _, row in there], [row.jitter_s for _, row in there], [row.version for _, row in there],
                 [row.definition for _, row in there], [dump_json(row.document) for _, row in there],
+                [row.made_in for _, row in there],
             ),
         )  # fmt: skip
     if due:
@@ -209,6 +216,14 @@ SELECT {COLUMNS} FROM unnest(%(projects)s::uuid[]) AS asked (project) CROSS JOIN
     ORDER BY name LIMIT %(limit)s
 ) AS found ORDER BY name LIMIT %(limit)s
 """
+MADE_BY_AGENTS = """
+SELECT (SELECT count(*) FROM (
+           SELECT 1 FROM schedule WHERE tenant_id = %(tenant)s AND made_in = %(run)s LIMIT %(most_of_run)s) AS of_run),
+       (SELECT count(*) FROM (
+           SELECT 1 FROM schedule
+           WHERE tenant_id = %(tenant)s AND project_id = %(project)s AND made_in IS NOT NULL AND status <> 'finished'
+           LIMIT %(most_of_project)s) AS of_project)
+"""
 
 
 class ScheduleQueries:
@@ -236,6 +251,18 @@ class ScheduleQueries:
             rows = await (await connection.execute(sql, parameters)).fetchall()
         data = [_listed(row) for row in rows[: wanted.limit]]
         return Positioned(Page(data, encode_cursor(data[-1].name) if len(rows) > wanted.limit else None), position)
+
+    async def made_by_agents(
+        self, tenant_id: UUID, project_id: UUID, run_id: UUID, most_of_run: int, most_of_project: int
+    ) -> tuple[int, int]:
+        parameters = {
+            "tenant": tenant_id, "project": project_id, "run": run_id, "most_of_run": most_of_run,
+            "most_of_project": most_of_project,
+        }  # fmt: skip
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, _):
+            row = await (await connection.execute(MADE_BY_AGENTS, parameters)).fetchone()
+        assert row is not None
+        return row[0], row[1]
 
 
 def _listed(row: Sequence[Any]) -> ScheduleSummary:
@@ -272,7 +299,7 @@ def _shown(start: dict[str, Any]) -> dict[str, Any]:
 
 def _view(row: Sequence[Any]) -> ScheduleView:
     definition, said = Definition.model_validate_json(row[7]), load_json(row[8])
-    names = ("created_at", "created_by", "on_behalf_of", "changed_at", "paused_at", "paused_by")
+    names = ("created_at", "created_by", "on_behalf_of", "made_by", "changed_at", "paused_at", "paused_by")
     fields = ("start_at", "end_at", "jitter_s", "catch_up", "catch_up_s", "late_after_s", "overlap")
     return ScheduleView(
         **_summary(row),

@@ -12,7 +12,7 @@ from application.reads.agents import AgentReads, ProjectReads
 from application.reads.answers import MOST_NAMES, ConsumerProgress, ConsumerReads, Positioned
 from application.reads.approvals import ApprovalReads, ApprovalsWanted, Mine
 from application.reads.runs import ActivityReads, CurrentRun, CurrentRuns, DueInRun, MessageReads, RunReads, RunsWanted
-from application.reads.starts import AllTriggers, ScheduleReads, SchedulesWanted, StoredTrigger, TriggerReads
+from application.reads.starts import AllTriggers, MadeByAgents, ScheduleReads, SchedulesWanted, StoredTrigger, TriggerReads
 from application.reads.tools import BreakerReads, DataTool, DataToolReads, InvocationReads, InvocationsWanted, ToolReads
 from application.reads.workflows import WorkflowReads, WorkflowsWanted
 
@@ -38,6 +38,7 @@ __all__ = [
     "InvocationsWanted",
     "KeyOwner",
     "KeysFound",
+    "MadeByAgents",
     "MessageReads",
     "Mine",
     "Positioned",

@@ -22,7 +22,15 @@ class SchedulesWanted(NamedTuple):
     """Only schedules of these projects. None: of all."""
 
 
-class ScheduleReads(Protocol):
+class MadeByAgents(Protocol):
+    async def made_by_agents(
+        self, tenant_id: UUID, project_id: UUID, run_id: UUID, most_of_run: int, most_of_project: int
+    ) -> tuple[int, int]:
+        """How many schedules agents of a run have made, and agents of a project that are not finished. Counted up to a number."""
+        ...
+
+
+class ScheduleReads(MadeByAgents, Protocol):
     async def get(self, tenant_id: UUID, name: str) -> Positioned[ScheduleView | None]:
         """None: the tenant has no such schedule, or it was removed. Raises ValueError for stored values that cannot be read."""
         ...

@@ -55,7 +55,8 @@ class ScheduleStarts:
         created, definition = schedule.created, schedule.definition
         assert created is not None
         assert definition is not None
-        origin = runs.Origin(kind="schedule", name=created.name, due_at=due_at)
+        depth = 0 if created.made_by is None else created.made_by.depth
+        origin = runs.Origin(kind="schedule", name=created.name, due_at=due_at, depth=depth)
         given = _input(definition.start, created.name, due_at, self._functions)
         return await self._prepare(created.project_id, definition.start, given, {"run_id": run_id, "origin": origin})
 

@@ -17,6 +17,8 @@ from domain.kernel import Metadata, RecordedEvent
 MOST_KNOWN = 10_000
 DEEPEST = 64
 """Causes that are followed. A trigger refuses much earlier."""
+WORK = frozenset({"run", "agent_run", "invocation"})
+"""How the topics of work begin from which a request may follow."""
 BY_TRIGGER = "trigger:"
 """How the actor of what a trigger started begins."""
 
@@ -25,6 +27,25 @@ class RootFacts(NamedTuple):
     project_id: UUID | None = None
     """Of a run: its project. Of a project: itself."""
     depth: int = 0
+
+
+class CausingWork(NamedTuple):
+    """Work from which a request follows."""
+
+    name: str
+    """Of the first event of its stream, as others name their cause."""
+    root_id: UUID
+
+
+class _Step(NamedTuple):
+    """A root on the way to a cause."""
+
+    root_id: UUID
+    project_id: UUID | None
+    more: int
+    """What it adds to the depth."""
+    least: int
+    """The depth that its start was given, such as by the schedule of an agent: the server has written it."""
 
 
 class Roots:
@@ -43,8 +64,8 @@ class Roots:
         if self._changes != self._histories.changes:
             self._changes = self._histories.changes
             self._known.clear()
-        steps: list[tuple[UUID, UUID | None, int]] = []
-        """Roots on the way to a cause that is known, each with its project and what it adds to the depth."""
+        steps: list[_Step] = []
+        """Roots on the way to a cause that is known."""
         depth = 0
         while len(steps) < DEEPEST:
             known = self._known.get((tenant_id, root_id))
@@ -55,17 +76,25 @@ class Roots:
             if first is None:
                 break
             cause, by_trigger = _cause_of(first)
-            steps.append((root_id, self._project_of(first), int(by_trigger)))
+            project_id, known_depth = self._said_by(first)
+            steps.append(_Step(root_id, project_id, int(by_trigger), known_depth))
             following = None if cause is None else await self._root_of(tenant_id, *cause)
             if following is None or following == root_id:
                 break
             root_id = following
         facts = known or RootFacts()
-        for id, project_id, more in reversed(steps):
-            depth += more
-            facts = RootFacts(project_id, depth)
-            self._keep(tenant_id, id, facts)
+        for step in reversed(steps):
+            depth = max(depth + step.more, step.least)
+            facts = RootFacts(step.project_id, depth)
+            self._keep(tenant_id, step.root_id, facts)
         return facts
+
+    async def cause(self, tenant_id: UUID, work_id: UUID) -> CausingWork | None:
+        """The run, the agent run or the call of an id. None: the tenant has none. Raises Unavailable."""
+        found = await self._store.read_stream(tenant_id, work_id, limit=1)
+        if not found or found[0].topic.partition(".")[0] not in WORK:
+            return None
+        return CausingWork(found[0].name, found[0].root_id)
 
     def _keep(self, tenant_id: UUID, root_id: UUID, facts: RootFacts) -> None:
         self._known[tenant_id, root_id] = facts
@@ -80,17 +109,18 @@ class Roots:
         found = await self._store.read_stream(tenant_id, stream_id, after_version=version - 1, limit=1)
         return found[0].root_id if found else None
 
-    def _project_of(self, first: RecordedEvent) -> UUID | None:
+    def _said_by(self, first: RecordedEvent) -> tuple[UUID | None, int]:
+        """The project of a root, and the depth that its start was given."""
         if first.topic == projects.ProjectCreated.TOPIC:
-            return first.root_id
+            return first.root_id, 0
         if first.topic != runs.RunStarted.TOPIC:
-            return None
+            return None, 0
         try:
             started = self._registry.decoded(first)
         except (UnknownEvent, ValueError):  # of a later release, or damaged: of no project that a trigger can name
-            return None
-        project_id: UUID = started.project_id
-        return project_id
+            return None, 0
+        assert isinstance(started, runs.RunStarted)
+        return started.project_id, 0 if started.origin is None else started.origin.depth
 
 
 def _cause_of(first: RecordedEvent) -> tuple[tuple[UUID, int] | None, bool]:

@@ -38,6 +38,12 @@ class OutcomeView(BaseModel):
     """Who asked for a run out of turn."""
 
 
+class MakerView(BaseModel):
+    agent: str
+    run_id: UUID
+    agent_run_id: UUID
+
+
 class ScheduleSummary(ListedRow):
     name: str
     schedule_id: UUID
@@ -74,6 +80,8 @@ class ScheduleView(ScheduleSummary):
     created_at: Timestamp | None = None
     created_by: str | None = None
     on_behalf_of: str | None = None
+    made_by: MakerView | None = None
+    """The agent that made it. Null: a client of the API did."""
     changed_at: Timestamp | None = None
     paused_at: Timestamp | None = None
     paused_by: str | None = None

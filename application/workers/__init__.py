@@ -24,6 +24,7 @@ from application.workers.journal import Journals
 from application.workers.mail import Mailboxes
 from application.workers.outcomes import Outcomes
 from application.workers.registering import Registration
+from application.workers.scheduling import AgentSchedules
 from application.workers.sessions import SessionWork
 from application.workers.state import SharedContext
 from application.workers.tokens import LeaseTokens
@@ -42,6 +43,7 @@ class Workers:
         tokens: LeaseTokens,
         expressions: Expressions,
         cached: CachedCalls,
+        agent_schedules: AgentSchedules,
     ) -> None:
         """`tools`: the names of the registered tools, for the refusal of a misspelt one. Without `expressions` no chain of tools
         can be declared. `cached`: calls whose results may answer others."""
@@ -60,4 +62,5 @@ class Workers:
         self.outcomes = Outcomes(commands)
         self.invocations = WorkerInvocations(commands, self.results)
         self.earlier = EarlierAttempts(commands)
+        self.agent_schedules = agent_schedules
         self.sessions = SessionWork(commands, self.claims, self.invocations, sessions, tokens)

@@ -28,7 +28,9 @@ from domain.schedules.definition import (
     MOST_REFUSED,
     CatchUp,
     Definition,
+    Maker,
     Overlap,
+    Owner,
     ScheduleName,
     starts_at,
 )
@@ -51,11 +53,11 @@ from domain.schedules.state import Schedule, Status, Waiting, evolve
 from domain.schedules.times import Moment, When, last_until, next_after, zone_of
 
 __all__ = [
-    "DECIDER", "MOST_CAUGHT_UP", "MOST_COUNTED", "MOST_REFUSED", "CatchUp", "ChangeSchedule", "CreateSchedule", "Definition", "Due",
-    "FireSchedule", "HoldSchedule", "Missed", "Moment", "Overlap", "PassSchedule", "PauseSchedule", "Reason",
-    "RefuseSchedule", "RemoveSchedule", "ResumeSchedule", "RunNow", "Schedule", "ScheduleChanged", "ScheduleCommand",
-    "ScheduleCreated", "ScheduleEvent", "ScheduleFinished", "ScheduleFired", "ScheduleMoved", "ScheduleName", "SchedulePaused",
-    "ScheduleQueued", "ScheduleRemoved", "ScheduleResumed", "ScheduleSkipped", "Status", "Waiting", "When", "decide",
-    "due_of", "evolve", "last_until", "next_after", "next_due", "next_times", "run_id_of", "schedule_id_of", "starts_at",
-    "zone_of",
+    "DECIDER", "MOST_CAUGHT_UP", "MOST_COUNTED", "MOST_REFUSED", "CatchUp", "ChangeSchedule", "CreateSchedule",
+    "Definition", "Due", "FireSchedule", "HoldSchedule", "Maker", "Missed", "Moment", "Overlap", "Owner",
+    "PassSchedule", "PauseSchedule", "Reason", "RefuseSchedule", "RemoveSchedule", "ResumeSchedule", "RunNow", "Schedule",
+    "ScheduleChanged", "ScheduleCommand", "ScheduleCreated", "ScheduleEvent", "ScheduleFinished", "ScheduleFired",
+    "ScheduleMoved", "ScheduleName", "SchedulePaused", "ScheduleQueued", "ScheduleRemoved", "ScheduleResumed",
+    "ScheduleSkipped", "Status", "Waiting", "When", "decide", "due_of", "evolve", "last_until", "next_after",
+    "next_due", "next_times", "run_id_of", "schedule_id_of", "starts_at", "zone_of",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from domain.kernel import Command, ShortText
-from domain.schedules.definition import Definition, ScheduleName
+from domain.schedules.definition import Definition, Maker, Owner, ScheduleName
 
 
 class CreateSchedule(Command):
@@ -17,6 +17,7 @@ class CreateSchedule(Command):
     at: datetime
     by: str
     on_behalf_of: str | None = None
+    made_by: Maker | None = None
 
 
 class ChangeSchedule(Command):
@@ -26,6 +27,8 @@ class ChangeSchedule(Command):
     at: datetime
     by: str
     on_behalf_of: str | None = None
+    owner: Owner | None = None
+    """The agent that asks. None: a client of the API does, which may change each schedule that it sees."""
 
 
 class PauseSchedule(Command):
@@ -50,6 +53,8 @@ class RemoveSchedule(Command):
     at: datetime
     by: str
     on_behalf_of: str | None = None
+    owner: Owner | None = None
+    """As of a change."""
 
 
 class RunNow(Command):

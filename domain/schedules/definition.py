@@ -26,6 +26,23 @@ MOST_REFUSED = 20
 ScheduleName = Annotated[Name, StringConstraints(min_length=1)]
 
 
+class Maker(Value):
+    """The agent that made a schedule, and the run in which it did."""
+
+    agent: Name
+    run_id: UUID
+    agent_run_id: UUID
+    depth: int = Field(default=0, ge=0)
+    """Triggers that led to that run. The runs of the schedule are as deep."""
+
+
+class Owner(Value):
+    """Whose schedules an agent may change: those that an agent of its name has made in the project of its run."""
+
+    agent: Name
+    project_id: UUID
+
+
 class Definition(Value):
     when: When
     start: Target

@@ -5,7 +5,7 @@ from typing import Literal
 from uuid import UUID
 
 from domain.kernel import Event
-from domain.schedules.definition import Definition
+from domain.schedules.definition import Definition, Maker
 
 Reason = Literal["overlap", "missed", "refused"]
 
@@ -21,6 +21,8 @@ class ScheduleCreated(Event):
     on_behalf_of: str | None = None
     """For whom it was created, and for whom its runs are."""
     paused: bool = False
+    made_by: Maker | None = None
+    """The agent that made it. None: a client of the API did."""
 
 
 class ScheduleChanged(Event):

@@ -21,7 +21,7 @@ from domain.schedules.commands import (
     RunNow,
     ScheduleCommand,
 )
-from domain.schedules.definition import MOST_REFUSED, Definition
+from domain.schedules.definition import MOST_REFUSED, Definition, Maker
 from domain.schedules.dueness import Due, due_of, next_due
 from domain.schedules.events import (
     Reason,
@@ -65,6 +65,8 @@ def decide(schedule: Schedule, command: ScheduleCommand) -> list[Event]:
         if schedule.status == "removed" and isinstance(command, RemoveSchedule):
             return []
         raise NotFound("there is no such schedule")
+    if isinstance(command, ChangeSchedule | RemoveSchedule) and command.owner is not None and not schedule.is_of(command.owner):
+        raise NotFound("there is no such schedule of this agent")
     match command:
         case ChangeSchedule():
             return _change(schedule, command)
@@ -73,7 +75,7 @@ def decide(schedule: Schedule, command: ScheduleCommand) -> list[Event]:
         case ResumeSchedule():
             return _resume(schedule, command)
         case RemoveSchedule():
-            return [ScheduleRemoved(**command.model_dump(exclude={"schedule_id"}))]
+            return [ScheduleRemoved(**command.model_dump(exclude={"schedule_id", "owner"}))]
         case RunNow():
             fired = ScheduleFired(due_at=command.at, run_id=command.run_id, at=command.at, next_at=schedule.next_at, by=command.by)
             return [fired]
@@ -102,15 +104,20 @@ def _create(schedule: Schedule, command: CreateSchedule) -> list[Event]:
     if schedule.is_there and schedule.created is not None:
         anchor = None if schedule.definition is None else schedule.definition.when.anchored_at
         asked = _anchored(command.definition, anchor or command.at)
-        if schedule.created.project_id == command.project_id and schedule.definition == asked:
+        same = schedule.created.project_id == command.project_id and schedule.definition == asked
+        if same and _maker(schedule.created.made_by) == _maker(command.made_by):
             return []
         raise AlreadyExists(f"a schedule '{command.name}' exists with other content")
     return [
         ScheduleCreated(
             name=command.name, project_id=command.project_id, definition=definition, next_at=_first(definition, command.at),
-            at=command.at, by=command.by, on_behalf_of=command.on_behalf_of, paused=command.paused,
+            at=command.at, by=command.by, on_behalf_of=command.on_behalf_of, paused=command.paused, made_by=command.made_by,
         )
     ]  # fmt: skip
+
+
+def _maker(made_by: Maker | None) -> str | None:
+    return None if made_by is None else made_by.agent
 
 
 def _anchored(definition: Definition, at: datetime | None) -> Definition:

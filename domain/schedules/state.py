@@ -6,7 +6,7 @@ from typing import Literal, assert_never
 from uuid import UUID
 
 from domain.kernel import replace
-from domain.schedules.definition import Definition
+from domain.schedules.definition import Definition, Owner
 from domain.schedules.events import (
     ScheduleChanged,
     ScheduleCreated,
@@ -49,6 +49,14 @@ class Schedule:
     @property
     def is_there(self) -> bool:
         return self.status not in ("absent", "removed")
+
+    def is_of(self, owner: Owner) -> bool:
+        """Whether an agent may change it."""
+        created = self.created
+        made_by = None if created is None else created.made_by
+        return (
+            created is not None and made_by is not None and (made_by.agent, created.project_id) == (owner.agent, owner.project_id)
+        )
 
 
 def evolve(schedule: Schedule, event: ScheduleEvent) -> Schedule:

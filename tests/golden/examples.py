@@ -214,7 +214,7 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     schedules.ScheduleCreated(
         name="nightly", project_id=PROJECT, definition=SCHEDULE, next_at=AT, at=AT, by="key:ada", on_behalf_of="ada@example.com",
-        paused=True,
+        paused=True, made_by=schedules.Maker(agent="historian", run_id=RUN, agent_run_id=AGENT_RUN, depth=2),
     ),
     schedules.ScheduleChanged(definition=SCHEDULE, next_at=AT, at=AT, by="key:ada", on_behalf_of="ada@example.com"),
     schedules.ScheduleFired(due_at=AT, run_id=RUN, at=AT, next_at=AT, caught_up=3, missed=True, by="key:ada"),

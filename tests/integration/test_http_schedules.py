@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.integration.sdk_kit import running
+from tests.integration.sdk_kit import outcome, running
 from tests.integration.system_kit import System, eventually, new_id, served
 from tests.integration.test_http_tools import is_refused
 from tests.integration.test_sdk_tools import tidelog
-from tidelog import Agent, Client, Context
+from tidelog import Agent, Client, Context, PermanentError, TransientError
 from tidelog.errors import ConflictError
 from tidelog.schedules import start_of, when_of
+from tidelog.testing import run_agent
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/start-runs-by-the-clock.md").read_text("utf-8")
 CODE = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -132,11 +133,49 @@ async def test_the_sdk(shared: System, url: str) -> None:
         when_of(at=datetime(2026, 1, 1))  # noqa: DTZ001
 
 
+class Watcher(Agent):
+    """Fails once after it has made a schedule, which starts it again."""
+
+    async def execute(self, ctx: Context) -> Any:
+        if isinstance(ctx.input, dict) and "again" in ctx.input:
+            return [await ctx.unschedule(ctx.input["again"]), await ctx.unschedule(ctx.input["again"])]
+        made = await ctx.schedule(ctx.input, every_s=1, input={"again": ctx.input}, overlap="queue")
+        if ctx.attempt == 1:
+            raise TransientError("once more")
+        with pytest.raises(PermanentError, match="no agent 'nobody-at-all'"):
+            await ctx.schedule("refused", every_s=1, agent="nobody-at-all")
+        return made.name
+
+
+async def test_an_agent_schedules_itself_once_and_ends_it(shared: System, url: str) -> None:
+    again = name()
+    plan = {"kind": "graph", "steps": [{"key": "w", "agent": "watcher", "retry": {"max_attempts": 3, "initial_s": 0.01}}]}
+    async with running(url, Watcher, key=shared.key), Client(url, shared.key) as client:
+        run = await outcome(client, plan=plan, input=again)
+        assert (run.status, run.result) == ("completed", f"watcher.{again}")
+
+        async def ended() -> Any:
+            runs = await client.list_runs(origin=f"schedule:watcher.{again}", status="completed")
+            return [await client.get_run(found.run_id) for found in runs.data]
+
+        first = (await eventually(ended, "the run of the schedule"))[-1]
+        assert first.result == [True, False]
+    events = [event for event in (await shared.http.get("/v1/events", params={"types": "schedule.created"})).json()["data"]]
+    [made] = [event["data"] for event in events if event["data"]["name"] == f"watcher.{again}"]
+    assert made["made_by"]["run_id"] == str(run.run_id) and made["by"] == f"agent_run:{made['made_by']['agent_run_id']}"
+    entries = (await shared.http.get("/v1/audit", params={"limit": 200})).json()["data"]
+    assert [one["operation"] for one in entries if one["target_id"] == f"watcher.{again}"] == ["remove", "create"]
+
+
 async def test_the_page(shared: System, url: str, tmp_path: Path) -> None:
     """Its agent, some of its commands in their order, and its Python."""
     space: dict[str, Any] = {}
     exec(CODE[0], space)
     exec(CODE[1], space)
+    exec(CODE[2], space)
+    looked = await run_agent(space["Watcher"], input={"url": "https://example.org/soon"})
+    assert looked.result.startswith("watcher.look-again: next at ") and list(looked.schedules) == ["look-again"]
+    assert (await run_agent(space["Watcher"], input={"url": "https://example.org/"})).result == "https://example.org/ is there"
     told: list[str] = []
     async with running(url, space["Reviewer"], key=shared.key):
         for command in ASKED:

@@ -21,9 +21,19 @@ from api.cli import options
 from api.cli import triggers as commands
 from domain.tenants import DEFAULT_TENANT_ID
 from domain.triggers import trigger_id_of
-from tests.integration.system_kit import System, empty_work_queue, eventually, fresh_database, issue_key, new_id, running
+from tests.integration.sdk_kit import running as sdk_running
+from tests.integration.system_kit import (
+    System,
+    empty_work_queue,
+    eventually,
+    fresh_database,
+    issue_key,
+    new_id,
+    running,
+    served,
+)
 from tests.pages import block
-from tidelog import Client
+from tidelog import Agent, Client, Context, ToolContext, tool
 from tidelog.errors import NotFoundError
 
 EVENTS_PAGE = "docs/how-to/start-a-run-when-something-happens.md"
@@ -253,6 +263,65 @@ async def test_what_fired_while_nobody_matched_fires_once_later(shared: System, 
         assert len(fired) == 3
 
 
+async def test_a_loop_through_requests_of_agents_and_tools_ends(shared: System) -> None:
+    """The trigger starts an agent, which calls a tool, which starts the run on which the trigger fires."""
+    async with served(shared.container) as url:
+
+        @tool("hops.start", idempotent=True)
+        async def start(ctx: ToolContext) -> str:
+            async with Client(url, shared.key) as client:
+                return str((await client.start_run(agent="leaf", idempotency_key=ctx.idempotency_key)).run_id)
+
+        class Looper(Agent):
+            async def execute(self, ctx: Context) -> Any:
+                async with Client(url, shared.key) as client:
+                    called = await client.call_tool("hops.start", key=str(ctx.run_id))
+                    return str(called.invocation_id)
+
+        class Leaf(Agent):
+            async def execute(self, ctx: Context) -> Any:
+                return None
+
+        await created(
+            shared,
+            {
+                "name": "looped", "on": {"topics": ["run.started"], "when": "event.data.plan.steps[0].agent == 'leaf'"},
+                "start": {"agent": "looper"}, "max_depth": 3, "max_per_minute": 20,
+            },
+        )  # fmt: skip
+        async with sdk_running(url, Looper, Leaf, start, key=shared.key):
+            first = await shared.http.post("/v1/runs", json={"agent": "leaf"})
+            found = await firings(shared, "looped", 4)
+        assert [(one["kind"], one.get("depth"), one.get("code")) for one in found] == [
+            ("misfired", None, "loop"), ("fired", 3, None), ("fired", 2, None), ("fired", 1, None),
+        ]  # fmt: skip
+        event = found[-1]["event"]
+        assert event.startswith(first.json()["run_id"])
+        second = found[-2]["event"].partition(":")[0]
+        [begun] = (await shared.http.get("/v1/events", params={"root_id": second, "types": "run.started"})).json()["data"]
+        asked = await shared.http.get(f"/v1/invocations/{begun['causationid'].partition(':')[0]}")
+        assert asked.json()["tool"] == "hops.start"
+
+
+async def test_what_is_no_cause_starts_all_the_same(shared: System) -> None:
+    _, other = await shared.tenant("another")
+    async with shared.client(other) as http:
+        value = {"plan": {"kind": "graph", "steps": [{"key": "v", "value": "1"}]}}
+        foreign = (await http.post("/v1/runs", json=value)).json()["run_id"]
+    mine = await shared.start("walker")
+    known = (await shared.http.post("/v1/projects", json={"name": "cause"})).json()["project_id"]
+    for cause, says in ((str(new_id()), None), (foreign, None), (known, None), (mine, f"{mine}:1")):
+        begun = await shared.http.post("/v1/runs", json={"agent": "walker"}, headers={"Tidelog-Caused-By": cause})
+        assert begun.status_code == 201, begun.text
+        events = await shared.http.get("/v1/events", params={"root_id": begun.json()["run_id"], "types": "run.started"})
+        assert events.status_code == 200, events.text
+        [event] = events.json()["data"]
+        assert event["causationid"] == says or (says is None and not event["causationid"].startswith(cause))
+    for nonsense in ("", "no-id", "1"):
+        refused = await shared.http.post("/v1/runs", json={"agent": "walker"}, headers={"Tidelog-Caused-By": nonsense})
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid-command")
+
+
 async def test_a_page_of_firings_goes_on_where_the_one_before_ended(shared: System) -> None:
     found = (await shared.http.get("/v1/triggers/whole/firings", params={"limit": 1})).json()
     rest = (await shared.http.get("/v1/triggers/whole/firings", params={"limit": 1, "cursor": found["next_cursor"]})).json()
@@ -305,5 +374,5 @@ async def test_the_sdk_and_the_command_line_do_the_same(
         documents.append(document)
         out = out[begin + end :]
     assert documents[0] == {"name": "by.file", "hook_path": None, "secret": None}
-    assert documents[1]["fired"] == documents[1]["events"] >= 2
+    assert documents[1]["fired"] == documents[1]["data"] >= 2
     assert len(documents[1]["examples"]) == 1

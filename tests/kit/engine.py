@@ -25,11 +25,15 @@ from application.engine.timers import TimerService
 from application.functions import RuleFunctions
 from application.runs.admission import RunAdmission
 from application.runs.start import start_run
+from application.schedules.defining import Schedules
+from application.triggers.roots import Roots
 from application.workers import Workers
 from application.workers.claims import ClaimedAgentRun
 from application.workers.journal import JournalView
 from application.workers.registering import Offer
+from application.workers.scheduling import AgentSchedules
 from application.workers.tokens import LeaseTokens
+from application.workflows import Workflows
 from domain import agent_runs, agents, invocations, runs, tools
 from domain.failures import Failure, Retry
 from domain.kernel import NO_FUNCTIONS, Command, Json, Priority, RecordedEvent
@@ -61,11 +65,16 @@ from tests.kit.memory import (
     MemoryWorkQueue,
     SessionBoard,
 )
+from tests.kit.memory.schedules import MemorySchedules, NoStoredVersions
 from tests.kit.waiting import TENANT, new_id, request_of, until
 from tests.pace import within
 
 EXPRESSIONS = CelExpressions()
 FUNCTIONS = RuleFunctions(EXPRESSIONS)
+
+
+async def _all_know() -> bool:
+    return True
 
 
 class Engine:
@@ -107,6 +116,13 @@ class Engine:
         self.session_board = shared.session_board if shared else SessionBoard(self.open_work)
         self.sessions = MemoryWorkerSessions(self.session_board)
         self.permits = shared.permits if shared else MemoryPermits(self.open_work)
+        self.open_runs = MemoryOpenRuns(self.log)
+        self.admission = RunAdmission(
+            self.open_runs,
+            most=max_open_runs,
+            most_of_tenant=max_open_runs_of_tenant,
+            clock=lambda: self.clock.now().timestamp(),
+        )
         self.workers = Workers(
             self.commands,
             self.work_queue,
@@ -116,21 +132,22 @@ class Engine:
             LeaseTokens(MemoryInstallationSecrets()),
             EXPRESSIONS,
             MemoryCachedCalls(self.log),
+            self._agent_schedules(),
         )
         self.data_tools = MemoryDataTools(self.log)
         self.outcomes = shared.outcomes if shared else MemoryOutcomeCounts(self.log)
         self.work_logs = shared.work_logs if shared else MemoryWorkLogs(self.log)
-        self.open_runs = MemoryOpenRuns(self.log)
-        self.admission = RunAdmission(
-            self.open_runs,
-            most=max_open_runs,
-            most_of_tenant=max_open_runs_of_tenant,
-            clock=lambda: self.clock.now().timestamp(),
-        )
         self.reconciler = WorkReconciler(self.open_work, self.work_queue)
         if shared is None:
             self.log.followers.append(self._tables)
         self.tasks: list[asyncio.Task[None]] = []
+
+    def _agent_schedules(self) -> AgentSchedules:
+        """What agents do with schedules. The read model is as new as the log."""
+        workflows, known = Workflows(self.commands, NoStoredVersions()), MemoryNames(self.log, agents.AgentRegistered)
+        use = Schedules(self.commands, workflows, known, self.catalog.functions, self.admission)
+        roots = Roots(self.feed, self.store, self.catalog.registry, self.histories)
+        return AgentSchedules(self.commands, use, MemorySchedules(self.log), roots, _all_know, clock=self.clock.now)
 
     def another(self, **options: Any) -> "Engine":
         return Engine(self.catalog, shared=self, **{"reactions": self.reactions, **options})

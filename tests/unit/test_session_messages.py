@@ -65,8 +65,8 @@ def test_what_the_page_says_of_workers_is_read() -> None:
     said = [message for frame in frames_after("What a worker says") for message in read(frame)]
     assert not [one for one in said if isinstance(one, Unreadable)]
     assert [one.t for one in said if not isinstance(one, Unreadable)] == [
-        "hello", "credit", "log", "record", "call", "send", "receive", "get", "set", "more", "more", "complete", "fail",
-        "reconciled", "return", "define", "beat", "leaving",
+        "hello", "credit", "log", "record", "call", "send", "receive", "get", "set", "schedule", "unschedule", "more", "more",
+        "complete", "fail", "reconciled", "return", "define", "beat", "leaving",
     ]  # fmt: skip
     assert isinstance(said[0], Hello) and said[0].work[0].version == 17
 

@@ -171,6 +171,8 @@ class Says(Agent):
         await ctx.send("peer", "hi")
         await ctx.state.set("x", 1)
         await ctx.state.get("x")
+        await ctx.schedule("later", in_s=60)
+        await ctx.unschedule("later", reason="done")
         await ctx.receive(timeout_s=60)
         return await ctx.tool("math.add", a=1)
 
@@ -195,6 +197,8 @@ async def test_the_schemas_accept_what_the_sdk_says(monkeypatch: pytest.MonkeyPa
         await answer(peer, "get", found=True, value=7, value_version=1)
         mail = {"message_id": str(MAIL), "sender": "peer", "body": "yes"}
         await peer.say({"t": "update", **named, "version": 9, "journal": [], "mailbox": [mail]})
+        await answer(peer, "schedule", result={"did": "scheduled", "name": "says.later", "status": "active", "next_at": None})
+        await answer(peer, "unschedule", result={"did": "unscheduled", "name": "says.later", "was_there": True})
         await answer(peer, "receive")
         await answer(peer, "call", invocation_id=str(CALL))
         entry = {"key": "math.add#1", "kind": "call", "status": "ok", "result": 11, "invocation_id": str(CALL)}

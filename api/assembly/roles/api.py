@@ -22,6 +22,7 @@ from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.assembly.starts import admission, reads
 from api.container import Container, HealthCheck, MemberView
+from api.http.conventions.releases import all_know_schedules
 from api.tools_told import ToolsTold
 from application.audit import RefusalCounter
 from application.blobs import Blobs
@@ -43,6 +44,7 @@ from application.slash_commands.commands import SlashCommands
 from application.workers import Workers
 from application.workers.hosting.host import SessionHost
 from application.workers.hosting.logs import LogIntake
+from application.workers.scheduling import AgentSchedules
 from application.workers.tokens import LeaseTokens
 from application.workflows import WorkflowChanges, Workflows, WorkflowsOfPlans
 from domain.workflows import WorkflowDefinition
@@ -174,6 +176,22 @@ async def workers(parts: Parts) -> Workers:
         await lease_tokens(parts),
         await tables.expressions(parts),
         (await reads(parts)).invocations,
+        await agent_schedules(parts),
+    )
+
+
+@part
+async def schedules(parts: Parts) -> Schedules:
+    loop, queries = await commands(parts), await reads(parts)
+    functions = (await tables.catalog(parts)).functions
+    return Schedules(loop, Workflows(loop, queries.workflows), queries.agents, functions, await admission(parts))
+
+
+@part
+async def agent_schedules(parts: Parts) -> AgentSchedules:
+    known = partial(all_know_schedules, await members(parts))
+    return AgentSchedules(
+        await commands(parts), await schedules(parts), (await reads(parts)).schedules, await triggers.roots(parts), known
     )
 
 
@@ -255,9 +273,7 @@ async def container(parts: Parts) -> Container:
         workflows=workflows,
         workflow_changes=WorkflowChanges(loop, workflows, plan_checks),
         slash_commands=SlashCommands(loop, workflows, (await reads(parts)).workflows),
-        schedules=Schedules(
-            loop, workflows, (await reads(parts)).agents, (await tables.catalog(parts)).functions, await admission(parts)
-        ),
+        schedules=await schedules(parts),
         refusals=await refusals(parts),
         work_queue=queue,
         log_head=await log_head(parts),
@@ -274,6 +290,7 @@ async def container(parts: Parts) -> Container:
         plan_checks=plan_checks,
         workflow_lookup=WorkflowsOfPlans(loop, workflows.versions, (await reads(parts)).workflows),
         triggers=await triggers.uses(parts),
+        roots=await triggers.roots(parts),
         upkeep=(await storage.upkeep_runs(parts)).states,
         dependencies=MappingProxyType(dict(await dependencies(parts))),
     )

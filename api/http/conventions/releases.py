@@ -1,10 +1,11 @@
 """What processes of the release before can read, while an upgrade goes on."""
 
 import time
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import Request
 
-from api.container import Container
+from api.container import Container, MemberView
 from api.http.conventions.request import container_of
 from domain.approval_policies import ApprovalPolicyPublished
 from domain.approvals import ApprovalRequested
@@ -46,7 +47,11 @@ SURE_S = 5.0
 
 
 async def _all_know(container: Container, shapes: frozenset[str]) -> bool:
-    for member in await container.members():
+    return _know(await container.members(), shapes)
+
+
+def _know(members: Sequence[MemberView], shapes: frozenset[str]) -> bool:
+    for member in members:
         known = member.event_versions
         if member.alive and (known is None or ("*" not in known and not shapes <= set(known))):
             return False
@@ -88,6 +93,11 @@ async def must_all_know_breakers(container: Container) -> None:
     """Raises Unavailable during an upgrade: a process of before would go on calling a tool that a person wants nobody to call."""
     if not await _all_know(container, BREAKERS):
         raise Unavailable("a process of an earlier release still runs, which does not obey breakers: try again after the upgrade")
+
+
+async def all_know_schedules(members: Callable[[], Awaitable[Sequence[MemberView]]]) -> bool:
+    """Whether every running process knows schedules. `members`: the processes. Raises Unavailable."""
+    return _know(await members(), SCHEDULES)
 
 
 async def must_all_know_schedules(container: Container) -> None:

@@ -69,7 +69,9 @@ def command_request(
     """
     principal, state = principal_of(request), request.scope["state"]
     repeatable, command_id = command_id is not None, command_id or uuid7()
-    return request_of_entrance(
+    asked = request_of_entrance(
         principal.tenant_id, principal.actor, state.get("traceparent"), command_id, correlation_id, repeatable, content,
         state.get("on_behalf_of"),
     )  # fmt: skip
+    cause = state.get("cause")  # of `causes.find_cause`
+    return asked if cause is None else asked._replace(causation_id=cause)

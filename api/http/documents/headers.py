@@ -16,6 +16,10 @@ OF_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
         "`wait=<seconds>`, at most 60: wait for the end of the run, which the answer then has as `run`.",
     ),
     "If-Match": ({"type": "string", "examples": ['"v3"']}, "Only if the run is at this version; the form is that of `ETag`."),
+    "Tidelog-Caused-By": (
+        {"type": "string", "format": "uuid"},
+        "The id of the agent run, tool call or run from which the request follows. The server finds the depth of causation itself.",
+    ),
     "Tidelog-On-Behalf-Of": (
         {"type": "string", "minLength": 1, "maxLength": 200, "examples": ["user:ada@example.org"]},
         "For whom the caller asks, in UTF-8: the events of the command and, of a run, all that comes of it say so.",

@@ -17,6 +17,8 @@ from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, accepted, answer, replayed
 from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.causes import HEADER as CAUSED_BY
+from api.http.conventions.causes import find_cause
 from api.http.conventions.errors import tidelog_problem
 from api.http.conventions.idempotency import MAX_KEY, Key, given_key, key_named, keyed_request
 from api.http.conventions.permissions import needs
@@ -100,7 +102,7 @@ class CallAnswers(openapi.Shown):
         CallBody,
         {"arguments": {"city": "Bergen"}},
         {"arguments": {"to": "ada@example.org"}, "key": "welcome-ada", "timeout_s": 10},
-        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "Prefer", "Cache-Control", REASON),
+        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", CAUSED_BY, "Prefer", "Cache-Control", REASON),
     ),
 )
 @needs(Action.TOOLS_CALL)
@@ -109,6 +111,7 @@ async def post_call(request: Request, name: Name) -> Response:
     became of it. `Prefer: wait=30` waits up to 30 seconds (60 at most) for the outcome: 201 with the call at its end.
     """
     body = await body_of(request, CallBody)
+    await find_cause(request)
     [call] = _wanted(request, [body])
     wait_s = wait_seconds(request)
     async with audited(request, Action.TOOLS_CALL, "tool", name) as entry:
@@ -130,7 +133,7 @@ async def post_call(request: Request, name: Name) -> Response:
     openapi_extra=openapi.body(
         CallsBody,
         {"calls": [{"arguments": {"city": "Bergen"}}, {"arguments": {"city": "Oslo"}, "key": "oslo"}]},
-        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "Prefer", "Cache-Control", REASON),
+        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", CAUSED_BY, "Prefer", "Cache-Control", REASON),
     ),
 )
 @needs(Action.TOOLS_CALL)
@@ -139,6 +142,7 @@ async def post_calls(request: Request, name: Name) -> Response:
     refused does not keep the others back. `Prefer: wait=30` waits for the outcomes of all.
     """
     body = await body_of(request, CallsBody)
+    await find_cause(request)
     calls, wait_s = _wanted(request, body.calls, of_batch=True), wait_seconds(request)
     async with audited(request, Action.TOOLS_CALL, "tool", name, operation="batch") as entry:
         await must_all_know_calls(request)

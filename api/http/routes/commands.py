@@ -14,6 +14,8 @@ from uuid_utils.compat import uuid7
 from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.causes import HEADER as CAUSED_BY
+from api.http.conventions.causes import find_cause
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
 from api.http.conventions.narrowing import must_be_seen, project_for, seen_by
 from api.http.conventions.permissions import Reach, needs
@@ -100,7 +102,7 @@ class CommandPage(BaseModel):
         {"text": "/task Write release notes agent=writer"},
         {"text": "/query agent=critic status=failed since=24h"},
         {"text": "/swarm Write an invitation size=3", "dry_run": True},
-        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "Prefer", POSITION),
+        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", CAUSED_BY, "Prefer", POSITION),
     ),
 )
 @needs(Action.RUNS_READ, Reach.LIMITED)
@@ -147,6 +149,7 @@ async def _start(request: Request, body: CommandBody, line: CommandLine) -> Resp
 async def _started(request: Request, body: CommandBody, line: CommandLine, run_id: UUID, key: Key | None) -> CommandStart:
     container = container_of(request)
     await must_all_know_workflows(request)
+    await find_cause(request)
     try:
         with one_content(key):
             return await container.slash_commands.start(

@@ -16,6 +16,8 @@ from api.http.conventions.afterwards import afterwards
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
 from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.causes import HEADER as CAUSED_BY
+from api.http.conventions.causes import find_cause
 from api.http.conventions.errors import InvalidBody
 from api.http.conventions.idempotency import Key, key_of, keyed_request, one_content
 from api.http.conventions.narrowing import project_for, projects_of, seen_by
@@ -97,7 +99,7 @@ class LogPage(BaseModel):
         StartRunBody,
         {"agent": "greeter", "input": {"name": "Ada"}},
         {"plan": {"kind": "parallel", "agents": ["historian", "surveyor"], "aggregator": "editor"}, "input": {}},
-        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", "Prefer"),
+        takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", CAUSED_BY, "Prefer"),
     ),
 )
 @needs(Action.RUNS_START, Reach.LIMITED)
@@ -150,6 +152,7 @@ async def _start(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
 
 
 async def _begin(request: Request, body: StartRunBody, run_id: UUID, key: Key | None) -> CommandOutcome:
+    await find_cause(request)
     container, asked = container_of(request), keyed_request(request, key, correlation_id=run_id, otherwise=run_id)
     project_id, known, admission = project_for(request, body.project_id), container.reads.agents, container.admission
     if body.workflow is not None:

@@ -12,6 +12,8 @@ from uuid_utils.compat import uuid7
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, page_answer
 from api.http.conventions.audit import REASON, audited, reason_of
 from api.http.conventions.bodies import Body, body_of
+from api.http.conventions.causes import HEADER as CAUSED_BY
+from api.http.conventions.causes import find_cause
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
 from api.http.conventions.narrowing import project_for, projects_of
 from api.http.conventions.permissions import Reach, needs
@@ -364,7 +366,7 @@ async def _paused(request: Request, name: str, operation: str) -> Response:
     status_code=201,
     summary="Start a run of a schedule out of turn",
     responses={201: openapi.gives(ScheduleRunAccepted, "Location", *OF_COMMANDS)},
-    openapi_extra=openapi.body(RunNowBody, {}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", REASON)),
+    openapi_extra=openapi.body(RunNowBody, {}, takes=("Idempotency-Key", "Tidelog-On-Behalf-Of", CAUSED_BY, REASON)),
 )
 @needs(Action.SCHEDULES_DEFINE, Reach.LIMITED)
 async def post_run_now(request: Request, name: Name) -> Response:
@@ -373,6 +375,7 @@ async def post_run_now(request: Request, name: Name) -> Response:
     """
     body = await body_of(request, RunNowBody)
     key, container = key_of(request, body), container_of(request)
+    await find_cause(request)
     async with audited(request, Action.SCHEDULES_DEFINE, "schedule", name, operation="run-now") as entry:
         schedule_id, _ = await _seen(request, name)
         asked = entry.along(keyed_request(request, key))

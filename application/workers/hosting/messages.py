@@ -209,6 +209,25 @@ class Set(Report):
     expect: int | None = Field(default=None, ge=0)
 
 
+class MakeSchedule(Report):
+    """Makes a schedule of the agent, or gives it another definition."""
+
+    t: Literal["schedule"]
+    key: EntryKey
+    name: Annotated[Name, Field(min_length=1)]
+    definition: dict[str, Json]
+    """The fields of a schedule, `when` and `start` among them. The use case reads them."""
+    in_s: float | None = Field(default=None, ge=1, le=100 * 366 * 86_400)
+    """Due once, after so many seconds. Instead of `when`."""
+
+
+class EndSchedule(Report):
+    t: Literal["unschedule"]
+    key: EntryKey
+    name: Annotated[Name, Field(min_length=1)]
+    reason: ShortText | None = None
+
+
 class More(Report):
     t: Literal["more"]
     after: int = Field(default=0, ge=0)
@@ -264,7 +283,7 @@ class Log(Said):
     """Lines of this attempt for which the worker had no room, since its last message."""
 
 
-RecordedReport = Record | Call | Send | Receive | Get | Set | More | Complete | Fail | Reconciled
+RecordedReport = Record | Call | Send | Receive | Get | Set | MakeSchedule | EndSchedule | More | Complete | Fail | Reconciled
 AnyReport = RecordedReport | Return
 Saying = Hello | Define | FreeSlots | LifeSign | Leaving | Log | AnyReport
 RESERVED = frozenset({"delta", "signal", "progress"})

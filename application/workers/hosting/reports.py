@@ -14,8 +14,10 @@ from application.workers.hosting.messages import (
     Call,
     Complete,
     Done,
+    EndSchedule,
     Fail,
     Get,
+    MakeSchedule,
     More,
     Receive,
     Reconciled,
@@ -25,6 +27,7 @@ from application.workers.hosting.messages import (
     Set,
 )
 from application.workers.journal import Journals
+from application.workers.scheduling import AskedOfAgent
 from domain import agent_runs, invocations
 from domain.errors import InvalidCommand
 
@@ -64,6 +67,14 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
                 value=report.value, expect=report.expect,
             )  # fmt: skip
             return done(report, outcome, **value)
+        case MakeSchedule():
+            asked = AskedOfAgent(report.work, report.attempt, report.key, report.name)
+            made, outcome = await workers.agent_schedules.put(caller, asked, report.definition, report.in_s)
+            return done(report, outcome, result=made)
+        case EndSchedule():
+            asked = AskedOfAgent(report.work, report.attempt, report.key, report.name)
+            made, outcome = await workers.agent_schedules.remove(caller, asked, report.reason)
+            return done(report, outcome, result=made)
         case More():
             if report.result is not None:
                 return Done(report.id, {"result": await result_of(commands, caller.tenant_id, report.work, report.result)})

@@ -19,6 +19,7 @@ from tidelog.blobs import IN_MEMORY, AgentBlobs, BlobAccess
 from tidelog.calling import call
 from tidelog.errors import PermanentError, ToolError
 from tidelog.journal import EntryError, Journal, JournalEntry, JournalUpdate, Mail, Recorder
+from tidelog.scheduling import Scheduling
 from tidelog.values import to_json
 from tidelog.work_log import Log
 
@@ -96,7 +97,7 @@ class TimeOfDay:
         await asyncio.wait({future}, timeout=timeout_s)
 
 
-class Context:
+class Context(Scheduling):
     """The argument of `Agent.execute`.
 
     All arguments and results are JSON data (pydantic models, dataclasses and the like are converted), at most 200 KiB each.
@@ -251,6 +252,9 @@ class Context:
                 self._inbox.put_back(mail)
             raise
         return None if mail is None else Message(mail.message_id, mail.sender, mail.body, mail.sent_at)
+
+    def _own_name(self) -> str:
+        return self._assignment.agent
 
     def unused_keys(self) -> tuple[str, ...]:
         """Keys that an earlier attempt recorded and that this execution has not used (so far)."""

@@ -85,6 +85,14 @@ class Recorder(Protocol):
 
     async def write_state(self, key: str, name: str, value: JsonValue, expect: int | None) -> StateValue: ...
 
+    async def put_schedule(self, key: str, name: str, definition: dict[str, JsonValue], in_s: float | None) -> JsonValue:
+        """Returns what is recorded: `name`, `status` and `next_at` of the schedule."""
+        ...
+
+    async def remove_schedule(self, key: str, name: str, reason: str | None) -> JsonValue:
+        """Returns what is recorded: `was_there`."""
+        ...
+
     def follow(self, take: Callable[[JournalUpdate], None]) -> None:
         """From now on `take` gets the changes as they happen."""
         ...

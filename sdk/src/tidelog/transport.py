@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx2
 
+from tidelog.causes import cause_headers
 from tidelog.errors import ConflictError, NotJsonError, TidelogAPIError, TidelogConnectionError, api_error
 from tidelog.http_client import http_client
 from tidelog.retries import NO_RETRY, RetryPolicy
@@ -65,7 +66,8 @@ class Transport:
             TidelogAPIError: the server refused.
             TidelogConnectionError: the server could not be reached, or gave no valid answer.
         """
-        content, sent = _encoded(body, f"{method} {path}", headers)
+        caused = {} if method == "GET" else cause_headers()
+        content, sent = _encoded(body, f"{method} {path}", {**(headers or {}), **caused})
         return await self._repeated(method, path, lambda: content, params, sent, retry, read_timeout_s)
 
     async def send(

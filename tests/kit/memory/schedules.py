@@ -65,3 +65,34 @@ class MemoryDueSchedules:
     async def wait_for_change(self, timeout: float) -> None:
         await self.clock.wait(self._changed, timeout)
         self._changed.clear()
+
+
+class MemorySchedules:
+    """Implements `application.reads.MadeByAgents`, as new as the log."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._rows: dict[UUID, ScheduleRow] = {}
+        log.followers.append(self._follow)
+
+    def _follow(self, events: Sequence[RecordedEvent]) -> None:
+        for recorded in events:
+            if recorded.topic in PROJECTION.topics:
+                self._rows[recorded.stream_id] = fold(self._rows.get(recorded.stream_id, ScheduleRow()), recorded)
+
+    async def made_by_agents(
+        self, tenant_id: UUID, project_id: UUID, run_id: UUID, most_of_run: int, most_of_project: int
+    ) -> tuple[int, int]:
+        made = [row for row in self._rows.values() if row.tenant_id == tenant_id and row.made_in and row.status != "removed"]
+        of_run = sum(row.made_in == run_id for row in made)
+        of_project = sum(row.project_id == project_id and row.status != "finished" for row in made)
+        return min(of_run, most_of_run), min(of_project, most_of_project)
+
+
+class NoStoredVersions:
+    """A read model of workflows that has nothing yet: the log is asked."""
+
+    async def definition(self, tenant_id: UUID, workflow_id: UUID, version: int) -> None:
+        return None
+
+    async def names(self, tenant_id: UUID) -> Sequence[str]:
+        return ()

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from tidelog.blobs import NoBlobs, ToolBlobs
 from tidelog.calling import ProcessExitError, is_async
 from tidelog.capture import capture_records
+from tidelog.causes import CAUSE
 from tidelog.errors import PermanentError
 from tidelog.failures import tool_failure
 from tidelog.isolation import kernel as k
@@ -221,6 +222,7 @@ def _answer(data: socket.socket, tool: Tool[..., Any]) -> None:
     request = json.loads(_read(data))
     work_log = WorkLog(lambda line: data.sendall(frame(LINE, line)))
     WORK_LOG.set(work_log)
+    CAUSE.set(request["idempotency_key"])
     capture_records()
     context = ToolContext(
         Path(request["workspace"]),

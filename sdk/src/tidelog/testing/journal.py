@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -77,6 +77,8 @@ class MemoryJournal:
     calls: list[ToolCall] = field(default_factory=list)
     requested: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     """Tool and arguments of each call by key."""
+    schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The definitions of the schedules that there are, by the names that the agent gave."""
     run_id: UUID = field(default_factory=uuid7)
     agent_run_id: UUID = field(default_factory=uuid7)
     _entries: dict[str, tuple[int, JournalEntry]] = field(default_factory=dict)
@@ -163,6 +165,18 @@ class MemoryJournal:
         self.state[name] = value
         self._versions[name] = version + 1
         return version + 1
+
+    def schedule(self, name: str, definition: dict[str, Any], in_s: float | None) -> str | None:
+        """Puts a schedule. Returns its first time, but of cron, which the kit does not read."""
+        now = self._now()
+        if in_s is not None:
+            definition = {**definition, "when": {"at": (now + timedelta(seconds=in_s)).isoformat()}}
+        when = definition["when"]
+        at: str | None = when.get("at")
+        if at is not None and datetime.fromisoformat(at) <= now:
+            raise PermanentError(f"the schedule {name!r} would never be due: the time has passed")
+        self.schedules[name] = definition
+        return (now + timedelta(seconds=when["every_s"])).isoformat() if "every_s" in when else at
 
     def follow(self, take: Callable[[JournalUpdate], None]) -> None:
         self._followers.append(take)

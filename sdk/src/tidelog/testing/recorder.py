@@ -89,8 +89,10 @@ class MemoryRecorder:
         clock: KitClock | None = None,
         ledger: Ledger | None = None,
         life: Life | None = None,
+        agent: str = "agent",
     ) -> None:
         self._journal = journal
+        self._agent = agent
         self._tools = tools
         self._peers = peers
         self._answers = answers
@@ -153,6 +155,21 @@ class MemoryRecorder:
         written = StateValue(value=value, found=True, value_version=self._journal.write(name, copy.deepcopy(value), expect))
         self._record(JournalEntry(key=key, kind="state_set", status="ok", result=written.model_dump(mode="json")))
         return written
+
+    async def put_schedule(self, key: str, name: str, definition: dict[str, JsonValue], in_s: float | None) -> JsonValue:
+        self._life.check()
+        next_at = self._journal.schedule(name, copy.deepcopy(definition), in_s)
+        status = "active"
+        result: JsonValue = {"did": "scheduled", "name": f"{self._agent}.{name}", "status": status, "next_at": next_at}
+        self._record(JournalEntry(key=key, kind="step", status="ok", result=result))
+        return result
+
+    async def remove_schedule(self, key: str, name: str, reason: str | None) -> JsonValue:
+        self._life.check()
+        was_there = self._journal.schedules.pop(name, None) is not None
+        result: JsonValue = {"did": "unscheduled", "name": f"{self._agent}.{name}", "was_there": was_there}
+        self._record(JournalEntry(key=key, kind="step", status="ok", result=result))
+        return result
 
     def follow(self, take: Callable[[JournalUpdate], None]) -> None:
         self._taking.append(take)

@@ -76,6 +76,11 @@ class Outcome:
         return self.journal.asked
 
     @property
+    def schedules(self) -> dict[str, dict[str, Any]]:
+        """The schedules that the agent has made and not removed, by the names that it gave: `when`, `start` and so on."""
+        return self.journal.schedules
+
+    @property
     def attempts(self) -> int:
         """How often the agent was executed: 1, and one for each crash."""
         return self.journal.attempts
@@ -145,8 +150,9 @@ async def run_agent(
     async def lived(life: Life) -> Outcome | None:
         """None: the agent has crashed."""
         recorder = MemoryRecorder(
-            journal, known, tuple(peers), answers, Path(workspace), over, on_behalf_of, clock=kit_clock, ledger=ledger, life=life
-        )
+            journal, known, tuple(peers), answers, Path(workspace), over, on_behalf_of, clock=kit_clock, ledger=ledger, life=life,
+            agent=definition.name,
+        )  # fmt: skip
         recorder.resume_calls()
         assignment = Assignment(
             journal.run_id,

@@ -12,6 +12,7 @@ from tidelog.agent import Agent
 from tidelog.blobs import BLOBS
 from tidelog.calling import keep_process, stop_task
 from tidelog.capture import ensure
+from tidelog.causes import CAUSE
 from tidelog.context import Assignment, Context
 from tidelog.crews import CREW, Crew
 from tidelog.errors import (
@@ -83,6 +84,12 @@ class ServerRecorder:
 
     async def write_state(self, key: str, name: str, value: JsonValue, expect: int | None) -> StateValue:
         return await self._asked(self._api.write_state(self._ticket, key, name, value, expect), f"write {name!r}")
+
+    async def put_schedule(self, key: str, name: str, definition: dict[str, JsonValue], in_s: float | None) -> JsonValue:
+        return await self._asked(self._api.put_schedule(self._ticket, key, name, definition, in_s), f"schedule {name!r}")
+
+    async def remove_schedule(self, key: str, name: str, reason: str | None) -> JsonValue:
+        return await self._asked(self._api.remove_schedule(self._ticket, key, name, reason), f"unschedule {name!r}")
 
     def follow(self, take: Callable[[JournalUpdate], None]) -> None:
         self._piece.follow(take)
@@ -182,6 +189,7 @@ class AgentRunner:
         CREW.set(crew)
         WORK_LOG.set(work_log)
         BLOBS.set(context.blob.access)
+        CAUSE.set(str(context.agent_run_id))
         ensure()
         with keep_process():
             return to_json(await self._agents[pool]().execute(context), "the agent's result")

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from tidelog.blobs import BLOBS, ToolBlobs
 from tidelog.calling import is_async, keep_process, stop_task
 from tidelog.capture import ensure
+from tidelog.causes import CAUSE
 from tidelog.crews import CREW, Crew
 from tidelog.errors import InvalidRequestError, PermanentError
 from tidelog.failures import ErrorReport, report_error, tool_failure
@@ -163,6 +164,7 @@ class ToolRunner:
         WORK_LOG.set(work_log)
         blobs = self._api.blobs_of(piece.ticket)
         BLOBS.set(blobs)
+        CAUSE.set(str(claim.work))
         ensure()
         log = Log(work_log, {"run_id": claim.run, "invocation_id": claim.work, "tool": claim.tool, "attempt": claim.attempt})
         with keep_process():

@@ -95,6 +95,10 @@ class _MessageAnswer(_Read):
     message_id: UUID
 
 
+class _ScheduleAnswer(_Read):
+    result: JsonValue = None
+
+
 class WorkerApi:
     """The reports of the contract between server and workers.
 
@@ -127,6 +131,17 @@ class WorkerApi:
     async def write_state(self, ticket: Ticket, key: str, name: str, value: JsonValue, expect: int | None) -> StateValue:
         fields = {"key": key, "name": name, "value": value, "expect": expect}
         return parsed(StateValue, await self._report("set", ticket, fields, replace(PATIENCE, conflicts=expect is None)))
+
+    async def put_schedule(
+        self, ticket: Ticket, key: str, name: str, definition: dict[str, JsonValue], in_s: float | None
+    ) -> JsonValue:
+        said = {} if in_s is None else {"in_s": in_s}
+        answer = await self._report("schedule", ticket, {"key": key, "name": name, "definition": definition, **said})
+        return parsed(_ScheduleAnswer, answer).result
+
+    async def remove_schedule(self, ticket: Ticket, key: str, name: str, reason: str | None) -> JsonValue:
+        said = {} if reason is None else {"reason": reason}
+        return parsed(_ScheduleAnswer, await self._report("unschedule", ticket, {"key": key, "name": name, **said})).result
 
     async def news(self, ticket: Ticket, after_version: int) -> JournalUpdate:
         """The changes after a version, all pages."""
