@@ -62,12 +62,15 @@ class Registry(Protocol):
     async def workflow_names(self) -> Sequence[str]: ...
     @property
     def has_workflows(self) -> bool: ...
+    @property
+    def has_agents(self) -> bool: ...
 
 
 class TenantRegistry:
     """The registry of a tenant, from the log and the read model of agents."""
 
-    def __init__(self, commands: CommandLoop, known: KnownAgents, workflows: WorkflowLookup | None, tenant_id: UUID) -> None:
+    def __init__(self, commands: CommandLoop, known: KnownAgents | None, workflows: WorkflowLookup | None, tenant_id: UUID) -> None:
+        """`known`: None: agents and capabilities are not looked up, since they may come later."""
         self._commands = commands
         self._known = known
         self._workflows = workflows
@@ -76,6 +79,10 @@ class TenantRegistry:
     @property
     def has_workflows(self) -> bool:
         return self._workflows is not None
+
+    @property
+    def has_agents(self) -> bool:
+        return self._known is not None
 
     async def agent(self, name: str) -> FoundAgent:
         agent_id = agents.agent_id_of(self._tenant_id, name)
@@ -88,13 +95,13 @@ class TenantRegistry:
         return FoundAgent(name, ())
 
     async def agent_names(self) -> Sequence[str]:
-        return await names_of(self._known, self._tenant_id)
+        return () if self._known is None else await names_of(self._known, self._tenant_id)
 
     async def capabilities(self, wanted: Iterable[str]) -> Mapping[str, str]:
-        return await offering(self._known, self._tenant_id, wanted)
+        return {} if self._known is None else await offering(self._known, self._tenant_id, wanted)
 
     async def capability_names(self) -> Sequence[str]:
-        return await self._known.capabilities(self._tenant_id)
+        return () if self._known is None else await self._known.capabilities(self._tenant_id)
 
     async def workflow(self, name: str, version: int | None) -> FoundWorkflow | None:
         return None if self._workflows is None else await self._workflows.found(self._tenant_id, name, version)
@@ -118,15 +125,21 @@ async def looked_up(
     registry: Registry, agent_names: Iterable[str], capabilities: Iterable[str], workflows: Iterable[tuple[str, int | None]]
 ) -> LookedUp:
     """All that a plan names. Raises Unavailable."""
+    known = await _looked_up_agents(registry, agent_names, capabilities) if registry.has_agents else LookedUp()
+    if not registry.has_workflows:
+        return known
+    found = {key: await registry.workflow(*key) for key in dict.fromkeys(workflows)}
+    names = await registry.workflow_names() if None in found.values() else ()
+    return known._replace(workflows=found, workflow_names=names)
+
+
+async def _looked_up_agents(registry: Registry, agent_names: Iterable[str], capabilities: Iterable[str]) -> LookedUp:
     wanted = tuple(dict.fromkeys(capabilities))
     offered = await registry.capabilities(wanted) if wanted else {}
     found = {name: await registry.agent(name) for name in dict.fromkeys((*agent_names, *offered.values()))}
-    found_workflows = {key: await registry.workflow(*key) for key in dict.fromkeys(workflows)} if registry.has_workflows else None
     return LookedUp(
         found,
         await registry.agent_names() if any(not agent.versions for agent in found.values()) else (),
         offered,
         await registry.capability_names() if len(offered) < len(wanted) else (),
-        found_workflows,
-        await registry.workflow_names() if found_workflows and None in found_workflows.values() else (),
     )

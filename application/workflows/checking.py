@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from application.plans.check import PlanChecks
+from application.plans.registry import TenantRegistry
 from application.workflows.asked_agents import keys_with_agents
 from application.workflows.children import InvalidChild
 from application.workflows.start import MOST_TOLD, Workflows
@@ -17,11 +18,12 @@ async def check_definition(
 ) -> None:
     """Raises InvalidCommand, whose `faults` are all that is wrong, with their places in the definition.
 
-    Agents are not looked up: they may be registered later.
+    Agents are not looked up: they may be registered later. What a step maps is held against the parameters of a child workflow.
     """
     faults = await faults_of_definition(workflows, tenant_id, name, definition)
     told_before = {place for place, _ in faults}
-    found = await checks.check(definition.model_dump(mode="json", exclude_defaults=True))
+    registry = TenantRegistry(workflows.commands, None, workflows.lookup, tenant_id)
+    found = await checks.check(definition.model_dump(mode="json", exclude_defaults=True), registry)
     faults += [(fault.pointer, f"{fault.detail}; {fault.cure}") for fault in found.faults if fault.pointer not in told_before]
     if faults:
         told = "; ".join(f"{place}: {text}" for place, text in faults[:MOST_TOLD])

@@ -13,6 +13,7 @@ from application.suggestions import did_you_mean, names_of
 from application.workflows.asked_agents import with_asked_agents
 from application.workflows.children import Children, PlanWithChildren
 from application.workflows.looking import look_to_start
+from application.workflows.lookup import WorkflowsOfPlans
 from application.workflows.versions import StoredVersions, Versions
 from domain import runs
 from domain.errors import DomainError, InvalidCommand, NotFound, Unavailable
@@ -63,11 +64,12 @@ class Workflows:
     """For every way to start a workflow: a request, a schedule, a trigger, a slash command."""
 
     def __init__(self, commands: CommandLoop, stored: StoredVersions) -> None:
-        self._commands = commands
+        self.commands = self._commands = commands
         self._stored = stored
         self._schemas: ToolSchemas | None = None
         self.versions = Versions(commands, stored)
         self.children = Children(commands, self.versions)
+        self.lookup = WorkflowsOfPlans(commands, self.versions, stored)
 
     @property
     def schemas(self) -> "ToolSchemas":

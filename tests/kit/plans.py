@@ -24,6 +24,10 @@ class MemoryRegistry:
     def has_workflows(self) -> bool:
         return self._workflows is not None
 
+    @property
+    def has_agents(self) -> bool:
+        return True
+
     async def agent(self, name: str) -> FoundAgent:
         self.asked.append(f"agent {name}")
         return self._agents.get(name, FoundAgent(name, ()))

@@ -6,7 +6,7 @@ import pytest
 
 from application.catalog import CATALOG
 from application.plans.capabilities import UnknownCapability, with_agents
-from application.plans.registry import FoundAgent, TenantRegistry
+from application.plans.registry import FoundAgent, LookedUp, TenantRegistry, looked_up
 from application.runs.start import StartedDifferently, UnknownAgent, start_run
 from domain import runs
 from domain.agents import AgentRegistered, RegisterAgent, agent_id_of
@@ -187,6 +187,10 @@ async def test_the_registry_of_a_tenant(engine: Engine) -> None:
     assert await known.capabilities([]) == {}
     assert await known.capability_names() == ["talking", "writing"]
     assert (known.has_workflows, await known.workflow("x", None), await known.workflow_names()) == (False, None, ())
+    without = TenantRegistry(engine.commands, None, None, TENANT)
+    assert (known.has_agents, without.has_agents) == (True, False)
+    assert (await without.agent_names(), await without.capabilities(["talking"]), await without.capability_names()) == ((), {}, ())
+    assert await looked_up(without, ["critic"], ["talking"], [("x", None)]) == LookedUp()
 
 
 def test_a_plain_plan_stays_plain() -> None:

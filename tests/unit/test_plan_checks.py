@@ -317,7 +317,7 @@ async def test_each_thing_is_looked_up_once_and_names_only_where_one_is_missing(
     await checked(
         {"steps": [{"key": "a", "agent": "x"}, {"key": "b", "capability": "x"}, {"key": "c", "run": {"workflow": "x"}}]}, known
     )
-    assert known.asked == ["capabilities x", "agent x", "workflow x None", "agents", "capabilities", "workflows"]
+    assert known.asked == ["capabilities x", "agent x", "agents", "capabilities", "workflow x None", "workflows"]
 
 
 async def test_without_a_registry_nothing_is_said_of_names() -> None:

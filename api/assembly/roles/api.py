@@ -46,7 +46,7 @@ from application.workers.hosting.host import SessionHost
 from application.workers.hosting.logs import LogIntake
 from application.workers.scheduling import AgentSchedules
 from application.workers.tokens import LeaseTokens
-from application.workflows import WorkflowChanges, Workflows, WorkflowsOfPlans
+from application.workflows import WorkflowChanges, Workflows
 from domain.workflows import WorkflowDefinition
 from projections import timers
 from projections.engine.operations import Operations
@@ -288,7 +288,7 @@ async def container(parts: Parts) -> Container:
         work_logs=PostgresWorkLogs(await storage.database_of(parts, "reads")),
         blobs=await blobs(parts),
         plan_checks=plan_checks,
-        workflow_lookup=WorkflowsOfPlans(loop, workflows.versions, (await reads(parts)).workflows),
+        workflow_lookup=workflows.lookup,
         triggers=await triggers.uses(parts),
         roots=await triggers.roots(parts),
         upkeep=(await storage.upkeep_runs(parts)).states,
