@@ -16,7 +16,7 @@ from benchmarks import table
 
 BENCHMARKS = ("append", "growth", "stream", "pipeline", "replay", "rebuild", "http", "runs", "disk", "sse", "idle")
 GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "large": (("runs", "--large"), ("runs", "--idle-workers", "64"), ("run_lists",)),
+    "large": (("runs", "--large"), ("runs", "--idle-workers", "64"), ("run_lists",), ("starter_lists",)),
     "long": (("long_runs",), ("cold_claim",)),
     "peers": (("peers",), ("run_peers",)),
     "tools": (("outside",), ("breaker",), ("permits",), ("compensations",)),
@@ -24,7 +24,8 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
 """Names for several benchmarks, each with its options."""
 BY_NAME = (
     *BENCHMARKS, "permissions", "walls", "run_peers", "long_runs", "cold_claim", "run_lists", "tenants", "vacuum", "soak",
-    "outside", "breaker", "compensations", "permits", "plans", "plan_checks", "schedules", "triggers", *GROUPS,
+    "outside", "breaker", "compensations", "permits", "plans", "plan_checks", "schedules", "starter_lists", "triggers",
+    *GROUPS,
 )  # fmt: skip
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 

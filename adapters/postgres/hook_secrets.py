@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from adapters.postgres.database import Database
-from application.engine.ports.hook_secrets import HookOwner, SecretLife
+from application.engine.ports.hook_secrets import HookOwner, SecretLife, StrayHook
 
 FIND = """
 SELECT tenant_id, name, scheme, secret FROM hook_secret
@@ -25,6 +25,15 @@ SELECT %(hook)s, last + 1, %(tenant)s, %(name)s, %(scheme)s, %(secret)s FROM old
 """
 LIVES = """
 SELECT number, made_at, ends_at FROM hook_secret WHERE hook_id = %s AND (ends_at IS NULL OR ends_at > now()) ORDER BY number
+"""
+# A rotation makes a newer row: only hooks whose rows are all old.
+ASTRAY = """
+SELECT hook_id, (array_agg(tenant_id))[1], (array_agg(name ORDER BY number DESC))[1] FROM hook_secret AS secret
+WHERE hook_id > %(after)s AND NOT EXISTS (
+    SELECT FROM trigger WHERE trigger.tenant_id = secret.tenant_id AND trigger.name = secret.name
+    AND trigger.document::jsonb ->> 'hook_id' = secret.hook_id::text
+)
+GROUP BY hook_id HAVING max(made_at) < now() - make_interval(secs => %(age)s) ORDER BY hook_id LIMIT %(limit)s
 """
 REMOVE = "DELETE FROM hook_secret WHERE hook_id = %s"
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s::text, 7310579130))"
@@ -54,6 +63,11 @@ class PostgresHookSecrets:
     async def lives(self, hook_id: UUID) -> Sequence[SecretLife]:
         async with self._database.connection() as connection:
             return [SecretLife(*row) for row in await (await connection.execute(LIVES, [hook_id])).fetchall()]
+
+    async def astray(self, *, older_than_s: float, after: UUID, limit: int) -> Sequence[StrayHook]:
+        async with self._database.connection() as connection:
+            asked = {"after": after, "age": older_than_s, "limit": limit}
+            return [StrayHook(*row) for row in await (await connection.execute(ASTRAY, asked)).fetchall()]
 
     async def remove(self, hook_id: UUID) -> None:
         async with self._database.connection() as connection:

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from adapters.embedded import EmbeddedServices
 from api.cli import options
 from api.cli import triggers as commands
+from application.triggers.stray_secrets import remove_strays
 from domain.tenants import DEFAULT_TENANT_ID
 from domain.triggers import trigger_id_of
 from tests.integration.sdk_kit import running as sdk_running
@@ -261,6 +262,27 @@ async def test_what_fired_while_nobody_matched_fires_once_later(shared: System, 
                 await system.sql("UPDATE checkpoint SET position = 0, epoch = epoch + 1 WHERE name = 'trigger-matcher'")
         assert sorted(one["event"].partition(":")[0] for one in fired) == sorted(runs)
         assert len(fired) == 3
+
+
+async def test_secrets_that_belong_to_no_trigger_go_and_no_other(shared: System) -> None:
+    """Also one that the read model does not know: the log does."""
+    hooks = {}
+    for name in ("kept", "behind"):
+        made = await created(shared, {"name": f"stray-{name}", "hook": {"scheme": "token"}, "start": {"agent": "builder"}})
+        hooks[name] = made["hook_path"].rpartition("/")[2]
+        position = (await shared.http.get("/v1/triggers", headers={"Tidelog-Position": str(made["position"])})).status_code
+        assert position == 200
+    await shared.sql("DELETE FROM trigger WHERE name = 'stray-behind'")
+    secrets, loop = shared.container.triggers.secrets, shared.container.commands
+    strays = {name: new_id() for name in ("never", "another", "young")}
+    for name, of in (("never", "stray-never"), ("another", "stray-kept"), ("young", "stray-young")):
+        await secrets.add(strays[name], DEFAULT_TENANT_ID, of, "token", b"x", overlap_s=0)
+    await shared.sql("UPDATE hook_secret SET made_at = now() - interval '2 hours' WHERE hook_id <> %s", strays["young"])
+    assert await remove_strays(loop, secrets) == 2
+    left = {str(row[0]) for row in await shared.sql("SELECT hook_id FROM hook_secret")}
+    assert {hooks["kept"], hooks["behind"], str(strays["young"])} <= left
+    assert not {str(strays["never"]), str(strays["another"])} & left
+    assert await remove_strays(loop, secrets) == 0
 
 
 async def test_a_loop_through_requests_of_agents_and_tools_ends(shared: System) -> None:

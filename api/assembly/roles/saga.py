@@ -1,5 +1,7 @@
 """The saga role: reactions to events, timers, the reconciler of the work queue, and the upkeep."""
 
+from functools import partial
+
 from adapters.postgres.read_models.open_work import PostgresOpenWork
 from adapters.postgres.read_models.schedules import PostgresDueSchedules
 from adapters.postgres.read_models.timers import PostgresTimers
@@ -18,10 +20,12 @@ from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
-from application.engine.upkeep import Upkeep, chores
+from application.engine.upkeep import Chore, Upkeep, chores
 from application.lapses import lapsing
 from application.schedules.firing import ScheduleService
 from application.triggers.matcher import CHECKPOINT, TriggerMatcher
+from application.triggers.stray_secrets import EVERY_S as STRAYS_EVERY_S
+from application.triggers.stray_secrets import remove_strays
 from application.workflows import Workflows
 from projections import schedules, timers
 from projections.agents import AgentQueries
@@ -54,6 +58,8 @@ async def groups(parts: Parts) -> list[Group]:
         command_horizon_s=parts.settings.command_horizon_s,
         consumers=(CHECKPOINT,),
     )
+    strays = partial(remove_strays, loop, await triggers.hook_secrets(parts))
+    own = (*own, Chore("hook-secrets", STRAYS_EVERY_S, strays))
     of_permits = PermitSweeper(await storage.permits(parts), await sharing.presence(parts))
     of_sessions = SessionSweeper(await storage.worker_sessions(parts), loop, lapsing, await sharing.presence(parts))
     upkeep = Upkeep(own, await storage.upkeep_runs(parts))

@@ -30,6 +30,13 @@ class SecretLife(NamedTuple):
     ends_at: datetime | None
 
 
+class StrayHook(NamedTuple):
+    hook_id: UUID
+    tenant_id: UUID
+    name: str
+    """Of the trigger that was to have it."""
+
+
 class HookSecrets(Protocol):
     async def find(self, hook_id: UUID) -> HookOwner | None:
         """The owner of a webhook, with the secrets that are valid. None: there is none. Raises Unavailable."""
@@ -41,6 +48,12 @@ class HookSecrets(Protocol):
 
     async def lives(self, hook_id: UUID) -> Sequence[SecretLife]:
         """The valid secrets, the oldest first. Raises Unavailable."""
+        ...
+
+    async def astray(self, *, older_than_s: float, after: UUID, limit: int) -> Sequence[StrayHook]:
+        """Webhooks with secrets of before, of which the read model of triggers knows nothing: perhaps nobody uses them. By their
+        ids, those after one. Raises Unavailable.
+        """
         ...
 
     async def remove(self, hook_id: UUID) -> None:

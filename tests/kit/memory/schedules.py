@@ -23,6 +23,8 @@ class MemoryDueSchedules:
         """Schedule → when it is due, whether a time of it waits, and the row."""
         self.late: dict[UUID, datetime] = {}
         self.stands = False
+        self._after = UUID(int=0)
+        """The last of those that wait which was looked at: many come in turns."""
         self._changed = asyncio.Event()
         log.followers.append(self._follow)
 
@@ -49,7 +51,9 @@ class MemoryDueSchedules:
         now, times = self.clock.now(), self._times()
         due = [row for at, row in times if at <= now]
         waiting = [row for _, waits, row in self.due.values() if waits and self.late.get(row.stream_id, now) <= now]
-        return DueLook(now, due[:limit], waiting[:most_waiting], (times[0][0] - now).total_seconds() if times else None)
+        waiting = sorted(row for row in waiting if row.stream_id > self._after)[:most_waiting]
+        self._after = waiting[-1].stream_id if len(waiting) == most_waiting else UUID(int=0)
+        return DueLook(now, due[:limit], waiting, (times[0][0] - now).total_seconds() if times else None)
 
     async def done(self, streams: Sequence[DueStream]) -> None:
         self.log.reach()
