@@ -32,6 +32,8 @@ class ClaimedAgentRun:
     journal: JournalView
     """The first page. It is small where outcomes and messages must be loaded, so that work with a long journal begins at once."""
     on_behalf_of: str | None = None
+    part: int | None = None
+    """The number of the execution, where the step has several."""
 
 
 def claim_name(worker_id: str, dispatch: int, claim: str) -> str:
@@ -108,4 +110,10 @@ def _claimed(run: runs.Run, state: AgentRun, journal: JournalView) -> ClaimedAge
         peers=[key for key in run.graph.steps if key != step.key],
         journal=journal,
         on_behalf_of=state.requested.on_behalf_of,
+        part=_part(state.requested.step, step.key),
     )
+
+
+def _part(name: str, key: str) -> int | None:
+    """The number of a part, by its name. The name of an only execution is the key of its step."""
+    return None if name == key else int(name.rpartition(".")[2])

@@ -6,10 +6,11 @@ from pydantic import ValidationError
 
 from domain.kernel import Json
 from domain.plans import Adaptive, AgentRef, Plan, Step
-from domain.runs.deciding import Decision, PlanFault, bounded
+from domain.runs.deciding import Decision, PlanFault, bounded, fault_of_size
 from domain.runs.events import StepStarted
 from domain.runs.mapping import mapped_input
 from domain.runs.parts import schedule_agent, schedule_child
+from domain.runs.progress import results_of_round
 
 MAY_SAY = ("key", "agent", "after", "input", "input_from", "when", "timeout_s", "retry", "on_failure")
 """What the agent may say of a step that it names."""
@@ -18,7 +19,8 @@ MAY_SAY = ("key", "agent", "after", "input", "input_from", "when", "timeout_s", 
 def begin_adaptive(d: Decision, step: Step, saw: dict[str, Json]) -> None:
     d.add(StepStarted(step=step.key, form="adaptive", saw=saw))
     is_mapped, value = mapped_input(d, step)
-    _ask(d, step, 0, {"input": value if is_mapped else d.run.input_of(step.key), "round": 1, "results": None})
+    given = value if is_mapped else d.run.input_of(step.key)
+    _ask(d, step, 0, {"input": given, "round": 1, "results": None, "history": []})
 
 
 def _ask(d: Decision, step: Step, part: int, value: Json) -> None:
@@ -34,8 +36,11 @@ def went_on(d: Decision, step: Step, adaptive: Adaptive, part: int, result: Json
     Raises PlanFault, for the author of the agent."""
     progress = d.run.progress[step.key]
     if part % 2:
-        results = result if progress.only is None else {progress.only: result}
-        _ask(d, step, part + 1, {"input": progress.base, "round": part // 2 + 2, "results": results})
+        results = results_of_round(progress, result)
+        asked = {"input": progress.base, "round": part // 2 + 2, "results": results, "history": list(progress.rounds)}
+        while asked["history"] and fault_of_size(asked)[0] is not None:  # it must not be too large for what is a help only
+            asked["history"].pop(0)
+        _ask(d, step, part + 1, asked)
         return
     if not isinstance(result, dict) or ("steps" in result) == ("result" in result):
         raise _misfit('an adaptive agent answers with {"steps": [...]} or with {"result": ...}')

@@ -7,6 +7,7 @@ from typing import Literal
 from uuid import UUID
 
 from immutables import Map
+from pydantic_core import to_json
 
 from domain.kernel import Json, derive_id, replace
 from domain.maps import PersistentMap
@@ -14,6 +15,8 @@ from domain.plans import Gather
 from domain.runs.events import PartCompleted, PartFailed, PartScheduled, StepCompleted
 
 SHORTEST_HASHED = 71
+LARGEST_REMEMBERED = 16 * 1024
+"""Bytes of the results of a round of an adaptive step that its agent sees again later, as JSON."""
 LARGEST_VOTE = 1_000
 """Bytes of a vote in an event, as JSON."""
 
@@ -61,6 +64,8 @@ class StepProgress:
     """`adaptive`: steps that were named so far."""
     only: str | None = None
     """`adaptive`: the only step of the last child run that nothing comes after."""
+    rounds: tuple[Json, ...] = ()
+    """`adaptive`: the rounds with steps so far, as their agent sees them again."""
 
 
 def part_begun(progress: StepProgress, event: PartScheduled) -> StepProgress:
@@ -76,6 +81,8 @@ def part_begun(progress: StepProgress, event: PartScheduled) -> StepProgress:
             followed = {key for step in steps for key in step.get("after", ())}
             last = [step["key"] for step in steps if step["key"] not in followed]
             changes |= {"named": progress.named + len(steps), "only": last[0] if len(last) == 1 else None}
+            said = [{"key": step["key"], "agent": step["agent"]} for step in steps]
+            changes["rounds"] = (*progress.rounds, {"round": event.part // 2 + 1, "steps": said, "results": None})
     return replace(progress, **changes)
 
 
@@ -88,7 +95,20 @@ def part_ended(progress: StepProgress, event: PartCompleted | PartFailed) -> Ste
             changes["results"] = progress.results.set(event.part, event.result)
         else:
             changes["last"] = event.result
+        if progress.form == "adaptive" and event.part % 2:
+            changes["rounds"] = (*progress.rounds[:-1], _remembered(progress, event.result))
     return replace(progress, **changes)
+
+
+def results_of_round(progress: StepProgress, result: Json) -> Json:
+    """The results of the last child run, by the keys of its steps."""
+    return result if progress.only is None else {progress.only: result}
+
+
+def _remembered(progress: StepProgress, result: Json) -> Json:
+    """The last round with its results, unless they are large."""
+    results = results_of_round(progress, result)
+    return {**progress.rounds[-1], "results": results if len(to_json(results)) <= LARGEST_REMEMBERED else None}
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class PlanModel:
             self._schedule(step, 0, self._mapped(step, self._own(step), iteration=1, last=None))
         elif step.adaptive is not None:
             base = self._mapped(step, self._own(step))
-            self._schedule(step, 0, {"input": base, "round": 1, "results": None})
+            self._schedule(step, 0, {"input": base, "round": 1, "results": None, "history": []})
         elif step.run is not None:
             self._schedule(step, 0, self._mapped(step, self._own(step)))
         else:
@@ -201,8 +201,14 @@ class PlanModel:
         assert step.adaptive is not None
         base = self.given[f"{step.key}.0"]["input"]
         if part % 2:
-            [key] = [named["key"] for named in self.parts[step.key][part - 1][1]["steps"]]
-            self._schedule(step, part + 1, {"input": base, "round": part // 2 + 2, "results": {key: value}}, "agent")
+            history: list[Json] = []
+            for number in range(1, part + 1, 2):
+                [named] = self.parts[step.key][number - 1][1]["steps"]
+                said = [{"key": named["key"], "agent": named["agent"]}]
+                result = value if number == part else self.parts[step.key][number][1]
+                history.append({"round": number // 2 + 1, "steps": said, "results": {named["key"]: result}})
+            asked = {"input": base, "round": part // 2 + 2, "results": history[-1]["results"], "history": history}
+            self._schedule(step, part + 1, asked, "agent")
         elif "result" in value:
             self._end(step, "completed", value["result"])
         else:

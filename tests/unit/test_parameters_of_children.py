@@ -4,7 +4,8 @@ import pytest
 
 from domain.errors import InvalidCommand
 from domain.plans import ChildRun, Plan, Step
-from tests.unit.test_starting_workflows import FIRST, Process, process  # noqa: F401  # the fixture
+from tests.unit.test_starting_workflows import FIRST, Process
+from tests.unit.test_starting_workflows import process as process
 
 
 async def test_what_is_mapped_must_fit_the_parameters_of_a_child_when_a_workflow_is_published(process: Process) -> None:

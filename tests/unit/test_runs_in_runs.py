@@ -177,7 +177,14 @@ def test_rounds_are_bounded_and_steps_are_counted_over_all_of_them() -> None:
     assert part.plan == {"steps": [{"key": "k", "agent": "y", "agent_version": "2"}, {"key": "l", "agent": "z"}]}
     assert (part.part, part.input, part.versions_asked, part.workflow) == (1, 2, ("k",), None)
     played.child("a.1", {"k": 1, "l": 2})
-    assert played.one(runs.PartScheduled).input == {"input": 2, "round": 2, "results": {"k": 1, "l": 2}}
+    assert played.one(runs.PartScheduled).input == {
+        "input": 2,
+        "round": 2,
+        "results": {"k": 1, "l": 2},
+        "history": [
+            {"round": 1, "steps": [{"key": "k", "agent": "y"}, {"key": "l", "agent": "z"}], "results": {"k": 1, "l": 2}},
+        ],
+    }
     played.done("a.2", {"steps": [{"key": "k", "agent": "y"}]})
     assert played.error("a")[2] == ANSWER + 'it named steps in round 2, the last one: answer with {"result": ...} by then'
     more = Played({**LEAD, "adaptive": {**LEAD["adaptive"], "max_rounds": 5}})  # type: ignore[dict-item]
@@ -186,9 +193,34 @@ def test_rounds_are_bounded_and_steps_are_counted_over_all_of_them() -> None:
     assert more.one(runs.PartScheduled).input["results"] == {"k": 1}
     more.done("a.2", {"steps": [{"key": "k", "agent": "y"}, {"key": "l", "agent": "y", "after": ["k"]}]})
     more.child("a.3", 5)
-    assert more.one(runs.PartScheduled).input == {"input": None, "round": 3, "results": {"l": 5}}
+    assert more.one(runs.PartScheduled).input == {
+        "input": None,
+        "round": 3,
+        "results": {"l": 5},
+        "history": [
+            {"round": 1, "steps": [{"key": "k", "agent": "y"}], "results": {"k": 1}},
+            {"round": 2, "steps": [{"key": "k", "agent": "y"}, {"key": "l", "agent": "y"}], "results": {"l": 5}},
+        ],
+    }
     more.done("a.4", {"steps": [{"key": "k", "agent": "y"}]})
     assert more.error("a")[2] == ANSWER + "it named 4 steps so far; 3 are the most of all rounds together"
+
+
+def test_what_is_large_is_not_seen_again_and_what_does_not_fit_is_left_out() -> None:
+    """A history must not be what a step fails for."""
+    adaptive = {"agents": [{"agent": "y"}], "max_rounds": 10, "max_steps": 10}
+    fits, large = "x" * (16 * 1024 - len('{"k":""}')), "x" * (16 * 1024 - len('{"k":""}') + 1)
+    played = Played({"key": "a", "agent": "x", "adaptive": adaptive}, input="i" * 150_000)
+    for number, result in enumerate((large, fits, fits, fits, fits), 1):
+        played.done(f"a.{2 * number - 2}", {"steps": [{"key": "k", "agent": "y"}]})
+        played.child(f"a.{2 * number - 1}", result)
+        asked = played.one(runs.PartScheduled).input
+        assert (asked["round"], asked["results"]) == (number + 1, {"k": result})
+        if number == 1:
+            assert asked["history"] == [{"round": 1, "steps": [{"key": "k", "agent": "y"}], "results": None}]
+        if number == 2:
+            assert [one["results"] for one in asked["history"]] == [None, {"k": fits}]
+    assert [one["round"] for one in asked["history"]] == [4, 5]
 
 
 # --- waits ----------------------------------------------------------------------------------------------------------------------

@@ -46,6 +46,14 @@ def agent_of(function: Any) -> type[Agent]:
     return Tested
 
 
+async def test_a_part_knows_its_number() -> None:
+    async def execute(ctx: Context) -> Any:
+        return [ctx.part, ctx.step_key]
+
+    assert (await run_agent(agent_of(execute), step_key="reviews.3", part=3)).result == [3, "reviews.3"]
+    assert (await run_agent(agent_of(execute))).result == [None, "tested"]
+
+
 async def test_calls_are_keyed_by_name_and_count() -> None:
     fast = asyncio.Event()
 

@@ -1,6 +1,7 @@
 """The schemas of a session's messages, and golden frames of both sides: schemas, the server and the SDK agree about each type."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.kit.session_server import scripted
 from tests.kit.waiting import until
 from tidelog import Agent, Context, Reconciled, tool
 from tidelog.session.frames import read as read_by_sdk
+from tidelog.worker.protocol import AgentWork
 
 FOLDER = Path(__file__).parent.parent / "golden" / "frames"
 SESSION, RUN, WORK, CALL, MAIL = (UUID(f"018f0000-0000-7000-8000-0000000000{end}") for end in ("02", "03", "0a", "0b", "0c"))
@@ -160,6 +162,15 @@ def test_the_server_writes_its_golden_frames(writer: Answers) -> None:
 @pytest.mark.parametrize("name", [name for name in golden() if name.startswith("server.")])
 def test_the_sdk_reads_the_golden_frames_of_the_server(name: str) -> None:
     assert read_by_sdk((FOLDER / f"{name}.json").read_bytes()) == golden()[name]
+
+
+def test_an_execution_of_several_says_its_number(writer: Answers) -> None:
+    answer = examples()["work"][0]
+    assert isinstance(answer, messages.WorkForAgent) and "part" not in json.loads(writer.written(answer))
+    written = writer.written(replace(answer, claimed=replace(answer.claimed, part=3)))
+    check("server", json.loads(written))
+    [read] = [AgentWork.model_validate(message) for message in read_by_sdk(b"[" + written + b"]")]
+    assert read.part == 3
 
 
 # --- what the SDK says ---------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ async def test_each_item_of_a_list_is_a_part_of_the_step(engine: Engine, worker:
     ]
     await two.complete("two")
     three = await worker.next("alpha")
-    assert three.given.step_key == "reviews.2"
+    assert (three.given.step_key, three.given.part) == ("reviews.2", 2)
     await three.complete("three")
     await one.complete("one")
     run = await engine.run(run_id)
@@ -140,13 +140,20 @@ async def test_an_agent_names_the_next_steps(engine: Engine, worker: PlayedWorke
     graph = plan({"key": "lead", "agent": "alpha", "adaptive": {"agents": [{"agent": "beta"}, {"agent": "gamma"}]}})
     run_id = await engine.start(plan=graph, input="goal")
     first = await worker.next("alpha")
-    assert first.given.input == {"input": "goal", "round": 1, "results": None}
+    assert first.given.input == {"input": "goal", "round": 1, "results": None, "history": []}
+    assert first.given.part == 0
     await first.complete({"steps": [{"key": "look", "agent": "beta", "input": 7}]})
     beta = await worker.next("beta")
     assert beta.given.input == 7 and beta.given.run_id == child_id_of(run_id, "lead", 1)
     await beta.complete("seen")
     second = await worker.next("alpha")
-    assert second.given.input == {"input": "goal", "round": 2, "results": {"look": "seen"}}
+    assert second.given.input == {
+        "input": "goal",
+        "round": 2,
+        "results": {"look": "seen"},
+        "history": [{"round": 1, "steps": [{"key": "look", "agent": "beta"}], "results": {"look": "seen"}}],
+    }
+    assert (second.given.part, beta.given.part) == (2, None)
     await second.complete({"result": "done"})
     assert (await engine.run(run_id)).steps["lead"].result == "done"
 

@@ -105,6 +105,8 @@ class WorkOfAgent(Shown):
     deadline: Timestamp | None
     later: list[str] | None = None
     """Steps whose results did not fit."""
+    part: int | None = None
+    """The number of the execution, where the step has several."""
     on_behalf_of: str | None = None
     """For whom the work is. Missing: for nobody."""
 

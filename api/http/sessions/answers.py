@@ -159,6 +159,7 @@ def _work_for_agent(answer: WorkForAgent) -> bytes:
         "results": claimed.results,
         "missing": claimed.missing,
         "peers": claimed.peers,
+        **({} if claimed.part is None else {"part": claimed.part}),
         **_for_whom(claimed.on_behalf_of),
         **journal,
         "more": claimed.journal.more,

@@ -58,6 +58,7 @@ class Assignment:
     peers: tuple[str, ...]
     missing: tuple[str, ...]
     on_behalf_of: str | None = None
+    part: int | None = None
 
 
 class Place(Protocol):
@@ -152,6 +153,13 @@ class Context(Scheduling):
         """The name of this agent's step in the plan; the agent's name unless the plan says otherwise. Where the step has several
         executions, a dot and the number of this one follow, as in `reviews.3`: `input` is then the item, or the result before."""
         return self._assignment.step_key
+
+    @property
+    def part(self) -> int | None:
+        """The number of this execution, where the step has several, from 0: of the item of a list, of the time of a loop, of the
+        answer of an adaptive agent (0, 2, 4 …: its child runs are the others). None: it is the only one of its step, or the server
+        is of a release that does not say it."""
+        return self._assignment.part
 
     @property
     def input(self) -> Any:

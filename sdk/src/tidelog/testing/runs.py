@@ -104,6 +104,7 @@ async def run_agent(
     state: Mapping[str, Any] | None = None,
     workspace: Path | str = ".",
     step_key: str | None = None,
+    part: int | None = None,
     journal: MemoryJournal | None = None,
     on_behalf_of: str | None = None,
     clock: TestClock | None = None,
@@ -115,7 +116,7 @@ async def run_agent(
 
     inbox: (sender, body) of messages that wait for the agent. answers: replies of its peers, see `Answers`. state: the shared
     context at the start. journal: the journal of an earlier execution, to continue it; inbox and state then come from the journal.
-    on_behalf_of: for whom the run is.
+    on_behalf_of: for whom the run is. part: the number of the execution, as of a step with several.
     over: peers that have ended; `send` to them raises `RecipientOverError`.
     clock: a clock whose time passes without waiting. Without one, only the pauses between attempts of a tool are left out.
     crash_at: the agent crashes when so many entries are recorded, or at a `CrashPoint`, and is executed again.
@@ -165,6 +166,7 @@ async def run_agent(
             tuple(peers),
             tuple(missing),
             on_behalf_of,
+            part,
         )
         recorded = journal.changes(0)
         start = Journal(recorded.version, recorded.journal, recorded.mailbox)

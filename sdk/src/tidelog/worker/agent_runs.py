@@ -176,6 +176,7 @@ class AgentRunner:
             claim.peers,
             claim.missing,
             claim.on_behalf_of,
+            claim.part,
         )
         journal = Journal(rest.version, claim.journal + rest.journal, claim.mailbox + rest.mailbox)
         return Context(assignment, journal, ServerRecorder(self._api, piece), slot, log, blobs=self._api.blobs_of(piece.ticket))

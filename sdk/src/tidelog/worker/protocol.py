@@ -64,6 +64,7 @@ class AgentWork(_Read):
     more: bool = False
     later: tuple[str, ...] = ()
     on_behalf_of: str | None = None
+    part: int | None = None
 
 
 class ToolWork(_Read):
