@@ -13,6 +13,7 @@ from application.plans import expressions as texts
 from application.plans.inputs import Inputs, results_of
 from application.plans.likeness import bounded, similar_names
 from application.plans.reading import ReadAgent, Reading, ReadPlan, ReadStep, faults_of_model
+from application.plans.refusal import InvalidPlan
 from application.plans.registry import FoundAgent, LookedUp, Registry, looked_up
 from application.views.plans import CheckedPlanView, PlanAgentView, PlanFaultView
 from domain.kernel import MAX_EVENT_BYTES, Json
@@ -61,6 +62,12 @@ class PlanChecks:
         """
         with bounded():
             return await self._check(document, registry)
+
+    async def must_be_valid(self, plan: Json, registry: Registry | None, *, at: str) -> None:
+        """Raises InvalidPlan, which has all faults of a plan that is a part of something. `at`: its place there. Unavailable."""
+        found = await self.check(plan, registry)
+        if not found.valid:
+            raise InvalidPlan(found.faults, at=at)
 
     async def _check(self, document: Json, registry: Registry | None) -> CheckedPlanView:
         found = _Findings()

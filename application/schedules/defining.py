@@ -6,6 +6,8 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
+from application.plans.check import PlanChecks
+from application.plans.registry import TenantRegistry
 from application.runs.admission import RunAdmission
 from application.schedules.firing import cancel_run, open_runs
 from application.schedules.starting import ScheduleStarts
@@ -31,13 +33,20 @@ class Schedules:
     """What people do with schedules."""
 
     def __init__(
-        self, commands: CommandLoop, workflows: Workflows, known: KnownAgents, functions: Functions, admission: RunAdmission
+        self,
+        commands: CommandLoop,
+        workflows: Workflows,
+        known: KnownAgents,
+        functions: Functions,
+        admission: RunAdmission,
+        plans: PlanChecks,
     ) -> None:
         self._commands = commands
         self._workflows = workflows
         self._known = known
         self._functions = functions
         self._admission = admission
+        self._plans = plans
 
     async def get(self, tenant_id: UUID, name: str) -> tuple[Schedule, int]:
         """A schedule that is there, and its version. Raises NotFound, Unavailable."""
@@ -69,6 +78,9 @@ class Schedules:
         due_at = definition.after(at)
         if due_at is None:
             return  # the rules say so
+        if definition.start.plan is not None:  # agents are looked up by the start
+            workflows = TenantRegistry(self._commands, None, self._workflows.lookup, tenant_id)
+            await self._plans.must_be_valid(definition.start.plan, workflows, at="/start/plan")
         starts = ScheduleStarts(self._commands, self._workflows, self._known, self._functions, tenant_id)
         try:
             await starts.check(project_id, definition.start, name, due_at)

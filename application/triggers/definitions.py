@@ -1,6 +1,6 @@
 """What people make of triggers: all faults of a definition at once, and the commands."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
@@ -60,10 +60,14 @@ class TriggerChecks:
 
     def check(self, definition: TriggerDefinition) -> None:
         """Raises InvalidCommand, which has all faults."""
-        faults = self.faults_of(definition)
-        if faults:
-            (place, text), more = faults[0], len(faults) - 1
-            raise InvalidCommand(f"{place}: {text}" + (f" (and {more} more)" if more else ""), pointer=place, faults=faults)
+        must_have_none(self.faults_of(definition))
+
+
+def must_have_none(faults: Sequence[Fault]) -> None:
+    """Raises InvalidCommand, which has all faults."""
+    if faults:
+        (place, text), more = faults[0], len(faults) - 1
+        raise InvalidCommand(f"{place}: {text}" + (f" (and {more} more)" if more else ""), pointer=place, faults=faults)
 
 
 async def define(

@@ -264,6 +264,33 @@ async def test_what_fired_while_nobody_matched_fires_once_later(shared: System, 
         assert len(fired) == 3
 
 
+FAULTY = {
+    "steps": [
+        {"key": "a", "value": "inputt"},
+        {"key": "b", "value": "steps.z.result", "after": ["a"]},
+        {"key": "c", "agent": "comes-later", "after": ["b"], "when": "1 + 1"},
+    ]
+}
+FAULTS = ["/steps/0/value", "/steps/1/value", "/steps/2/when"]
+
+
+async def test_the_plan_of_what_starts_is_told_all_of_its_faults(shared: System) -> None:
+    """An agent that is not there is none: of a trigger it may come later, and a schedule says so once the plan is right."""
+    trigger = {"name": "faulty", "on": {"topics": ["run.failed"], "when": "nonsense"}, "start": {"plan": FAULTY}}
+    definition = {name: part for name, part in trigger.items() if name != "name"}
+    for path, body, place in (
+        ("/v1/triggers", trigger, ""),
+        ("/v1/triggers:dry-run", {"definition": definition}, "/definition"),
+    ):
+        refused = await shared.http.post(path, json=body)
+        found = [fault["pointer"] for fault in refused.json()["errors"]]
+        assert (refused.status_code, found) == (422, [f"{place}/on/when", *(f"{place}/start/plan{fault}" for fault in FAULTS)])
+    schedule = {"name": "faulty", "when": {"every_s": 60}, "start": {"plan": {"kind": "graph", **FAULTY}}}
+    refused = await shared.http.post("/v1/schedules", json=schedule)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid-plan")
+    assert [fault["pointer"] for fault in refused.json()["errors"]] == [f"/start/plan{fault}" for fault in FAULTS]
+
+
 async def test_secrets_that_belong_to_no_trigger_go_and_no_other(shared: System) -> None:
     """Also one that the read model does not know: the log does."""
     hooks = {}
@@ -396,5 +423,5 @@ async def test_the_sdk_and_the_command_line_do_the_same(
         documents.append(document)
         out = out[begin + end :]
     assert documents[0] == {"name": "by.file", "hook_path": None, "secret": None}
-    assert documents[1]["fired"] == documents[1]["data"] >= 2
+    assert documents[1]["fired"] == documents[1]["events"] >= 2
     assert len(documents[1]["examples"]) == 1

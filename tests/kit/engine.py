@@ -23,6 +23,7 @@ from application.engine.reconciler import WorkReconciler
 from application.engine.sagas.manager import PARTITIONS, SagaManager
 from application.engine.timers import TimerService
 from application.functions import RuleFunctions
+from application.plans.check import PlanChecks
 from application.runs.admission import RunAdmission
 from application.runs.start import start_run
 from application.schedules.defining import Schedules
@@ -145,7 +146,7 @@ class Engine:
     def _agent_schedules(self) -> AgentSchedules:
         """What agents do with schedules. The read model is as new as the log."""
         workflows, known = Workflows(self.commands, NoStoredVersions()), MemoryNames(self.log, agents.AgentRegistered)
-        use = Schedules(self.commands, workflows, known, self.catalog.functions, self.admission)
+        use = Schedules(self.commands, workflows, known, self.catalog.functions, self.admission, PlanChecks(EXPRESSIONS))
         roots = Roots(self.feed, self.store, self.catalog.registry, self.histories)
         return AgentSchedules(self.commands, use, MemorySchedules(self.log), roots, _all_know, clock=self.clock.now)
 

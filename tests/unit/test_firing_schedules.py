@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from application.engine.background import end
 from application.schedules import firing
+from application.plans.check import PlanChecks
 from application.schedules.defining import ScheduleBusy, Schedules, preview
 from application.schedules.firing import PUT_OFF_S, ScheduleService
 from application.starting import plan_of
@@ -36,7 +37,7 @@ from domain.schedules import (
 )
 from domain.starting import Target
 from domain.workflows import DeprecateWorkflow, PublishWorkflow, WorkflowDefinition, workflow_id_of
-from tests.kit.engine import FUNCTIONS, Engine
+from tests.kit.engine import EXPRESSIONS, FUNCTIONS, Engine
 from tests.kit.memory import MemoryNames
 from tests.kit.memory.schedules import MemoryDueSchedules
 from tests.kit.waiting import TENANT, new_id, request_of, turns, until
@@ -62,7 +63,9 @@ class Clockwork:
         self.clock, self.log = self.engine.clock, self.engine.log
         self.due = MemoryDueSchedules(self.log)
         self.known = MemoryNames(self.log, agents.AgentRegistered)
-        self.use = Schedules(self.engine.commands, self.workflows(), self.known, FUNCTIONS, self.engine.admission)
+        self.use = Schedules(
+            self.engine.commands, self.workflows(), self.known, FUNCTIONS, self.engine.admission, PlanChecks(EXPRESSIONS)
+        )
 
     async def set_up(self) -> "Clockwork":
         await self.engine.set_up()

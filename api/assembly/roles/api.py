@@ -184,7 +184,8 @@ async def workers(parts: Parts) -> Workers:
 async def schedules(parts: Parts) -> Schedules:
     loop, queries = await commands(parts), await reads(parts)
     functions = (await tables.catalog(parts)).functions
-    return Schedules(loop, Workflows(loop, queries.workflows), queries.agents, functions, await admission(parts))
+    checks = PlanChecks(await tables.expressions(parts))
+    return Schedules(loop, Workflows(loop, queries.workflows), queries.agents, functions, await admission(parts), checks)
 
 
 @part
