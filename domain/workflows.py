@@ -192,6 +192,13 @@ def workflow_id_of(tenant_id: UUID, name: str) -> UUID:
     return derive_id(tenant_id, f"workflow:{name}")
 
 
+def defaults_of(parameters: Json) -> dict[str, Json]:
+    """The defaults of the parameters: those of the properties at the top level."""
+    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    found = properties.items() if isinstance(properties, dict) else ()
+    return {name: schema["default"] for name, schema in found if isinstance(schema, dict) and "default" in schema}
+
+
 def version_to_start(workflow: Workflow, name: str, version: int | None) -> int:
     """The version with which a new run starts. `version`: the one that was asked for. None: the current one.
 

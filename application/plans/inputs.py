@@ -11,6 +11,7 @@ from application.plans.schemas import OF_EXPRESSIONS, Comparing, Missing, Schema
 from domain.errors import json_pointer
 from domain.kernel import Json
 from domain.plans import BASE, PlanFlaw, meant, shown
+from domain.workflows import defaults_of
 
 if TYPE_CHECKING:
     from application.tool_schemas import ToolSchemas
@@ -53,6 +54,14 @@ def results_of(steps: Sequence[ReadStep], known: LookedUp, studied: Studied) -> 
     return found
 
 
+def _without_defaults(parameters: Json) -> Json:
+    """The parameters of a workflow, without those of the required ones that have a default: a child run gets it."""
+    required = parameters.get("required") if isinstance(parameters, dict) else None
+    if not isinstance(required, list) or not (defaults := defaults_of(parameters)):
+        return parameters
+    return {**parameters, "required": [name for name in required if name not in defaults]}
+
+
 class Inputs:
     def __init__(self, checks: _Schemas, known: LookedUp) -> None:
         self._checks = checks
@@ -81,7 +90,8 @@ class Inputs:
         """Who gets the input of a step, in words, and the schema that it must fit."""
         if step.workflow is not None:
             workflow = (self._known.workflows or {}).get(step.workflow)
-            return f"the workflow {shown(step.workflow[0])}", self.schema(None if workflow is None else workflow.parameters)
+            parameters = None if workflow is None else _without_defaults(workflow.parameters)
+            return f"the workflow {shown(step.workflow[0])}", self.schema(parameters)
         agent = agent_of(step, self._known)
         return (None, None) if agent is None else (f"the agent {shown(agent.name)}", self.schema(agent.input_schema))
 

@@ -16,7 +16,7 @@ from application.workflows.versions import Versions
 from domain.errors import DomainError, InvalidCommand
 from domain.kernel import Command, Json
 from domain.plans import MAX_DEPTH, ChildRun, Plan, Step
-from domain.workflows import UseWorkflow, workflow_id_of
+from domain.workflows import UseWorkflow, WorkflowDefinition, defaults_of, workflow_id_of
 
 MAX_PLAN_BYTES = 64 * 1024
 """Bytes of the plan of one child run as JSON, with the plans of its own child runs."""
@@ -96,13 +96,14 @@ class Children:
         at, path = f"{at}/workflow" if is_given else at, (*path, run.workflow)
         if run.workflow in path[:-1]:
             raise InvalidChild(f"the workflow starts itself: {' → '.join(path)}", pointer=at)
-        version, plan = await self._of_workflow(looking, run.workflow, run.version, path, at)
+        version, definition = await self._of_workflow(looking, run.workflow, run.version, path, at)
+        plan, defaults = definition.plan, defaults_of(definition.parameters)
         plan = await self._of_plan(looking, plan, path, depth, at, is_given=False)
-        return ChildRun(workflow=run.workflow, version=version, plan=_written(plan, path, at))
+        return ChildRun(workflow=run.workflow, version=version, plan=_written(plan, path, at), defaults=defaults)
 
     async def _of_workflow(
         self, looking: _Looking, name: str, asked: int | None, path: tuple[str, ...], at: str
-    ) -> tuple[int, Plan]:
+    ) -> tuple[int, WorkflowDefinition]:
         known = looking.uses.get(workflow_id_of(looking.tenant_id, name))
         try:
             workflow, version, use = await look_to_start(
@@ -113,8 +114,7 @@ class Children:
             way = f" (in {' → '.join(around)})" if around else ""
             raise InvalidChild(f"{error.message}{way}", pointer=at) from error
         looking.uses[use.workflow_id] = use
-        definition = await self._versions.definition(looking.tenant_id, workflow, name, version)
-        return version, definition.plan
+        return version, await self._versions.definition(looking.tenant_id, workflow, name, version)
 
 
 def _must_be_a_plan(plan: Plan, at: str) -> None:

@@ -18,7 +18,7 @@ from application.workflows.versions import StoredVersions, Versions
 from domain import runs
 from domain.errors import DomainError, InvalidCommand, NotFound, Unavailable
 from domain.kernel import Command, Json, Priority
-from domain.workflows import DECIDER, Compensate, UnknownWorkflow, WorkflowChanged, WorkflowDefinition, workflow_id_of
+from domain.workflows import DECIDER, Compensate, UnknownWorkflow, WorkflowChanged, WorkflowDefinition, defaults_of, workflow_id_of
 
 if TYPE_CHECKING:
     from application.tool_schemas import ToolSchemas
@@ -231,9 +231,5 @@ def with_defaults(parameters: Json, input: Json) -> Json:
     if not isinstance(properties, dict) or not (input is None or isinstance(input, dict)):
         return input
     given: dict[str, Json] = input or {}
-    missing = {
-        name: schema["default"]
-        for name, schema in properties.items()
-        if name not in given and isinstance(schema, dict) and "default" in schema
-    }
+    missing = {name: value for name, value in defaults_of(parameters).items() if name not in given}
     return {**given, **missing} if missing or input is None else input

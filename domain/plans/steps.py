@@ -109,6 +109,8 @@ class ChildRun(Value):
     """A plan, as `Plan` has it."""
     workflow: Name | None = None
     """A workflow. The start of the run notes its version, and puts its plan into `plan`."""
+    defaults: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    """Of the fields of its input, by the parameters of the workflow. The start of the run notes them."""
     version: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """Steps of several executions, with the keys `<key>.0`, `<key>.1` …: a list's items, the times of a loop, a child run."""
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from domain.failures import Failure
@@ -86,11 +87,16 @@ def schedule(d: Decision, step: Step, part: int, value: Json) -> None:
             raise PlanFault("its workflow was not looked up when the run started", "UnknownWorkflow")
         name, version = step.run.workflow, step.run.version
         workflow = None if name is None or version is None else WorkflowRef(name=name, version=version)
-        schedule_child(d, step, part, value, step.run.plan, step.run.versions_asked, workflow)
+        schedule_child(d, step, part, with_defaults(step.run.defaults, value), step.run.plan, step.run.versions_asked, workflow)
         return
     assert step.agent is not None
     asked = bool(d.run.versions_asked) and step.key in d.run.asked
     schedule_agent(d, step, part, value, AgentRef(agent=step.agent, agent_version=step.agent_version), asked=asked)
+
+
+def with_defaults(defaults: Mapping[str, Json], value: Json) -> Json:
+    """The input of a child run. No input at all counts as an object without fields."""
+    return {**defaults, **(value or {})} if defaults and (value is None or isinstance(value, dict)) else value
 
 
 def schedule_agent(d: Decision, step: Step, part: int, value: Json, ref: AgentRef, *, asked: bool, fallback: int = 0) -> None:

@@ -1,9 +1,12 @@
 """What a step maps into a child workflow, held against the parameters of that."""
 
+from typing import Any
+
 import pytest
 
 from domain.errors import InvalidCommand
 from domain.plans import ChildRun, Plan, Step
+from domain.workflows import defaults_of
 from tests.unit.test_starting_workflows import FIRST, Process
 from tests.unit.test_starting_workflows import process as process
 
@@ -38,3 +41,35 @@ async def test_what_is_mapped_must_fit_the_parameters_of_a_child_when_a_workflow
     assert "the workflow 'inner' needs `topic`" in told["/plan/steps/2/input_from"]
     fits = Step(key="kind", run=inner, after=("first",), input_from={"topic": "input.title", "limit": "10"})
     await process.publish("outer", parameters=outer, plan=Plan(steps=(FIRST, fits)))
+
+
+DEFAULTS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"topic": {"type": "string"}, "limit": {"type": "integer", "default": 5}, "deep": True},
+    "required": ["topic", "limit"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [
+        (DEFAULTS, {"limit": 5}), ({"properties": {"a": {"default": None}}}, {"a": None}), ({"properties": []}, {}), ({}, {}),
+        (None, {}), (True, {}),
+    ],
+)  # fmt: skip
+def test_the_defaults_of_parameters(parameters: Any, found: Any) -> None:
+    assert defaults_of(parameters) == found
+
+
+async def test_a_child_workflow_gets_the_defaults_of_its_parameters(process: Process) -> None:
+    await process.publish("inner", parameters=DEFAULTS)
+    inner = Step(key="child", run=ChildRun(workflow="inner"), input_from={"topic": "'news'"})
+    await process.publish("outer", plan=Plan(steps=(inner,)))
+    await process.publish("inner", parameters={"properties": {"limit": {"default": 7}}})
+    run_id = await process.start("outer")
+    found = process.started(run_id).plan.steps[0].run
+    assert found is not None and (found.version, found.defaults) == (2, {"limit": 7})
+    begun = [process.started(stream) for stream, events in process.engine.log.streams.items() if events[0].topic == "run.started"]
+    [child] = [event for event in begun if event.parent is not None]
+    assert child.input == {"topic": "news", "limit": 7}

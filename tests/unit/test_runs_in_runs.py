@@ -206,6 +206,23 @@ def test_rounds_are_bounded_and_steps_are_counted_over_all_of_them() -> None:
     assert more.error("a")[2] == ANSWER + "it named 4 steps so far; 3 are the most of all rounds together"
 
 
+@pytest.mark.parametrize(
+    ("given", "gets"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ({"b": 3}, {"a": 0, "b": 3}),
+        (None, {"a": 0, "b": 2}),
+        ({}, {"a": 0, "b": 2}),
+        ([1], [1]),
+        (5, 5),
+    ],
+)
+def test_the_child_of_a_workflow_gets_defaults_where_it_is_given_an_object_or_nothing(given: Json, gets: Json) -> None:
+    played = Played({"key": "a", "run": {"plan": BODY, "workflow": "w", "version": 1, "defaults": {"a": 0, "b": 2}}}, input=given)
+    assert played.one(runs.PartScheduled).input == gets
+    assert Played({"key": "a", "run": {"plan": BODY}}).one(runs.PartScheduled).input is None
+
+
 def test_what_is_large_is_not_seen_again_and_what_does_not_fit_is_left_out() -> None:
     """A history must not be what a step fails for."""
     adaptive = {"agents": [{"agent": "y"}], "max_rounds": 10, "max_steps": 10}
