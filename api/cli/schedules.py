@@ -79,6 +79,13 @@ async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool
         _print(found)
 
 
+def _maker(found: Mapping[str, Any]) -> str:
+    made_by = found.get("made_by")
+    if not isinstance(made_by, dict):
+        return str(found.get("created_by"))
+    return f"agent {made_by.get('agent')} in run {made_by.get('run_id')}"
+
+
 def _print(found: Mapping[str, Any]) -> None:
     console = output.console()
     console.print(f"[bold]Schedule {output.escape(found['name'])}[/bold]  {output.escape(found['status'])}")
@@ -95,7 +102,7 @@ def _print(found: Mapping[str, Any]) -> None:
         "missed times": f"{found.get('catch_up')}, within {output.duration(found.get('catch_up_s') or 0)}",
         "overlap": found.get("overlap") or "",
         "project": found.get("project_id") or "",
-        "created": f"{_time(found.get('created_at'))} by {found.get('created_by')}"
+        "created": f"{_time(found.get('created_at'))} by {_maker(found)}"
         + (f", for {found['on_behalf_of']}" if found.get("on_behalf_of") else ""),
         "paused": _paused(found),
         "waits": f"the time {_time(found['waiting_at'])} waits for the end of a run" if found.get("waiting_at") else "",

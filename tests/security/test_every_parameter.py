@@ -44,7 +44,7 @@ STEPS = [
     },
     {"key": "fourth", "agent": "own", "input_from": "input", "repeat": {"times": 1, "until": "true"}},
     {"key": "fifth", "agent": "own", "adaptive": {"agents": [{"agent": "own", "agent_version": "1"}]}},
-    {"key": "sixth", "run": {"plan": {"steps": [{"key": "a", "value": "1"}]}, "versions_asked": ["a"]}},
+    {"key": "sixth", "run": {"plan": {"steps": [{"key": "a", "value": "1"}]}, "versions_asked": ["a"], "defaults": {}}},
     {"key": "seventh", "gather": {"mode": "first_good", "good": "true"}, "after": ["first"]},
     {"key": "eighth", "gather": {"mode": "vote", "by": "result"}, "after": ["first"]},
     {"key": "ninth", "value": "1"},

@@ -64,6 +64,12 @@ class ScheduleSummary(Model):
     version: int = 0
 
 
+class ScheduleMaker(Model):
+    agent: str
+    run_id: UUID | None = None
+    agent_run_id: UUID | None = None
+
+
 class Schedule(ScheduleSummary):
     start: Any = None
     start_at: datetime | None = None
@@ -75,6 +81,8 @@ class Schedule(ScheduleSummary):
     overlap: str = "skip"
     created_at: datetime | None = None
     created_by: str | None = None
+    made_by: ScheduleMaker | None = None
+    """The agent that made it, and the run in which it did. None: a client of the API did."""
     on_behalf_of: str | None = None
     recent: list[ScheduleOutcome] = Field(default_factory=list)
     """What came of the last times, the newest first."""
