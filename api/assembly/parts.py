@@ -45,12 +45,10 @@ if TYPE_CHECKING:
     from application.engine.reading.live import LiveFeed
     from application.reads import CurrentRuns, Reads
     from application.runs.admission import RunAdmission
-    from application.schedules.defining import Schedules
     from application.triggers.firing import Firing
     from application.triggers.roots import Roots
     from application.workers import Workers
     from application.workers.hosting.host import SessionHost
-    from application.workers.scheduling import AgentSchedules
     from application.workers.tokens import LeaseTokens
     from projections.engine.kernel import Database, Projection
     from projections.engine.plugins import Discovery
@@ -138,8 +136,6 @@ class Overrides(TypedDict, total=False):
     commands: "CommandLoop"
     live: "LiveFeed"
     workers: "Workers"
-    schedules: "Schedules"
-    agent_schedules: "AgentSchedules"
     hosting: "SessionHost"
     tools_told: "ToolsTold"
     """Tells a supervisor of tools that are data."""

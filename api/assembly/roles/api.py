@@ -176,23 +176,21 @@ async def workers(parts: Parts) -> Workers:
         await lease_tokens(parts),
         await tables.expressions(parts),
         (await reads(parts)).invocations,
-        await agent_schedules(parts),
+        await _agent_schedules(parts),
     )
 
 
-@part
-async def schedules(parts: Parts) -> Schedules:
+async def _schedules(parts: Parts) -> Schedules:
     loop, queries = await commands(parts), await reads(parts)
     functions = (await tables.catalog(parts)).functions
     checks = PlanChecks(await tables.expressions(parts))
     return Schedules(loop, Workflows(loop, queries.workflows), queries.agents, functions, await admission(parts), checks)
 
 
-@part
-async def agent_schedules(parts: Parts) -> AgentSchedules:
+async def _agent_schedules(parts: Parts) -> AgentSchedules:
     known = partial(all_know_schedules, await members(parts))
     return AgentSchedules(
-        await commands(parts), await schedules(parts), (await reads(parts)).schedules, await triggers.roots(parts), known
+        await commands(parts), await _schedules(parts), (await reads(parts)).schedules, await triggers.roots(parts), known
     )
 
 
@@ -274,7 +272,7 @@ async def container(parts: Parts) -> Container:
         workflows=workflows,
         workflow_changes=WorkflowChanges(loop, workflows, plan_checks),
         slash_commands=SlashCommands(loop, workflows, (await reads(parts)).workflows),
-        schedules=await schedules(parts),
+        schedules=await _schedules(parts),
         refusals=await refusals(parts),
         work_queue=queue,
         log_head=await log_head(parts),
