@@ -109,7 +109,7 @@ class ChildRun(Value):
     """A plan, as `Plan` has it."""
     workflow: Name | None = None
     """A workflow. The start of the run notes its version, and puts its plan into `plan`."""
-    defaults: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    defaults: dict[str, Json] = Field(default={}, exclude_if=is_empty)
     """Of the fields of its input, by the parameters of the workflow. The start of the run notes them."""
     version: int | None = Field(default=None, ge=1)
 

@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from application.engine.background import end
-from application.schedules import firing
 from application.plans.check import PlanChecks
+from application.schedules import firing
 from application.schedules.defining import ScheduleBusy, Schedules, preview
 from application.schedules.firing import PUT_OFF_S, ScheduleService
 from application.starting import plan_of
