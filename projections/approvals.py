@@ -157,12 +157,18 @@ IN_STATUS = f"SELECT {COLUMNS} FROM approval WHERE {BEFORE} AND status = %(statu
 OF_RUN = f"SELECT {COLUMNS} FROM approval WHERE {BEFORE} AND run_id = %(run)s {REST} {NEWEST}"
 OF_TOOL = f"""
 SELECT {COLUMNS} FROM approval
-WHERE {BEFORE} AND tool = %(tool)s AND (%(within)s::uuid[] IS NULL OR project_id = ANY (%(within)s)) {NEWEST}
+WHERE {BEFORE} AND tool = %(tool)s {NEWEST}
 """
 OF_TOOL_IN_STATUS = f"""
 SELECT {COLUMNS} FROM approval
-WHERE {BEFORE} AND tool = %(tool)s AND status = %(status)s
-AND (%(within)s::uuid[] IS NULL OR project_id = ANY (%(within)s)) {NEWEST}
+WHERE {BEFORE} AND tool = %(tool)s AND status = %(status)s {NEWEST}
+"""
+OF_PROJECTS_OF_TOOL = f"""
+SELECT {COLUMNS} FROM unnest(%(within)s::uuid[]) AS asked (project) CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM approval
+    WHERE {BEFORE} AND project_id = asked.project AND tool = %(tool)s
+    AND (%(status)s::text IS NULL OR status = %(status)s) {NEWEST}
+) AS found {NEWEST}
 """
 OF_PROJECTS = f"""
 SELECT {COLUMNS} FROM unnest(%(within)s::uuid[]) AS asked (project) CROSS JOIN LATERAL (
@@ -193,6 +199,7 @@ def _sets_with(role: str) -> list[str]:
 
 WALKS = {
     "all": OF_ALL, "status": IN_STATUS, "run": OF_RUN, "tool": OF_TOOL, "tool status": OF_TOOL_IN_STATUS, "projects": OF_PROJECTS,
+    "projects tool": OF_PROJECTS_OF_TOOL,
     "projects status": OF_PROJECTS_IN_STATUS, "mine": MINE,
 }  # fmt: skip
 
@@ -203,6 +210,8 @@ def _walk(wanted: ApprovalsWanted) -> str:
         return "mine"
     if wanted.run_id is not None:
         return "run"
+    if wanted.tool is not None and wanted.projects is not None:
+        return "projects tool"
     first = "tool" if wanted.tool is not None else "projects" if wanted.projects is not None else ""
     if wanted.status is None:
         return first or "all"
