@@ -148,7 +148,7 @@ def test_a_route_with_the_id_of_a_thing_keeps_to_the_projects_of_the_key_or_is_o
         found = [name for name in re.findall(r"{(\w+)}", route.path) if name in named and route.path.startswith("/v1/")]
         if found and route.permission.reach is not Reach.TENANT:
             assert route.permission.reach.value == found[0], route.path
-    assert len(of_reach(*BY_PATH)) > 20 and len(of_reach(Reach.LIMITED)) == 28
+    assert len(of_reach(*BY_PATH)) > 20 and len(of_reach(Reach.LIMITED)) == 31
 
 
 async def test_what_is_of_the_whole_tenant_is_refused(auditor: Auditor) -> None:
@@ -179,7 +179,7 @@ async def test_what_is_of_the_whole_tenant_is_refused(auditor: Auditor) -> None:
 async def test_a_thing_of_another_project_is_as_one_that_nobody_has(auditor: Auditor) -> None:
     why = {"reason": "x"}
     bodies = {"cancel": why, "resolve": {"result": 1, **why}, "compensation": why, "resume": why, "pause": why}
-    bodies |= {"skip": why, "force": {"result": 1, **why}, "dispatch": why}
+    bodies |= {"skip": why, "force": {"result": 1, **why}, "dispatch": why, "decision": {"decision": "deny"}}
     others, tried = sorted(await auditor.of_others()), 0
     for route in of_reach(*BY_PATH):
         if route.permission.reach is Reach.EVENT:
