@@ -35,6 +35,8 @@ def helps(wait: Mapping[str, Any], run_id: str) -> str:
             return f"{program()} tools breaker {name}"
         case "person":
             return f"{program()} invocations resolve {wait['id']} …"
+        case "approval":
+            return f"{program()} inbox show {wait['approval_id']}"
         case "agent":
             return f"{program()} runs dispatch {run_id} {step} --reason …"
         case "unknown":

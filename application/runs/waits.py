@@ -162,6 +162,8 @@ class Look:
             case "waiting" | "asking_later":
                 due = await self._due(call, RESUMES)
                 waits_for, told = "retry", "it failed, and is tried again"
+            case "held":
+                waits_for, told = "approval", f"people decide whether it may begin (approval {state.approval_id})"
             case "ambiguous":
                 waits_for, told = "person", f"nobody knows whether attempt {state.called} took effect"
             case status if status in invocations.RECONCILING:
@@ -170,7 +172,7 @@ class Look:
                 waits_for, told = "unknown", f"the call is {status}"
         return WaitView(
             step=each.step, kind="tool", name=requested.tool, id=call, key=requested.key, waits_for=waits_for, detail=told,
-            until=due,
+            until=due, approval_id=state.approval_id if waits_for == "approval" else None,
         )  # fmt: skip
 
     async def _breaker(self, tool: str) -> tuple[str, datetime | None] | None:

@@ -269,6 +269,8 @@ def _dispatched(invocation: Invocation, requested: InvocationRequested, command:
         raise InvalidState("the run is paused: resume it, and its work is dispatched anew")
     if invocation.status == "ambiguous":
         raise InvalidState("nobody knows whether the call took effect: say what became of it (resolve), and it goes on")
+    if invocation.status == "held":
+        raise InvalidState("the call waits for a decision, and for no worker")
     if requested.chain_id is not None and invocation.status not in TERMINAL:
         raise InvalidState("a chain carries out the call: dispatch the call of its step")
     if not waits and invocation.status != "waiting":

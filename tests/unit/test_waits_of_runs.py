@@ -5,16 +5,18 @@ from uuid import UUID
 
 import pytest
 
+from api.cli.stuck import helps, told
 from application.engine.ports.sessions import Offered
-from application.runs.waits import MOST, executions_of, waits_of
+from application.runs.waits import executions_of, waits_of
 from application.views.waits import RunWaits
-from domain import breakers, runs
+from domain import runs
 from domain.breakers import ForceBreaker, breaker_id_of
-from domain.errors import NotFound
+from domain.errors import InvalidState, NotFound
 from domain.failures import Failure
-from domain.invocations import FailInvocation
+from domain.invocations import DispatchInvocation, FailInvocation
 from domain.plans import Plan
-from domain.runs import PauseRun, child_id_of
+from domain.runs import PauseRun, ResumeRun, child_id_of
+from domain.tool_policy import ToolPolicy
 from domain.tools import tool_id_of
 from tests.kit.engine import RETRY, Engine, PlayedWorker, plan
 from tests.kit.memory import MemoryRunReads
@@ -121,6 +123,24 @@ async def test_calls_that_are_tried_again_or_asked_about(engine: Engine, worker:
     assert (booked.waits_for, booked.detail) == ("reconcile", "its reconcile function is asked whether it took effect")
 
 
+async def test_a_call_that_people_decide_about(engine: Engine, worker: PlayedWorker) -> None:
+    await worker.register(tools_={"wire": {"policy": ToolPolicy(approval=True)}})
+    run_id = await engine.start("alpha")
+    call = await (await worker.next("alpha")).call("k", "wire")
+    held = (await engine.invocation(call)).approval_id
+    [wait] = (await waits(engine, run_id)).data
+    assert (wait.waits_for, wait.approval_id) == ("approval", held) and held is not None
+    assert wait.detail == f"people decide whether it may begin (approval {held})"
+    again = DispatchInvocation(invocation_id=call, by="key:ann", reason="now")
+    with pytest.raises(InvalidState, match="the call waits for a decision, and for no worker"):
+        await engine.give(again)
+    await engine.give(PauseRun(run_id=run_id))
+    await engine.settled()
+    await engine.give(ResumeRun(run_id=run_id))
+    assert (await engine.invocation(call)).status == "held", "a pause decides nothing"
+    assert (await worker.next("alpha")).attempt == 2
+
+
 async def test_a_paused_run(engine: Engine, worker: PlayedWorker) -> None:
     run_id = await engine.start("alpha")
     alpha = await worker.next("alpha")
@@ -165,6 +185,40 @@ async def test_a_call_that_was_asked_for_in_the_pause(engine: Engine, worker: Pl
     assert [wait.waits_for for wait in (await waits(engine, run_id)).data] == ["resume", "resume"]
 
 
-def test_nothing_that_is_known_is_a_defect() -> None:
-    assert executions_of(runs.Run()) == ([], []) and MOST == 100
-    assert breakers.DECIDER.slice == "breakers"
+def test_a_run_without_steps_under_way_has_no_executions() -> None:
+    assert executions_of(runs.Run()) == ([], [])
+
+
+RUN, OTHER = "0198c0de-0000-7000-8000-0000000000aa", "0198c0de-0000-7000-8000-0000000000bb"
+
+
+@pytest.mark.parametrize(
+    ("wait", "command"),
+    [
+        ({"waits_for": "resume", "kind": "run", "id": None}, f"runs resume {RUN}"),
+        ({"waits_for": "resume", "kind": "run", "id": OTHER}, f"runs resume {OTHER}"),
+        ({"waits_for": "resume", "kind": "agent", "id": OTHER}, f"runs resume {RUN}"),
+        ({"waits_for": "worker", "kind": "tool", "name": "mail"}, "tools show mail"),
+        ({"waits_for": "worker", "kind": "agent", "name": "critic"}, "worker --agents FOLDER, with critic in it"),
+        ({"waits_for": "version", "kind": "agent", "name": "critic"}, "worker --agents FOLDER, with critic in it"),
+        ({"waits_for": "free_worker", "kind": "agent", "name": "critic"}, "workers list"),
+        ({"waits_for": "retry", "kind": "agent", "step": "s.3", "id": OTHER}, f"runs dispatch {RUN} s.3 --reason …"),
+        ({"waits_for": "retry", "kind": "tool", "step": "s", "id": OTHER}, f"runs dispatch {RUN} s --call {OTHER} --reason …"),
+        ({"waits_for": "run", "kind": "run", "id": OTHER}, f"runs explain {OTHER}"),
+        ({"waits_for": "breaker", "kind": "tool", "name": "mail"}, "tools breaker mail"),
+        ({"waits_for": "person", "kind": "tool", "id": OTHER}, f"invocations resolve {OTHER} …"),
+        ({"waits_for": "approval", "kind": "tool", "approval_id": OTHER}, f"inbox show {OTHER}"),
+        ({"waits_for": "agent", "kind": "agent", "step": "s"}, f"runs dispatch {RUN} s --reason …"),
+        ({"waits_for": "unknown", "kind": "run"}, f"runs show {RUN}"),
+        ({"waits_for": "clock", "kind": "clock"}, ""),
+    ],
+)
+def test_the_command_that_helps(wait: dict[str, Any], command: str) -> None:
+    assert helps(wait, RUN).endswith(command) and bool(helps(wait, RUN)) == bool(command)
+
+
+def test_a_wait_in_words() -> None:
+    wait = {"step": "s", "key": "k", "waits_for": "retry", "detail": "it failed", "until": "2026-11-30T08:00:00Z"}
+    assert told(wait) == "s: k: it failed, until 2026-11-30T08:00:00Z"
+    assert told({**wait, "waits_for": "clock", "key": None}) == "s: it failed"
+    assert told({"step": None, "waits_for": "resume", "detail": "paused"}) == "the run: paused"

@@ -202,8 +202,8 @@ class RunWait(Model):
     """What an open step of a run waits for. `step`: None for the run itself. `kind`: run, agent, tool or clock; `name`: of the
     agent or tool; `id`: of the agent run, the call or the child run; `key`: of the call.
 
-    `waits_for`: resume, worker, version, free_worker, retry, clock, run, agent, tool, breaker, person, reconcile, chain, or
-    unknown, which is a defect. `detail`: the same in words. `until`: when the wait ends by itself.
+    `waits_for`: resume, worker, version, free_worker, retry, clock, run, agent, tool, breaker, person, approval, reconcile,
+    chain, or unknown, which is a defect. `detail`: the same in words. `until`: when the wait ends by itself.
     """
 
     step: str | None = None
@@ -211,6 +211,7 @@ class RunWait(Model):
     name: str | None = None
     id: UUID | None = None
     key: str | None = None
+    approval_id: UUID | None = None
     waits_for: str
     detail: str
     until: datetime | None = None
