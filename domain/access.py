@@ -20,9 +20,10 @@ class Role(StrEnum):
     ADMIN = "admin"
     """Everything but keys of owners."""
     OPERATOR = "operator"
-    """Reads, cancels runs, takes their effects back, approves and resolves tool calls, holds breakers, rebuilds read models."""
+    """Reads, cancels and retries runs, takes their effects back, approves and resolves tool calls, holds breakers, rebuilds read
+    models."""
     DEVELOPER = "developer"
-    """Reads, starts and cancels runs, makes projects."""
+    """Reads, starts, cancels and retries runs, makes projects."""
     AUDITOR = "auditor"
     """Reads everything, keys and the audit trail included, and changes nothing."""
     WORKER = "worker"
@@ -41,6 +42,10 @@ class Action(StrEnum):
     """Pauses runs and lets them go on; dispatches work again that waits."""
     RUNS_FORCE = "runs.force"
     """Skips steps, and says how they end."""
+    RUNS_DEADLINE = "runs.deadline"
+    """Gives a run that goes on a deadline, another one, or none."""
+    RUNS_RETRY = "runs.retry"
+    """What failed in a run runs again, and a run that had ended goes on."""
     RUNS_COMPENSATE = "runs.compensate"
     """Takes back the effects of a run that has ended, and says how that goes on."""
     EVENTS_READ = "events.read"
@@ -128,6 +133,8 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.RUNS_CANCEL,
         Action.RUNS_STEER,
         Action.RUNS_FORCE,
+        Action.RUNS_DEADLINE,
+        Action.RUNS_RETRY,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.APPROVALS_DECIDE,
@@ -141,7 +148,8 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.LOG_READ,
     },
     Role.DEVELOPER: _CONTENT
-    | {Action.RUNS_START, Action.RUNS_CANCEL, Action.RUNS_STEER, Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
+    | {Action.RUNS_START, Action.RUNS_CANCEL, Action.RUNS_STEER, Action.RUNS_DEADLINE, Action.RUNS_RETRY}
+    | {Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
     | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL, Action.WORKFLOWS_DEFINE}
     | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE, Action.TRIGGERS_DEFINE, Action.TRIGGERS_PAUSE}
     | {Action.SCHEDULES_DEFINE, Action.SCHEDULES_PAUSE},
@@ -164,6 +172,8 @@ AUDITED = frozenset(
         Action.RUNS_CANCEL,
         Action.RUNS_STEER,
         Action.RUNS_FORCE,
+        Action.RUNS_DEADLINE,
+        Action.RUNS_RETRY,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.INVOCATIONS_CANCEL,

@@ -5,6 +5,10 @@ TidelogError
 │   ├── InvalidCommand     the command makes no sense (422)
 │   ├── NotFound           (404)
 │   ├── InvalidState       not in this state (409)
+│   │   ├── RunOfParent        the run is steered by way of the run that started it (409)
+│   │   ├── EffectsTakenBack   the run's effects are being taken back (409)
+│   │   ├── EffectInDoubt      a person must resolve a call first (409)
+│   │   └── StillEnding        work of the run is still under way (409)
 │   ├── WorkOver           the work is finished, cancelled or dispatched anew (409)
 │   │   └── RunIsPaused    nothing begins until a person resumes the run (409)
 │   ├── StaleAttempt       the report comes from a worker that lost its lease (409)
@@ -70,6 +74,35 @@ class InvalidState(DomainError):
     """The present state does not allow the command."""
 
     code = "invalid-state"
+
+
+class RunOfParent(InvalidState):
+    """The run is a part of a step of another run, and is steered by way of that one."""
+
+    code = "run-of-parent"
+
+    def __init__(self, message: str, *, run_id: UUID) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class EffectsTakenBack(InvalidState):
+    """The effects of the run are being taken back, or were: it cannot go on from them."""
+
+    code = "effects-taken-back"
+
+
+class EffectInDoubt(InvalidState):
+    """Nobody knows whether a call had its effect. A person must say so first."""
+
+    code = "effect-in-doubt"
+
+
+class StillEnding(InvalidState):
+    """Work of what has ended is still under way. It ends by itself."""
+
+    code = "still-ending"
+    retryable = True
 
 
 class WorkOver(DomainError):

@@ -41,13 +41,15 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "runs": (
         runs.RunStarted, runs.StepScheduled, runs.StepSkipped, runs.StepStarted, runs.PartScheduled, runs.PartCompleted,
         runs.PartFailed, runs.StepFellBack, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed,
-        runs.RunCancelled, runs.RunTainted, runs.RunPaused, runs.RunPauseLifted, runs.RunResumed,
+        runs.RunCancelled, runs.RunTainted, runs.RunPaused, runs.RunPauseLifted, runs.RunResumed, runs.RunRetried,
+        runs.DeadlineSet,
     ),
     "agent_runs": (
         agent_runs.AgentRunRequested, agent_runs.AgentRunClaimed, agent_runs.StepRecorded, agent_runs.CallStarted,
         agent_runs.CallFinished, agent_runs.MailDelivered, agent_runs.MailRefused, agent_runs.MailReceived,
         agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunResumed, agent_runs.AgentRunCompleted,
         agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled, agent_runs.AgentRunPaused, agent_runs.AgentRunUnpaused,
+        agent_runs.AgentRunReopened,
     ),
     "invocations": (
         invocations.InvocationRequested, invocations.AttemptStarted, invocations.InvocationRetryScheduled,

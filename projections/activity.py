@@ -20,7 +20,10 @@ from projections.kernel import Connection, Database, Projection, decoded, in_tur
 
 BEGINS: dict[str, str] = {
     runs.RunStarted.TOPIC: "run", agent_runs.AgentRunRequested.TOPIC: "agent", invocations.InvocationRequested.TOPIC: "tool",
+    runs.RunRetried.TOPIC: "run", agent_runs.AgentRunReopened.TOPIC: "agent",
 }  # fmt: skip
+BEGINS_AGAIN = topics_of(runs.RunRetried, agent_runs.AgentRunReopened)
+"""What had ended begins once more. A run that is retried before its end goes on."""
 TURNS: dict[str, State] = {
     agent_runs.AgentRunResumed.TOPIC: "waiting",
     agent_runs.AgentRunClaimed.TOPIC: "running",
@@ -165,6 +168,8 @@ class Fold:
     def add(self, recorded: RecordedEvent) -> None:
         kind = BEGINS.get(recorded.topic)
         if kind is not None:
+            if recorded.topic in BEGINS_AGAIN and recorded.stream_id in self.items:
+                return
             self._begin(kind, recorded)
             return
         item = self.items.get(recorded.stream_id)
@@ -253,7 +258,8 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
     """
     names = names_of(batch)
     wanted = list({*names.values()})
-    older = list({recorded.stream_id for recorded in batch} - names.keys())
+    again = {recorded.stream_id for recorded in batch if recorded.topic in BEGINS_AGAIN}
+    older = list(({recorded.stream_id for recorded in batch} - names.keys()) | again)
     # Both are sent before an answer is awaited: one round trip.
     finding = await connection.execute(FIND, [older]) if older else None
     naming = await connection.execute(KNOWN_LABELS, _in_columns(wanted)) if wanted else None

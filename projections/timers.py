@@ -48,8 +48,8 @@ def set_by(recorded: RecordedEvent) -> DueTimer | None:
 
 
 async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
-    ended = {recorded.stream_id for recorded in batch if recorded.topic in ENDS}
-    open_events = [recorded for recorded in batch if recorded.stream_id not in ended]
+    ended = {recorded.stream_id: recorded.version for recorded in batch if recorded.topic in ENDS}
+    open_events = [recorded for recorded in batch if recorded.version > ended.get(recorded.stream_id, 0)]  # a retry may follow
     timers = [(recorded, *timer) for recorded in open_events if (timer := timer_of(recorded)) is not None]
     if ended:
         await connection.execute("DELETE FROM timer WHERE stream_id = ANY (%s)", [list(ended)])
@@ -77,7 +77,8 @@ RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRet
 GIVING_UP = topics_of(invocations.InvocationReconcileRequested)
 PROJECTION = Projection(
     "timers",
-    topics_of(agent_runs.AgentRunRequested, agent_runs.AgentRunUnpaused, runs.StepStarted, approvals.ApprovalRequested)
+    topics_of(agent_runs.AgentRunRequested, agent_runs.AgentRunUnpaused, agent_runs.AgentRunReopened)
+    | topics_of(runs.StepStarted, runs.DeadlineSet, approvals.ApprovalRequested)
     | RETRIES
     | GIVING_UP
     | ENDS,

@@ -15,8 +15,9 @@ from domain.kernel import RecordedEvent
 from projections.kernel import Connection, Projection, decoded, topics_of
 
 OPENED = topics_of(
-    agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, invocations.InvocationRequested, invocations.InvocationRequeued,
-    invocations.InvocationFellBack, invocations.InvocationReconcileRequested, invocations.InvocationReleased,
+    agent_runs.AgentRunRequested, agent_runs.AgentRunResumed, agent_runs.AgentRunReopened, invocations.InvocationRequested,
+    invocations.InvocationRequeued, invocations.InvocationFellBack, invocations.InvocationReconcileRequested,
+    invocations.InvocationReleased,
 )  # fmt: skip
 CLAIMED = topics_of(agent_runs.AgentRunClaimed, invocations.AttemptStarted, invocations.InvocationReconcileStarted)
 # Not InvocationCancelRequested: while the last attempt is under way, its item in the queue shows whether the worker has vanished. A
@@ -36,7 +37,7 @@ def opened(recorded: RecordedEvent) -> WorkItem | None:
     match event:
         case agent_runs.AgentRunRequested():
             kind, pool, dispatch = "agent", event.agent, 1
-        case agent_runs.AgentRunResumed():
+        case agent_runs.AgentRunResumed() | agent_runs.AgentRunReopened():
             kind, pool, dispatch = "agent", event.agent, event.dispatch
         case invocations.InvocationRequested(chain_id=UUID()) | invocations.InvocationReleased(chain_id=UUID()):
             return None

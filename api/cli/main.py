@@ -32,6 +32,7 @@ from api.cli import (
     projects,
     replay,
     restored,
+    retries,
     roles,
     runs,
     schedules,
@@ -77,6 +78,7 @@ runs.app.registered_commands.extend(logs.app.registered_commands)
 runs.app.registered_commands.extend(contents.app.registered_commands)
 runs.app.registered_commands.extend(large_values.app.registered_commands)
 runs.app.registered_commands.extend(compensations.app.registered_commands)
+runs.app.registered_commands.extend(retries.app.registered_commands)
 tools.app.registered_commands.extend(tool_calls.app.registered_commands)
 nats.app.registered_commands.extend(nats_users.app.registered_commands)
 app.add_typer(runs.app, name="runs")

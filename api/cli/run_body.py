@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from api.cli import options, output
 from api.cli.plan_files import plan_of
+from api.cli.schedule_bodies import seconds_of
 
 OnFailure = Literal["fail", "continue"]
 Priority = Literal["high", "normal", "low"]
@@ -28,6 +29,7 @@ class StartOptions:
     priority: Priority | None = None
     compensate: Compensate | None = None
     workflow: str | None = None
+    deadline: str | None = None
 
 
 def body_of(given: StartOptions) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def body_of(given: StartOptions) -> dict[str, Any]:
         body["priority"] = given.priority
     if given.compensate is not None:
         body["compensate"] = given.compensate
+    if given.deadline is not None:
+        body["deadline_s"] = seconds_of("--deadline", given.deadline)
     return body
 
 

@@ -61,6 +61,8 @@ def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
         "ended" if run["finished_at"] else "last event": run["finished_at"] or run["updated_at"],
         "took": output.duration(duration_of(run)),
         "events": f"{run['event_count']}, the last at position {run['position']}",
+        "retried": f"{run['retries']} time{'' if run['retries'] == 1 else 's'}" if run.get("retries") else "",
+        "must end by": run.get("deadline_at") or "" if not run["finished_at"] else "",
         "outcome": outcome(run) if run.get("error") else "",
         "reason": run.get("cancel_reason") or "",
         "paused": f"{run['pause']['at']}{paused_because(run['pause'])}" if run.get("pause") else "",

@@ -65,6 +65,10 @@ def start(
         Compensate | None,
         typer.Option("--compensate", help="When the effects of the run are taken back, the last one first; never if not given."),
     ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="TIME", help="Time for the whole run, such as 10m; it fails when that is over."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the run's id and nothing else, for scripts.")] = False,
     on_behalf_of: options.OnBehalfOf = None,
@@ -92,7 +96,7 @@ def start(
 
       tidelog runs start writer --on-behalf-of user:ada@example.org
 
-      tidelog runs start shop --input @order.json --compensate on_failure
+      tidelog runs start shop --input @order.json --compensate on_failure --deadline 10m
 
       RUN=$(tidelog runs start writer --quiet)
     """
@@ -100,7 +104,7 @@ def start(
         output.fail("--quiet goes without --wait and --json", output.WRONG_USAGE)
     given = StartOptions(
         tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure, priority,
-        compensate, workflow,
+        compensate, workflow, deadline,
     )  # fmt: skip
     output.run(_start(given, idempotency_key, wait, quiet, on_behalf_of, folders, workspace, data_dir, url, as_json))
 

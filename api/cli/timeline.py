@@ -159,6 +159,20 @@ def _run_cancelled(line: Timeline, event: Event, data: Mapping[str, Any], at: da
     return RUN, f"cancelled: {why}" if why else "cancelled", "warning"
 
 
+def _run_retried(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    steps = data["steps"]
+    what = ", ".join(steps[:MOST_KEYS]) + (f" and {len(steps) - MOST_KEYS} more" if len(steps) > MOST_KEYS else "")
+    why = f", because: {shortened(data['reason'])}" if data.get("reason") else ""
+    how = " from nothing" if data.get("fresh") else ""
+    return RUN, f"goes on with {what}{how}{why}" if what else "goes on", "plain"
+
+
+def _deadline_set(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    why = f", because: {shortened(data['reason'])}" if data.get("reason") else ""
+    seconds = data.get("deadline_s")
+    return RUN, f"has {'no deadline' if seconds is None else f'{duration(seconds)} to end'}{why}", "plain"
+
+
 def _claimed(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     actor = line._actor(event["subject"])
     worker = str(data["worker_id"])[-8:]
@@ -363,6 +377,8 @@ _TELL: Mapping[str, Teller] = {
     "run.completed": _run_completed,
     "run.failed": _run_failed,
     "run.cancelled": _run_cancelled,
+    "run.retried": _run_retried,
+    "run.deadline_set": _deadline_set,
     "compensation.started": _compensation_started,
     "compensation.effect_recorded": _effect_recorded,
     "compensation.effect_compensated": _effect_compensated,

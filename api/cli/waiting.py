@@ -55,7 +55,7 @@ class WaitingWork:
     def feed(self, event: Mapping[str, Any]) -> None:
         subject, data = event["subject"], event.get("data") or {}
         match event["type"]:
-            case "agent_run.requested":
+            case "agent_run.requested" | "agent_run.reopened":
                 self._agent_runs[subject] = data["step"], data["agent"]
                 self._queued("agent", subject, self._agent_runs, event)
             case "agent_run.resumed":

@@ -30,6 +30,7 @@ from api.http.routes import (
     projections,
     projects,
     reports,
+    retries,
     run_contents,
     runs,
     schedules,
@@ -49,6 +50,7 @@ ROUTERS = (
     schedules.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
     invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
     asyncapi.router, projections.router, audit.router, triggers.router, hooks.router, approvals.router, approval_policies.router,
+    retries.router,
 )  # fmt: skip
 
 

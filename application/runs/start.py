@@ -8,6 +8,7 @@ from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents, with_capable_agents
 from application.runs.admission import RunAdmission
 from application.runs.pinning import NamedAgent, agents_of, asked_in, is_asked_for, pinned
+from application.runs.terms import NO_TERMS, Terms
 from application.suggestions import KnownNames, did_you_mean, names_of
 from domain import agents, projects, runs
 from domain.errors import AlreadyExists, NotFound, Unavailable
@@ -53,6 +54,7 @@ async def start_run(
     origin: runs.Origin | None = None,
     with_children: runs.Plan | None = None,
     conditions: Sequence[Command] = (),
+    terms: Terms = NO_TERMS,
     known: KnownAgents,
     admission: RunAdmission,
 ) -> CommandOutcome:
@@ -89,7 +91,7 @@ async def start_run(
                 origin=origin,
             )
             try:
-                outcome = await commands.execute(request, command, *of_project, *of_agents, *conditions)
+                outcome = await commands.execute(request, command, *terms.commands(run_id), *of_project, *of_agents, *conditions)
             except agents.AgentChanged:  # this process had not heard of it
                 continue
             except AlreadyExists:
@@ -102,6 +104,7 @@ async def start_run(
             raise Unavailable("the agents of the plan are being changed: try again")
         if outcome.duplicate:
             check_repeat(request, command, plan, outcome.recorded[0], commands.registry.decoded(outcome.recorded[0]))
+            check_terms(terms, run_id, [commands.registry.decoded(recorded) for recorded in outcome.recorded])
         else:
             start.position = outcome.position
     return outcome
@@ -167,6 +170,13 @@ def check_repeat(request: CommandRequest, command: runs.StartRun, plan: runs.Pla
     if not same:
         what = "with another plan, input, project, priority, compensation or metadata, or on behalf of another"
         raise StartedDifferently(f"run {recorded.stream_id} was started before, {what}")
+
+
+def check_terms(terms: Terms, run_id: UUID, first: Sequence[Event]) -> None:
+    """Raises StartedDifferently if a start says other terms than the recorded start of the run."""
+    said = next((event.deadline_s for event in first if isinstance(event, runs.DeadlineSet)), None)
+    if said != terms.deadline_s:
+        raise StartedDifferently(f"run {run_id} was started before, with another deadline")
 
 
 async def _part_of_project(

@@ -4,32 +4,35 @@ a run does not need any more is cancelled."""
 from uuid import UUID
 
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
+from application.sagas.run_lifecycle import requested
 from domain import runs
 from domain.agent_runs import CancelAgentRun, RequestAgentRun
 from domain.failures import Failure
 from domain.kernel import Json
 from domain.plans import Plan
-from domain.runs import AbandonRun, FinishChild, StartRun, part_key
+from domain.runs import AbandonRun, FinishChild, RetryRun, StartRun, part_key
 
 
 def on_part_scheduled(event: runs.PartScheduled, cause: ReactionCause) -> list[Reaction]:
     if event.agent_run_id is not None:
         assert event.agent is not None
-        return [
-            RequestAgentRun(
-                agent_run_id=event.agent_run_id,
-                run_id=cause.stream_id,
-                step=part_key(event.step, event.part),
-                agent=event.agent,
-                agent_version=event.agent_version,
-                timeout_s=event.timeout_s,
-                retry=event.retry,
-                version_asked=event.version_asked,
-                priority=event.priority,
-                on_behalf_of=cause.on_behalf_of,
-            )
-        ]
-    assert event.child_id is not None and event.project_id is not None
+        said = RequestAgentRun(
+            agent_run_id=event.agent_run_id,
+            run_id=cause.stream_id,
+            step=part_key(event.step, event.part),
+            agent=event.agent,
+            agent_version=event.agent_version,
+            timeout_s=event.timeout_s,
+            retry=event.retry,
+            version_asked=event.version_asked,
+            priority=event.priority,
+            on_behalf_of=cause.on_behalf_of,
+        )
+        return [requested(said, event)]
+    assert event.child_id is not None
+    if event.plan is None:  # it goes on
+        return [RetryRun(run_id=event.child_id, parent_id=cause.stream_id, fresh=event.fresh)]
+    assert event.project_id is not None
     return [
         StartRun(
             run_id=event.child_id,
@@ -45,6 +48,8 @@ def on_part_scheduled(event: runs.PartScheduled, cause: ReactionCause) -> list[R
             ),
             workflow=event.workflow,
             tainted=event.tainted,
+            again=event.again,
+            fresh=event.fresh,
         )
     ]
 

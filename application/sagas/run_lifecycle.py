@@ -3,25 +3,31 @@ runs."""
 
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import agent_runs, runs
-from domain.agent_runs import CancelAgentRun, RequestAgentRun
+from domain.agent_runs import CancelAgentRun, ReopenAgentRun, RequestAgentRun
 from domain.runs import CompleteStep, FailStep
 
 
 def on_step_scheduled(event: runs.StepScheduled, cause: ReactionCause) -> list[Reaction]:
-    return [
-        RequestAgentRun(
-            agent_run_id=event.agent_run_id,
-            run_id=cause.stream_id,
-            step=event.step,
-            agent=event.agent,
-            agent_version=event.agent_version,
-            timeout_s=event.timeout_s,
-            retry=event.retry,
-            version_asked=event.version_asked,
-            priority=event.priority,
-            on_behalf_of=cause.on_behalf_of,
-        )
-    ]
+    said = RequestAgentRun(
+        agent_run_id=event.agent_run_id,
+        run_id=cause.stream_id,
+        step=event.step,
+        agent=event.agent,
+        agent_version=event.agent_version,
+        timeout_s=event.timeout_s,
+        retry=event.retry,
+        version_asked=event.version_asked,
+        priority=event.priority,
+        on_behalf_of=cause.on_behalf_of,
+    )
+    return [requested(said, event)]
+
+
+def requested(said: RequestAgentRun, event: runs.StepScheduled | runs.PartScheduled) -> RequestAgentRun:
+    """The request of an agent run. Since a retry of the run, the agent run may be one that has ended, and goes on."""
+    if not event.again:
+        return said
+    return ReopenAgentRun.model_construct(**dict(said), number=event.again, fresh=event.fresh)
 
 
 def on_agent_run_completed(event: agent_runs.AgentRunCompleted, cause: ReactionCause) -> list[Reaction]:

@@ -17,17 +17,19 @@ def on_invocation_succeeded(event: invocations.InvocationSucceeded, cause: React
 
 
 def on_invocation_failed(event: invocations.InvocationFailed, cause: ReactionCause) -> list[Reaction]:
-    return _finished(event, cause, succeeded=False)
+    return _finished(event, cause, succeeded=False, effect=event.effect is not None)
 
 
 def on_invocation_resolved(event: invocations.InvocationResolved, cause: ReactionCause) -> list[Reaction]:
     return _finished(event, cause, succeeded=event.outcome == "succeeded")
 
 
-def _finished(event: invocations.Outcome, cause: ReactionCause, *, succeeded: bool) -> list[Reaction]:
+def _finished(event: invocations.Outcome, cause: ReactionCause, *, succeeded: bool, effect: bool = False) -> list[Reaction]:
+    """`effect`: of a call that failed, and had its effect all the same, or perhaps."""
     if event.asked_by != "agent_run":
         return []
-    return [FinishCall(agent_run_id=event.agent_run_id, key=event.key, invocation_id=cause.stream_id, succeeded=succeeded)]
+    agent_run_id, key, call = event.agent_run_id, event.key, cause.stream_id
+    return [FinishCall(agent_run_id=agent_run_id, key=key, invocation_id=call, succeeded=succeeded, effect=effect)]
 
 
 def on_agent_run_completed(event: agent_runs.AgentRunCompleted, cause: ReactionCause) -> list[Reaction]:

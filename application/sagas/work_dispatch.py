@@ -21,6 +21,10 @@ def on_agent_run_resumed(event: agent_runs.AgentRunResumed, cause: ReactionCause
     return _work(cause, "agent", event.agent, event.dispatch, event.priority)
 
 
+def on_agent_run_reopened(event: agent_runs.AgentRunReopened, cause: ReactionCause) -> list[Reaction]:
+    return _work(cause, "agent", event.agent, event.dispatch, event.priority)
+
+
 def on_invocation_requested(event: invocations.InvocationRequested, cause: ReactionCause) -> list[Reaction]:
     # A chain carries it out, or it is answered in the same append, or it waits for an approval.
     if event.chain_id is not None or event.cached_from is not None or event.approval is not None:
@@ -49,6 +53,7 @@ def on_reconcile_requested(event: invocations.InvocationReconcileRequested, caus
 REACTIONS: Reactions = {
     agent_runs.AgentRunRequested: on_agent_run_requested,
     agent_runs.AgentRunResumed: on_agent_run_resumed,
+    agent_runs.AgentRunReopened: on_agent_run_reopened,
     invocations.InvocationRequested: on_invocation_requested,
     invocations.InvocationRequeued: on_invocation_requeued,
     invocations.InvocationFellBack: on_invocation_fell_back,

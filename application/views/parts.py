@@ -85,6 +85,8 @@ class OpenParts(NamedTuple):
                 open_ += _is_agent_run(event) if topic == runs.PartScheduled.TOPIC else _STEP.get(topic, 0)
             if topic in runs.ENDS:
                 ended = True
+            elif topic == runs.RunRetried.TOPIC:
+                ended = False
             elif topic in _COMPENSATING:
                 compensating = _COMPENSATING[topic]
             elif topic == invocations.InvocationCancelRequested.TOPIC:

@@ -275,6 +275,10 @@ class RunView(Folded):
     message_count: int = 0
     call_count: int = 0
     """Tool calls of the run. The steps show the newest of them."""
+    deadline_at: Timestamp | None = None
+    """When the run must have ended, or else fails. Null: it has no deadline."""
+    retries: int = 0
+    """How often what had failed in the run was tried again by a person."""
     steps: list[StepView] = []
     parent: runs.Parent | None = None
     """The step of another run that started the run, and waits for it."""
@@ -292,6 +296,12 @@ class RunView(Folded):
         setattr(self, field, value)
         if place is not None:
             self._large[field] = place
+
+    def forget_end(self) -> None:
+        """The run goes on after its end."""
+        self.error, self.cancel_reason, self.given_result = None, None, None
+        self._large.pop("error", None)
+        self._large.pop("result", None)
 
     def put_result(self, value: Json, place: LargeValue | None) -> None:
         """Sets what the plan's own `result` gave."""
@@ -375,6 +385,8 @@ class RunSummary(ListedRow):
     finished_at: Timestamp | None
     position: int
     event_count: int
+    retries: int = 0
+    """How often what had failed in the run was tried again."""
     parent: ParentBrief | None = None
     workflow: runs.WorkflowRef | None = None
     """The workflow that the plan is of."""

@@ -11,7 +11,7 @@ from application.suggestions import KnownNames
 from application.tool_calls import MOST_LOOKS, Called, ToolsToCall
 from application.tool_schemas import ToolSchemas
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
-from domain.agent_runs import StartCall, invocation_id_of
+from domain.agent_runs import StartCall
 from domain.approval_policies import PoliciesChanged
 from domain.chains import chain_id_of
 from domain.errors import Unavailable
@@ -44,8 +44,10 @@ class Calls:
         agent_run_id, key = command.agent_run_id, command.key
         request = await request_for_agent_run(self._commands, caller, agent_run_id, f"call:{command.attempt}:{key}")
         state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id)
+        if state.attempt < command.attempt:  # it went on in another process, and calls have other ids since
+            state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id, fresh=True)
         assert state.requested is not None
-        invocation_id = invocation_id_of(agent_run_id, key)
+        invocation_id = state.call_id(agent_run_id, key)
         for look in range(MOST_LOOKS):
             tool, current, use = await self._tools.find(caller.tenant_id, command.tool, fresh=look > 0, pointer="/tool")
             self._schemas.check_arguments(current.name, current.parameters, arguments)

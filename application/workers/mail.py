@@ -34,10 +34,15 @@ class Mailboxes:
         """
         request = await request_for_agent_run(self._commands, caller, agent_run_id, f"send:{attempt}:{key}")
         state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id)
+        if state.attempt < attempt:  # it went on in another process, and messages have other ids since
+            state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id, fresh=True)
         assert state.requested is not None
         run_id = state.requested.run_id
         recipient, recipient_id = await self._recipient(caller.tenant_id, run_id, to)
-        message_id = agent_runs.message_id_of(agent_run_id, key)
+        sent = state.journal.get(key)
+        message_id = agent_runs.message_id_of(agent_run_id, key, state.reopened)
+        if sent is not None and sent.kind == "send":
+            message_id = UUID(sent.result)
         sent_at = datetime.now(UTC)
         record = agent_runs.RecordStep(agent_run_id=agent_run_id, attempt=attempt, key=key, kind="send", result=str(message_id))
         send = messages.SendMessage(

@@ -9,6 +9,7 @@ from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
 from application.runs.admission import RunAdmission
 from application.runs.start import check_repeat, first_answer, start_run
+from application.runs.terms import NO_TERMS, Terms
 from application.suggestions import did_you_mean, names_of
 from application.workflows.asked_agents import with_asked_agents
 from application.workflows.children import Children, PlanWithChildren
@@ -139,6 +140,7 @@ class Workflows:
         run_id: UUID,
         project_id: UUID,
         origin: runs.Origin | None = None,
+        terms: Terms = NO_TERMS,
         known: KnownAgents,
         admission: RunAdmission,
     ) -> CommandOutcome:
@@ -152,8 +154,8 @@ class Workflows:
                 return await start_run(
                     self._commands, request, run_id=run_id, project_id=project_id, plan=start.plan,
                     with_children=start.with_children, input=start.input, metadata=start.metadata, priority=start.priority,
-                    compensate=start.compensate, workflow=start.workflow, origin=origin, conditions=start.conditions, known=known,
-                    admission=admission,
+                    compensate=start.compensate, workflow=start.workflow, origin=origin, conditions=start.conditions, terms=terms,
+                    known=known, admission=admission,
                 )  # fmt: skip
             except WorkflowChanged:  # this process had not heard of it
                 continue
@@ -176,6 +178,7 @@ class Workflows:
         priority: Priority,
         compensate: Compensate,
         origin: runs.Origin | None = None,
+        terms: Terms = NO_TERMS,
         known: KnownAgents,
         admission: RunAdmission,
     ) -> CommandOutcome:
@@ -186,7 +189,7 @@ class Workflows:
                 return await start_run(
                     self._commands, request, run_id=run_id, project_id=project_id, plan=plan, with_children=whole.plan,
                     input=input, metadata=metadata, priority=priority, compensate=compensate, origin=origin,
-                    conditions=whole.conditions, known=known, admission=admission,
+                    conditions=whole.conditions, terms=terms, known=known, admission=admission,
                 )  # fmt: skip
             except WorkflowChanged:
                 continue

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from domain.agent_runs.events import EntryKind
 from domain.failures import Failure, LapseReason, Retry
-from domain.kernel import Command, Json, Name, Priority, ShortText
+from domain.kernel import Command, Json, Name, Priority, ShortText, Value
 
 EntryKey = ShortText
 
@@ -23,6 +23,13 @@ class RequestAgentRun(Command):
     version_asked: bool = False
     priority: Priority = "normal"
     on_behalf_of: str | None = None
+
+
+class ReopenAgentRun(RequestAgentRun):
+    """The run is retried: an agent run that has ended goes on. One that never began is requested."""
+
+    number: int = Field(ge=1)
+    fresh: bool = False
 
 
 class ClaimAgentRun(Command):
@@ -60,6 +67,23 @@ class FinishCall(Command):
     key: EntryKey
     invocation_id: UUID
     succeeded: bool
+    effect: bool = False
+
+
+class SettledCall(Value):
+    """What became of a call after the agent run had ended."""
+
+    key: EntryKey
+    invocation_id: UUID
+    succeeded: bool
+    effect: bool = False
+
+
+class SettleCalls(Command):
+    """The outcomes of calls that were under way when the agent run ended. It is about to go on."""
+
+    agent_run_id: UUID
+    calls: tuple[SettledCall, ...]
 
 
 class DeliverMail(Command):
@@ -101,6 +125,8 @@ class TimeOutAgentRun(Command):
     agent_run_id: UUID
     pause: int = 0
     """The newest pause before the time began. 0: there was none."""
+    number: int = 0
+    """Of the retry of the run that the time was set for."""
 
 
 class PauseAgentRun(Command):
@@ -133,7 +159,7 @@ class CancelAgentRun(Command):
 
 
 AgentRunCommand = (
-    RequestAgentRun | ClaimAgentRun | RecordStep | StartCall | FinishCall | DeliverMail | ReceiveMail | CompleteAgentRun
-    | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun | PauseAgentRun | UnpauseAgentRun
-    | DispatchAgentRun
+    RequestAgentRun | ReopenAgentRun | ClaimAgentRun | RecordStep | StartCall | FinishCall | SettleCalls | DeliverMail | ReceiveMail
+    | CompleteAgentRun | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun | PauseAgentRun
+    | UnpauseAgentRun | DispatchAgentRun
 )  # fmt: skip

@@ -4,8 +4,10 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from pydantic import Field
+
 from domain.failures import Failure, Retry
-from domain.kernel import Event, Json, Priority
+from domain.kernel import Event, Json, Priority, unsaid
 
 EntryKind = Literal["step", "send", "receive", "state_get", "state_set", "call"]
 
@@ -61,6 +63,9 @@ class CallFinished(Event):
     key: str
     invocation_id: UUID
     succeeded: bool
+    effect: bool = Field(default=False, exclude_if=unsaid)
+    """Of a call that failed: it had its effect all the same, or perhaps had it. So it is not made again when the agent run goes on
+    after its end."""
 
 
 class MailDelivered(Event):
@@ -135,6 +140,27 @@ class AgentRunUnpaused(Event):
     """Seconds from now in which the agent run must end: its time-out, anew. None: it has none."""
 
 
+class AgentRunReopened(Event):
+    """The agent run had ended, and goes on: its run is retried. It waits for a worker again."""
+
+    TOPIC = "agent_run.reopened"
+    run_id: UUID
+    step: str
+    number: int
+    """Of the retry of the run."""
+    agent: str
+    agent_version: str | None
+    version_asked: bool = False
+    timeout_s: float | None = None
+    retry: Retry = Retry()
+    dispatch: int
+    fresh: bool = Field(default=False, exclude_if=unsaid)
+    """Whether the agent begins from nothing. Otherwise its journal stays, without the calls that failed and had no effect: they are
+    made again."""
+    priority: Priority = "normal"
+    on_behalf_of: str | None = None
+
+
 class AgentRunCompleted(Event):
     TOPIC = "agent_run.completed"
     run_id: UUID
@@ -164,6 +190,6 @@ class AgentRunCancelled(Event):
 
 AgentRunEvent = (
     AgentRunRequested | AgentRunClaimed | StepRecorded | CallStarted | CallFinished | MailDelivered | MailRefused
-    | MailReceived | AgentRunRetryScheduled | AgentRunResumed | AgentRunCompleted | AgentRunFailed | AgentRunCancelled
-    | AgentRunPaused | AgentRunUnpaused
+    | MailReceived | AgentRunRetryScheduled | AgentRunResumed | AgentRunReopened | AgentRunCompleted | AgentRunFailed
+    | AgentRunCancelled | AgentRunPaused | AgentRunUnpaused
 )  # fmt: skip

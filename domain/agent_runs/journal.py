@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from domain.agent_runs.commands import FinishCall, RecordStep, StartCall
+from domain.agent_runs.commands import FinishCall, RecordStep, SettledCall, StartCall
 from domain.agent_runs.events import CallFinished, CallStarted, EntryKind, StepRecorded
 from domain.errors import InvalidState, RepeatedDifferently
 from domain.kernel import Event, Json, derive_id, same_json
@@ -19,10 +19,13 @@ class Entry(NamedTuple):
     invocation_id: UUID | None = None
     changed_in: int = 0
     """The version of the stream that wrote it last."""
+    effect: bool = False
+    """A call that failed, and had its effect all the same, or perhaps."""
 
 
-def invocation_id_of(agent_run_id: UUID, key: str) -> UUID:
-    return derive_id(agent_run_id, f"call:{key}")
+def invocation_id_of(agent_run_id: UUID, key: str, number: int = 0) -> UUID:
+    """The id of a call. `number`: of the retry of the run since which the call is made."""
+    return derive_id(agent_run_id, f"call:{key}:{number}" if number else f"call:{key}")
 
 
 def record_step(journal: Mapping[str, Entry], command: RecordStep) -> list[Event]:
@@ -31,19 +34,23 @@ def record_step(journal: Mapping[str, Entry], command: RecordStep) -> list[Event
     return [StepRecorded(**command.model_dump(exclude={"agent_run_id", "result"}), result=command.result)]
 
 
-def start_call(journal: Mapping[str, Entry], command: StartCall) -> list[Event]:
+def start_call(journal: Mapping[str, Entry], command: StartCall, number: int) -> list[Event]:
     if known(journal, command.key, "call") is not None:
         return []  # whether the call is the same is for the invocation to say
-    invocation_id = invocation_id_of(command.agent_run_id, command.key)
+    invocation_id = invocation_id_of(command.agent_run_id, command.key, number)
     return [CallStarted(attempt=command.attempt, key=command.key, tool=command.tool, invocation_id=invocation_id)]
 
 
-def finish_call(journal: Mapping[str, Entry], command: FinishCall) -> list[Event]:
+def finish_call(journal: Mapping[str, Entry], command: FinishCall | SettledCall) -> list[Event]:
     """Nothing, for a call that is not under way."""
     entry = journal.get(command.key)
-    if entry is None or entry.status != "pending":
+    if entry is None or entry.status != "pending" or entry.invocation_id != command.invocation_id:
         return []
-    return [CallFinished(key=command.key, invocation_id=command.invocation_id, succeeded=command.succeeded)]
+    return [
+        CallFinished(
+            key=command.key, invocation_id=command.invocation_id, succeeded=command.succeeded, effect=command.effect
+        )
+    ]  # fmt: skip
 
 
 def known(journal: Mapping[str, Entry], key: str, kind: EntryKind) -> Entry | None:

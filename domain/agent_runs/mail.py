@@ -20,8 +20,9 @@ class Mail:
     received_as: str | None = None
 
 
-def message_id_of(agent_run_id: UUID, key: str) -> UUID:
-    return derive_id(agent_run_id, f"message:{key}")
+def message_id_of(agent_run_id: UUID, key: str, number: int = 0) -> UUID:
+    """The id of a message. `number`: of the retry of the run since which the message is sent."""
+    return derive_id(agent_run_id, f"message:{key}:{number}" if number else f"message:{key}")
 
 
 def deliver(mailbox: Mapping[UUID, Mail], command: DeliverMail, *, ended: str | None) -> list[Event]:

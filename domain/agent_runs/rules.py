@@ -15,8 +15,10 @@ from domain.agent_runs.commands import (
     PauseAgentRun,
     ReceiveMail,
     RecordStep,
+    ReopenAgentRun,
     RequestAgentRun,
     ResumeAgentRun,
+    SettleCalls,
     StartCall,
     TimeOutAgentRun,
     UnpauseAgentRun,
@@ -26,6 +28,7 @@ from domain.agent_runs.events import (
     AgentRunClaimed,
     AgentRunCompleted,
     AgentRunFailed,
+    AgentRunReopened,
     AgentRunRequested,
     AgentRunResumed,
     AgentRunRetryScheduled,
@@ -34,7 +37,7 @@ from domain.agent_runs.journal import finish_call, record_step, start_call
 from domain.agent_runs.mail import deliver, receive
 from domain.agent_runs.pausing import dispatch_again, pause, unpause
 from domain.agent_runs.state import TERMINAL, AgentRun, evolve, fold
-from domain.errors import NotFound, RunIsPaused, StaleAttempt, WorkOver
+from domain.errors import InvalidState, NotFound, RunIsPaused, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s
 from domain.kernel import Decider, Event
 
@@ -45,7 +48,7 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             return _decide_for_worker(run, command)
         case RequestAgentRun():
             if run.requested is not None:
-                return []
+                return _reopen(run, command) if isinstance(command, ReopenAgentRun) else []
             return [_requested(command)]
         case ClaimAgentRun():
             return _claim(run, command)
@@ -53,6 +56,8 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             return _lapse(run, command)
         case FinishCall():
             return [] if run.status in TERMINAL else finish_call(run.journal, command)
+        case SettleCalls():
+            return _settle(run, command)
         case DeliverMail():
             return deliver(run.mailbox, command, ended=run.status if run.status in TERMINAL else None)
         case ResumeAgentRun():
@@ -60,7 +65,7 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
                 return []
             return [_resumed(run.requested, command.dispatch)]
         case TimeOutAgentRun():
-            if run.requested is None or run.status in TERMINAL or run.paused or command.pause != run.unpaused:
+            if run.requested is None or run.status in TERMINAL or run.paused or _is_of_before(run, command):
                 return []
             why = f"the step did not finish within {run.requested.timeout_s:g} s"
             return [_failed(run, Failure(type="StepTimeout", message=why, kind="timeout"))]
@@ -99,6 +104,28 @@ def _requested(command: RequestAgentRun) -> AgentRunRequested:
         priority=command.priority,
         on_behalf_of=command.on_behalf_of,
     )
+
+
+def _reopen(run: AgentRun, command: ReopenAgentRun) -> list[Event]:
+    """Nothing, for an agent run that is under way, or went on with this retry before."""
+    if run.status not in TERMINAL or command.number <= run.reopened:
+        return []
+    return [
+        AgentRunReopened(
+            dispatch=run.dispatch + 1, **command.model_dump(exclude={"agent_run_id", "retry"}), retry=command.retry
+        )
+    ]  # fmt: skip
+
+
+def _is_of_before(run: AgentRun, command: TimeOutAgentRun) -> bool:
+    """Whether a time was set before the newest pause was over, or before the newest retry of the run."""
+    return command.pause != run.unpaused or (not command.pause and command.number != run.reopened)
+
+
+def _settle(run: AgentRun, command: SettleCalls) -> list[Event]:
+    if run.status not in TERMINAL:
+        raise InvalidState(f"the agent run is {run.status}: its calls are its own")
+    return [event for call in command.calls for event in finish_call(run.journal, call)]
 
 
 def _claim(run: AgentRun, command: ClaimAgentRun) -> list[Event]:
@@ -150,7 +177,7 @@ def _decide_for_worker(
         case RecordStep():
             return record_step(run.journal, command)
         case StartCall():
-            return start_call(run.journal, command)
+            return start_call(run.journal, command, run.reopened)
         case ReceiveMail():
             return receive(run.journal, run.mailbox, command)
         case CompleteAgentRun():

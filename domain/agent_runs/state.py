@@ -14,6 +14,7 @@ from domain.agent_runs.events import (
     AgentRunEvent,
     AgentRunFailed,
     AgentRunPaused,
+    AgentRunReopened,
     AgentRunRequested,
     AgentRunResumed,
     AgentRunRetryScheduled,
@@ -25,7 +26,7 @@ from domain.agent_runs.events import (
     MailRefused,
     StepRecorded,
 )
-from domain.agent_runs.journal import Entry
+from domain.agent_runs.journal import Entry, invocation_id_of
 from domain.agent_runs.mail import Mail
 from domain.kernel import replace
 from domain.maps import PersistentMap
@@ -55,6 +56,8 @@ class AgentRun:
     """Version of the stream → the key whose entry is as this version left it."""
     unreceived: PersistentMap[int, UUID] = field(default_factory=Map)
     """Version of the stream → the message that this version delivered, until it is received."""
+    reopened: int = 0
+    """The number of the retry of the run with which the agent run went on after its end. 0: it did not."""
     pending: PersistentMap[int, UUID] = field(default_factory=Map)
     """Version of the stream → the invocation of the call that this version started, until the call finishes."""
     paused: int = 0
@@ -63,6 +66,18 @@ class AgentRun:
     """The dispatch that the pause has taken back last."""
     unpaused: int = 0
     """The number of the newest pause that is over."""
+
+    def call_id(self, agent_run_id: UUID, key: str) -> UUID:
+        """The id of the call under a key, which may be made before the newest retry of the run."""
+        entry = self.journal.get(key)
+        if entry is not None and entry.invocation_id is not None:
+            return entry.invocation_id
+        return invocation_id_of(agent_run_id, key, self.reopened)
+
+    @property
+    def pending_keys(self) -> dict[str, UUID]:
+        """Calls under way: their keys, and their invocations."""
+        return {self.changed[version]: invocation_id for version, invocation_id in sorted(self.pending.items())}
 
     @property
     def pending_calls(self) -> tuple[UUID, ...]:
@@ -101,6 +116,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             return _paused(replace(run, version=version), event)
         case AgentRunUnpaused():
             return replace(run, version=version, paused=0, unpaused=event.number)
+        case AgentRunReopened():
+            return _reopened(run, event, version)
         case AgentRunFailed():
             return replace(run, version=version, status="failed")
         case AgentRunCancelled():
@@ -132,7 +149,7 @@ def _entry_of(event: StepRecorded | CallStarted | CallFinished, version: int) ->
         return Entry(event.kind, "ok", event.result, None, version)
     if isinstance(event, CallStarted):
         return Entry("call", "pending", None, event.invocation_id, version)
-    return Entry("call", "ok" if event.succeeded else "error", None, event.invocation_id, version)
+    return Entry("call", "ok" if event.succeeded else "error", None, event.invocation_id, version, event.effect)
 
 
 def _written(run: AgentRun, entries: Sequence[tuple[str, Entry]]) -> AgentRun:
@@ -158,6 +175,29 @@ def _written(run: AgentRun, entries: Sequence[tuple[str, Entry]]) -> AgentRun:
         run, version=entry.changed_in, journal=journal.finish(), changed=changed.finish(), lost_claims=0,
         pending=pending.finish() if calls_moved else run.pending,
     )  # fmt: skip
+
+
+def _reopened(run: AgentRun, event: AgentRunReopened, version: int) -> AgentRun:
+    assert run.requested is not None
+    requested = run.requested.model_copy(
+        update={
+            "agent": event.agent, "agent_version": event.agent_version, "version_asked": event.version_asked,
+            "timeout_s": event.timeout_s, "retry": event.retry,
+        }
+    )  # fmt: skip
+    run = replace(
+        run, version=version, status="requested", requested=requested, dispatch=event.dispatch, failures=0, lost_claims=0,
+        reopened=event.number, paused=0, unpaused=0,
+    )  # fmt: skip
+    if event.fresh:
+        mailbox = Map({message_id: replace(mail, received_as=None) for message_id, mail in run.mailbox.items()})
+        unreceived = Map({mail.delivered_in: message_id for message_id, mail in mailbox.items()})
+        return replace(run, journal=Map(), changed=Map(), pending=Map(), mailbox=mailbox, unreceived=unreceived)
+    journal, changed = run.journal.mutate(), run.changed.mutate()
+    for key, entry in run.journal.items():
+        if entry.status == "error" and not entry.effect:
+            del journal[key], changed[entry.changed_in]
+    return replace(run, journal=journal.finish(), changed=changed.finish())
 
 
 def _received(run: AgentRun, event: MailReceived, version: int) -> AgentRun:

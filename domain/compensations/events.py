@@ -172,6 +172,12 @@ class BeginCompensation(Command):
     parent_id: UUID | None = None
 
 
+class CheckEffects(Command):
+    """A condition of other commands in the same append: the effects of the run stay. It decides nothing."""
+
+    run_id: UUID
+
+
 class RecordCompensation(Command):
     """The outcome of a compensating call."""
 
@@ -196,4 +202,6 @@ class ResumeCompensation(Command):
     on_behalf_of: str | None = None
 
 
-CompensationCommand = ExpectCall | RecordEffect | RuleOutEffect | BeginCompensation | RecordCompensation | ResumeCompensation
+CompensationCommand = (
+    ExpectCall | RecordEffect | RuleOutEffect | BeginCompensation | CheckEffects | RecordCompensation | ResumeCompensation
+)

@@ -15,6 +15,7 @@ from immutables import Map
 from domain.compensations.events import (
     BeginCompensation,
     CallExpected,
+    CheckEffects,
     CompensationCommand,
     CompensationEnded,
     CompensationEvent,
@@ -35,7 +36,7 @@ from domain.compensations.events import (
     RuleOutEffect,
     Status,
 )
-from domain.errors import InvalidCommand, InvalidState
+from domain.errors import EffectsTakenBack, InvalidCommand, InvalidState
 from domain.failures import Failure
 from domain.kernel import Decider, Event, derive_id, replace
 from domain.maps import PersistentMap
@@ -187,6 +188,12 @@ def compensation_id_of(run_id: UUID) -> UUID:
     return derive_id(run_id, "compensation")
 
 
+_ARE: dict[Status, str] = {
+    "none": "stay", "waiting": "are being taken back", "running": "are being taken back", "partial": "were partly taken back",
+    "compensated": "were taken back",
+}  # fmt: skip
+
+
 def decide(state: RunCompensation, command: CompensationCommand) -> list[Event]:
     match command:
         case ExpectCall():
@@ -195,6 +202,10 @@ def decide(state: RunCompensation, command: CompensationCommand) -> list[Event]:
             return _record(state, command)
         case RuleOutEffect():
             return _rule_out(state, command)
+        case CheckEffects():
+            if state.begun is not None:
+                raise EffectsTakenBack(f"the effects of the run {command.run_id} {_ARE[state.status]}: it cannot go on from them")
+            return []
         case BeginCompensation():
             return _begin(state, command)
         case RecordCompensation():

@@ -101,6 +101,9 @@ class Invocation:
     def is_paused(self) -> bool:
         return self.status == "requested" and self.paused == self.dispatch
 
+    effect: bool = False
+    """A call that failed or was cancelled: it had its effect all the same, or perhaps had it."""
+
     def session_of(self, attempt: int) -> UUID | None:
         """The session of an attempt about which its worker may still report. None: there is none."""
         if attempt == self.attempt:
@@ -142,7 +145,7 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
         case InvocationFellBack():
             return _fell_back(invocation, event)
         case InvocationFailed():
-            return replace(invocation, status="failed", error=event.error)
+            return replace(invocation, status="failed", error=event.error, effect=event.effect is not None)
         case InvocationBecameAmbiguous():
             return replace(invocation, status="ambiguous")
         case InvocationResolved():
@@ -152,7 +155,7 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
         case InvocationCancelRequested():
             return replace(invocation, cancel_request=event)
         case InvocationCancelled():
-            return replace(invocation, status="cancelled")
+            return replace(invocation, status="cancelled", effect=event.effect is not None)
         case InvocationReconcileRequested() | InvocationReconcileStarted() | InvocationReconcileFailed() | InvocationReconciled():
             return _of_doubt(invocation, event)
         case InvocationHeld() | InvocationReleased() | InvocationPaused():

@@ -25,10 +25,8 @@ def begin_adaptive(d: Decision, step: Step, saw: dict[str, Json]) -> None:
 
 def _ask(d: Decision, step: Step, part: int, value: Json) -> None:
     assert step.agent is not None
-    asked = step.key in d.run.asked
-    schedule_agent(
-        d, step, part, bounded(value, "its input"), AgentRef(agent=step.agent, agent_version=step.agent_version), asked=asked
-    )
+    version, asked = d.run.version_of(step)
+    schedule_agent(d, step, part, bounded(value, "its input"), AgentRef(agent=step.agent, agent_version=version), asked=asked)
 
 
 def went_on(d: Decision, step: Step, adaptive: Adaptive, part: int, result: Json) -> None:

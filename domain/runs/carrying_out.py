@@ -87,10 +87,10 @@ def _needs_agent(step: Step) -> None:
 
 def schedule_step(d: Decision, step: Step, **more: Any) -> None:
     """`more`: fields of the event that are not as the step says."""
-    asked = bool(d.run.versions_asked) and step.key in d.run.asked
+    version, asked = d.run.version_of(step)
     said: dict[str, Any] = {
-        "agent": step.agent, "agent_version": step.agent_version, "agent_run_id": agent_run_id_of(d.run_id, step.key),
-        "version_asked": asked,
+        "agent": step.agent, "agent_version": version, "agent_run_id": agent_run_id_of(d.run_id, step.key),
+        "version_asked": asked, "again": d.run.retries, "fresh": d.run.fresh,
     }  # fmt: skip
     priority = step.priority or d.run.priority
     d.add(StepScheduled(step=step.key, timeout_s=step.timeout_s, retry=step.retry, priority=priority, **(said | more)))

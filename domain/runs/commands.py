@@ -2,9 +2,11 @@
 
 from uuid import UUID
 
+from pydantic import Field
+
 from domain.failures import Failure
 from domain.kernel import Command, Json, Name, Priority, ShortText
-from domain.plans import Plan
+from domain.plans import MAX_STEPS, Plan
 from domain.runs.events import ByPerson, Compensate, Origin, Parent, WorkflowRef
 
 
@@ -21,6 +23,9 @@ class StartRun(Command):
     workflow: WorkflowRef | None = None
     origin: Origin | None = None
     tainted: bool = False
+    again: int = 0
+    """The number of the retry of the parent. A child run that was started before goes on, if it has ended."""
+    fresh: bool = False
 
 
 class CompleteStep(Command):
@@ -111,6 +116,40 @@ class ForceStep(Command):
     person: ByPerson
 
 
+class RetryRun(Command):
+    """What failed in a run runs again: a person's word, or that of the parent of a child run."""
+
+    run_id: UUID
+    steps: tuple[Name, ...] = Field(default=(), max_length=MAX_STEPS)
+    """Failed steps. Empty: all that failed."""
+    reason: ShortText | None = None
+    fresh: bool = False
+    """Whether agents begin from nothing, without their journals."""
+    versions: dict[Name, ShortText] = {}
+    """Step → the version of its agent."""
+    parent_id: UUID | None = None
+    """The run that asks for it, of which the run is a part. None: a person asks."""
+
+
+MAX_DEADLINE_S = 10 * 365 * 86_400.0
+
+
+class SetDeadline(Command):
+    run_id: UUID
+    deadline_s: float | None = Field(gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False)
+    """Seconds from now. None: the run has no deadline."""
+    reason: ShortText | None = None
+    by_start: bool = False
+    """Whether the start or the retry of the run says so, in the same append."""
+
+
+class EndAtDeadline(Command):
+    """The time of a deadline has come."""
+
+    run_id: UUID
+    number: int
+
+
 class CheckRun(Command):
     """A condition of other commands in the same append: the run has neither ended nor is it paused. It decides nothing."""
 
@@ -133,5 +172,5 @@ class CheckUntainted(Command):
 
 RunCommand = (
     StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | PauseRun | ResumeRun | SkipStep
-    | ForceStep | CheckRun | TaintRun | CheckUntainted
+    | ForceStep | RetryRun | SetDeadline | EndAtDeadline | CheckRun | TaintRun | CheckUntainted
 )  # fmt: skip

@@ -117,18 +117,26 @@ class Decision:
             gather = self.run.graph.steps[later].gather
             if gather is None or self.run.steps[later].status != "pending":
                 continue
-            expression = gather.good if gather.mode == "first_good" else gather.by
-            try:
-                if expression is not None:
-                    verdict = self.value(expression, "`good`" if gather.mode == "first_good" else "`by`", result=result, step=key)
-                    if gather.mode == "first_good" and not isinstance(verdict, bool):
-                        raise PlanFault(f"`good` is neither true nor false for the step '{key}': {expression}")
-                    judged[later] = vote_of(verdict, few=len(judges) <= MOST_TOLD_VOTES)
-                elif gather.mode == "vote":
-                    judged[later] = vote_of(result, few=len(judges) <= MOST_TOLD_VOTES)
-            except PlanFault as fault:
-                self.faults[later] = fault
+            for verdict in self.judge(later, key, result, few=len(judges) <= MOST_TOLD_VOTES):
+                judged[later] = verdict
         return judged
+
+    def judge(self, later: str, key: str, result: Json, *, few: bool = False) -> list[Json]:
+        """What a step that gathers results makes of the result of the step `key`. Empty: nothing."""
+        gather = self.run.graph.steps[later].gather
+        assert gather is not None
+        expression = gather.good if gather.mode == "first_good" else gather.by
+        try:
+            if expression is not None:
+                verdict = self.value(expression, "`good`" if gather.mode == "first_good" else "`by`", result=result, step=key)
+                if gather.mode == "first_good" and not isinstance(verdict, bool):
+                    raise PlanFault(f"`good` is neither true nor false for the step '{key}': {expression}")
+                return [vote_of(verdict, few=few)]
+            if gather.mode == "vote":
+                return [vote_of(result, few=few)]
+        except PlanFault as fault:
+            self.faults[later] = fault
+        return []
 
     # --- expressions ----------------------------------------------------------------------------------------------------------
 

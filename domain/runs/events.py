@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.failures import Failure, Retry
-from domain.kernel import Event, Json, Name, Priority, ShortText, Value, is_empty, unsaid
+from domain.kernel import Event, Json, Name, Priority, ShortText, Value, is_empty, unsaid, unsaid_number
 from domain.plans import MAX_DEPTH, MAX_STEPS_V1, Plan, PlanV3, StepV3
 
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
@@ -142,6 +142,10 @@ class StepScheduled(Event):
     """Whether `input` is to be taken, also where it is null."""
     saw: dict[str, Json] = Field(default={}, exclude_if=is_empty)
     """The values that `when` named, as far as they are small."""
+    again: int = Field(default=0, exclude_if=unsaid_number)
+    """The number of the retry of the run. 0: it was not retried before. The agent run may have ended before, and goes on."""
+    fresh: bool = Field(default=False, exclude_if=unsaid)
+    """Whether the agent run begins from nothing, without what is in its journal."""
 
 
 class StepSkipped(Event):
@@ -217,6 +221,11 @@ class PartScheduled(Event):
     timeout_s: float | None = None
     retry: Retry = Retry()
     priority: Priority = "normal"
+    again: int = Field(default=0, exclude_if=unsaid_number)
+    """The number of the retry of the run. 0: it was not retried before. The agent run or child run may have ended before, and goes
+    on. A child run that goes on has no `plan` here."""
+    fresh: bool = Field(default=False, exclude_if=unsaid)
+    """Whether the agent run, or the failed steps of the child run, begin from nothing."""
 
 
 class PartCompleted(Event):
@@ -325,6 +334,39 @@ class RunTainted(Event):
     """The run above, which gets the result of the run."""
 
 
+class RunRetried(Event):
+    """What failed in a run runs again. A run that had ended goes on. What was finished stays as it is."""
+
+    TOPIC = "run.retried"
+    number: int
+    """1, 2, 3 …"""
+    reason: str | None = None
+    was: Literal["running", "completed", "failed", "cancelled"]
+    """The status of the run before."""
+    steps: tuple[str, ...] = ()
+    """Steps that run again: those that failed, and those that the end of the run has interrupted."""
+    reset: tuple[str, ...] = ()
+    """Steps after them that were skipped, and are looked at again."""
+    judged: dict[str, dict[str, Json]] = {}
+    """Step of `steps` that gathers results → what it makes of the results that are there: see `run.step_completed`."""
+    fresh: bool = Field(default=False, exclude_if=unsaid)
+    """Whether agents begin from nothing. Otherwise they go on with what is in their journals."""
+    versions: dict[str, str] = Field(default={}, exclude_if=unsaid)
+    """Steps whose agents run in another version than the plan says."""
+    parent: Parent | None = Field(default=None, exclude_if=unsaid)
+
+
+class DeadlineSet(Event):
+    """The run must have ended after so many seconds from the recording of this event. Otherwise it fails."""
+
+    TOPIC = "run.deadline_set"
+    number: int
+    """1, 2, 3 … The newest one holds."""
+    deadline_s: float | None
+    """None: the run has no deadline any more."""
+    reason: str | None = None
+
+
 class RunCompleted(Event):
     TOPIC = "run.completed"
     degraded: bool = False
@@ -413,10 +455,12 @@ class RunResumed(Event):
 
 
 ENDS = frozenset({RunCompleted.TOPIC, RunFailed.TOPIC, RunCancelled.TOPIC})
-"""Topics of the events that end a run. Each run has one of them, as its last event."""
+"""Topics of the events that end a run. Each run has one of them as its last event. A retry of the run may follow, and another
+end."""
 
 
 RunEvent = (
     RunStarted | StepScheduled | StepSkipped | StepStarted | PartScheduled | PartCompleted | PartFailed | StepFellBack
     | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled | RunTainted | RunPaused | RunPauseLifted | RunResumed
+    | RunRetried | DeadlineSet
 )  # fmt: skip

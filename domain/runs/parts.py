@@ -45,10 +45,10 @@ def fill(d: Decision, step: Step, each: Each) -> None:
 def begin_repeat(d: Decision, step: Step, saw: dict[str, Json]) -> None:
     d.add(StepStarted(step=step.key, form="repeat", saw=saw))
     is_mapped, value = mapped_input(d, step, iteration=1, last=None)
-    schedule(d, step, 0, value if is_mapped else _passed_on(d.run.input_of(step.key)))
+    schedule(d, step, 0, value if is_mapped else passed_on(d.run.input_of(step.key)))
 
 
-def _passed_on(value: Json) -> Json:
+def passed_on(value: Json) -> Json:
     """An input that was not made for the step. The event that begins a part must hold it, beside other fields."""
     return bounded(value, "its input")
 
@@ -68,13 +68,13 @@ def again(d: Decision, step: Step, repeat: Repeat, part: int, result: Json) -> N
         d.complete(step, result, exhausted=repeat.until is not None)
         return
     is_mapped, value = mapped_input(d, step, iteration=iteration + 1, last=result)
-    schedule(d, step, iteration, value if is_mapped else _passed_on(result))
+    schedule(d, step, iteration, value if is_mapped else passed_on(result))
 
 
 def begin_run(d: Decision, step: Step, saw: dict[str, Json]) -> None:
     d.add(StepStarted(step=step.key, form="run", saw=saw))
     is_mapped, value = mapped_input(d, step)
-    schedule(d, step, 0, value if is_mapped else _passed_on(d.run.input_of(step.key)))
+    schedule(d, step, 0, value if is_mapped else passed_on(d.run.input_of(step.key)))
 
 
 # --- executions ---------------------------------------------------------------------------------------------------------------
@@ -90,8 +90,8 @@ def schedule(d: Decision, step: Step, part: int, value: Json) -> None:
         schedule_child(d, step, part, with_defaults(step.run.defaults, value), step.run.plan, step.run.versions_asked, workflow)
         return
     assert step.agent is not None
-    asked = bool(d.run.versions_asked) and step.key in d.run.asked
-    schedule_agent(d, step, part, value, AgentRef(agent=step.agent, agent_version=step.agent_version), asked=asked)
+    agent_version, asked = d.run.version_of(step)
+    schedule_agent(d, step, part, value, AgentRef(agent=step.agent, agent_version=agent_version), asked=asked)
 
 
 def with_defaults(defaults: Mapping[str, Json], value: Json) -> Json:
@@ -104,6 +104,16 @@ def schedule_agent(d: Decision, step: Step, part: int, value: Json, ref: AgentRe
         PartScheduled(
             step=step.key, part=part, agent_run_id=agent_run_id_of(d.run_id, part_key(step.key, part), fallback), agent=ref.agent,
             agent_version=ref.agent_version, version_asked=asked, input=value, timeout_s=step.timeout_s, retry=step.retry,
+            priority=step.priority or d.run.priority, again=d.run.retries, fresh=d.run.fresh,
+        )
+    )  # fmt: skip
+
+
+def child_goes_on(d: Decision, step: Step, part: int) -> None:
+    """A child run that has ended goes on with what failed in it."""
+    d.add(
+        PartScheduled(
+            step=step.key, part=part, child_id=child_id_of(d.run_id, step.key, part), again=d.run.retries, fresh=d.run.fresh,
             priority=step.priority or d.run.priority,
         )
     )  # fmt: skip
@@ -121,6 +131,7 @@ def schedule_child(
             workflow=workflow, project_id=d.run.project_id, metadata=d.run.metadata,
             compensate=d.run.compensate, depth=d.run.depth + 1,
             compensable=d.run.compensable, priority=step.priority or d.run.priority, tainted=d.run.tainted,
+            again=d.run.retries, fresh=d.run.fresh,
         )
     )  # fmt: skip
 

@@ -66,6 +66,8 @@ class StepProgress:
     """`adaptive`: the only step of the last child run that nothing comes after."""
     rounds: tuple[Json, ...] = ()
     """`adaptive`: the rounds with steps so far, as their agent sees them again."""
+    failed: int | None = None
+    """The part whose failure was not tolerated: the step failed because of it."""
 
 
 def part_begun(progress: StepProgress, event: PartScheduled) -> StepProgress:
@@ -76,7 +78,7 @@ def part_begun(progress: StepProgress, event: PartScheduled) -> StepProgress:
     if progress.form == "adaptive":
         if event.part == 0:
             changes["base"] = event.input["input"]
-        if event.agent_run_id is None:
+        if event.agent_run_id is None and event.plan is not None:  # a child run that goes on is known
             steps = event.plan["steps"]
             followed = {key for step in steps for key in step.get("after", ())}
             last = [step["key"] for step in steps if step["key"] not in followed]
@@ -90,7 +92,9 @@ def part_ended(progress: StepProgress, event: PartCompleted | PartFailed) -> Ste
     changes: dict[str, Json] = {"ended": progress.ended + 1}
     if event.part in progress.open:
         changes["open"] = progress.open.delete(event.part)
-    if isinstance(event, PartCompleted):
+    if isinstance(event, PartFailed) and not event.tolerated:
+        changes["failed"] = event.part
+    elif isinstance(event, PartCompleted):
         if progress.form == "each":
             changes["results"] = progress.results.set(event.part, event.result)
         else:

@@ -13,22 +13,27 @@ from domain.runs.commands import (
     CheckRun,
     CheckUntainted,
     CompleteStep,
+    EndAtDeadline,
     EndWait,
     FailStep,
     FinishChild,
     ForceStep,
     PauseRun,
     ResumeRun,
+    RetryRun,
     RunCommand,
+    SetDeadline,
     SkipStep,
     StartRun,
     TaintRun,
 )
+from domain.runs.deadlines import is_reached, missed, set_deadline
 from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, RunTainted, StepFailed
 from domain.runs.forcing import force
 from domain.runs.outcomes import part_completed, part_failed, step_failed
 from domain.runs.pausing import pause, resume
+from domain.runs.retrying import retry_child, retry_run
 from domain.runs.state import OVER, Run, evolve
 
 ON_FAILURE = frozenset({"on_failure", "on_failure_or_cancel"})
@@ -42,6 +47,8 @@ class GotTainted(InvalidState):
 def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Event]:
     match command:
         case StartRun():
+            if run.status != "absent" and command.again:
+                return _and_what_follows(retry_child(run, command, functions))
             if run.status != "absent":
                 raise AlreadyExists(f"run {command.run_id} was started before")
             return _start(Decision(command.run_id, run, functions), command)
@@ -63,6 +70,12 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
             return _condition(run, command)
         case PauseRun() | ResumeRun() | SkipStep() | ForceStep():
             return _steer(run, command, functions)
+        case RetryRun():
+            return _and_what_follows(retry_run(run, command, functions))
+        case SetDeadline():
+            return set_deadline(run, command)
+        case EndAtDeadline():
+            return [_failure(run, *missed(run))] if is_reached(run, command) else []
         case _:
             assert_never(command)
 
@@ -196,8 +209,10 @@ def _cancelled(run: Run, reason: str | None, *, compensate: bool) -> RunCancelle
 # --- what follows -------------------------------------------------------------------------------------------------------------
 
 
-def _and_what_follows(d: Decision) -> list[Event]:
+def _and_what_follows(d: Decision | None) -> list[Event]:
     """All events of a decision: steps that begin, steps that cannot run any more, the end of the run."""
+    if d is None:
+        return []
     carry_on(d)
     if d.run.paused or not d.events:
         return d.events

@@ -1,5 +1,6 @@
 """A run, and how each event changes it."""
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from domain.maps import PersistentMap
 from domain.plans import NO_STEPS, Graph, Plan, Step, StepState
 from domain.runs.events import (
     Compensate,
+    DeadlineSet,
     Parent,
     PartCompleted,
     PartFailed,
@@ -26,6 +28,7 @@ from domain.runs.events import (
     RunPaused,
     RunPauseLifted,
     RunResumed,
+    RunRetried,
     RunStarted,
     RunTainted,
     StepCompleted,
@@ -86,6 +89,17 @@ class Run:
     """The number of the newest pause of the run above that is over."""
     failed_meanwhile: StepFailed | None = None
     """The first failure since the run is paused that the plan does not tolerate."""
+    skipped: PersistentMap[str, str] = field(default_factory=Map)
+    """Step that was skipped → why."""
+    deadline_s: float | None = None
+    """Of the newest deadline, from when it was set."""
+    deadlines: int = 0
+    """How often a deadline was set."""
+    retries: int = 0
+    fresh: bool = False
+    """Whether agents begin from nothing since the last retry."""
+    versions: PersistentMap[str, str] = field(default_factory=Map)
+    """Step → the version of its agent, where a retry asked for another one than the plan."""
 
     @property
     def paused(self) -> bool:
@@ -111,6 +125,12 @@ class Run:
         """Whether the run's effects may be taken back by a rule."""
         above = self.parent is not None and self.parent.compensable
         return self.compensate != "never" or above or self.graph.compensates
+
+    def version_of(self, step: Step) -> tuple[str | None, bool]:
+        """The version of a step's agent, and whether it was asked for."""
+        if step.key in self.versions:
+            return self.versions[step.key], True
+        return step.agent_version, bool(self.versions_asked) and step.key in self.asked
 
     def step(self, key: str) -> Step:
         """The step of a key, or of the key of one of its parts (`reviews.0`)."""
@@ -210,7 +230,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
         case StepFailed():
             return _failed(run, event)
         case StepSkipped():
-            return _ended(run, event.step, StepState("skipped", run.steps[event.step].agent_run_id))
+            skipped = replace(run, skipped=run.skipped.set(event.step, event.reason))
+            return _ended(skipped, event.step, StepState("skipped", run.steps[event.step].agent_run_id))
         case StepStarted():
             progress = StepProgress(event.form, event.items or ())
             return replace(
@@ -232,6 +253,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return replace(run, fell_back=run.fell_back.set(key, event.number))
         case RunTainted():
             return replace(run, tainted=True)
+        case DeadlineSet() | RunRetried():
+            return _went_on(run, event)
         case RunCompleted():
             return replace(run, status="completed")
         case RunFailed():
@@ -267,7 +290,9 @@ def _ended(run: Run, key: str, state: StepState) -> Run:
         else:
             del waiting[later]
     changes: dict[str, Any] = {"steps": run.steps.set(key, state), "waiting": waiting.finish(), "ended": run.ended + 1}
-    if key in run.progress:
+    if key in run.progress and state.status != "completed":  # a retry goes on from there
+        changes["inputs"] = _without_parts(run, key)
+    elif key in run.progress:
         changes |= {"progress": run.progress.delete(key), "inputs": _without_parts(run, key)}
     if key in run.inputs:
         changes["inputs"] = changes.get("inputs", run.inputs).delete(key)
@@ -314,6 +339,59 @@ def _tallied(run: Run, event: StepCompleted) -> Run:
             assert gather is not None
             tallies = tallies.set(key, tallies.get(key, Tally()).with_one(key, gather, event))
     return replace(run, tallies=tallies)
+
+
+def _went_on(run: Run, event: DeadlineSet | RunRetried) -> Run:
+    if isinstance(event, RunRetried):
+        return retried(run, event)
+    return replace(run, deadline_s=event.deadline_s, deadlines=event.number)
+
+
+def retried(run: Run, event: RunRetried) -> Run:
+    """The run after what failed in it has become open again."""
+    steps, progress, fell_back = run.steps.mutate(), run.progress.mutate(), run.fell_back.mutate()
+    tallies, ended, again, skipped = run.tallies, run.ended, frozenset(event.steps), run.skipped.mutate()
+    for key in (*event.steps, *event.reset):
+        ended -= steps[key].status not in ("pending", "scheduled")
+        found = progress.get(key) if key in again else None
+        if found is not None and found.form != "wait" and (found.open or found.failed is not None):
+            steps[key] = StepState("scheduled")
+            parts = (*found.open, *(() if found.failed is None else (found.failed,)))
+            progress[key] = replace(found, failed=None, ended=found.ended - (found.failed is not None))
+        else:
+            steps[key], parts = StepState(), ()
+            progress.pop(key, None)
+            skipped.pop(key, None)
+        for name in (key, *(part_key(key, part) for part in parts)):
+            fell_back.pop(name, None)
+        if key in event.judged:
+            tallies = tallies.set(key, _tally_anew(run, key, event.judged[key]))
+    now = steps.finish()
+    went_on = run.status == "running"
+    deadline_s, pause = (run.deadline_s, run.pause) if went_on else (None, None)
+    return replace(
+        run, status="running", deadline_s=deadline_s, cancel_reason=None, retries=event.number, fresh=event.fresh, steps=now,
+        pause=pause, pause_above=run.pause_above if went_on else None, failed_meanwhile=None, ended=ended,
+        waiting=_waiting(run.graph, now), progress=progress.finish(), skipped=skipped.finish(), fell_back=fell_back.finish(),
+        tallies=tallies, versions=run.versions.update(event.versions),
+    )  # fmt: skip
+
+
+def _waiting(graph: Graph, steps: PersistentMap[str, StepState]) -> Map[str, int]:
+    open_ = {key for key, state in steps.items() if state.status in ("pending", "scheduled")}
+    waiting = {key: sum(before in open_ for before in set(step.after)) for key, step in graph.steps.items() if step.after}
+    return Map({key: number for key, number in waiting.items() if number})
+
+
+def _tally_anew(run: Run, key: str, judged: Mapping[str, Json]) -> Tally:
+    """Of the members that completed, in the order of the plan."""
+    gather, tally = run.graph.steps[key].gather, Tally()
+    assert gather is not None
+    for member in dict.fromkeys(run.graph.steps[key].after):
+        if run.steps[member].status == "completed":
+            verdict = {key: judged[member]} if member in judged else {}
+            tally = tally.with_one(key, gather, StepCompleted(step=member, agent_run_id=None, judged=verdict))
+    return tally
 
 
 def _brief(error: Failure) -> Failure:

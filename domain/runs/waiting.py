@@ -5,9 +5,9 @@ from uuid import UUID
 
 from domain.kernel import Event, Json, Scheduled
 from domain.plans import Step, Wait
-from domain.runs.commands import EndWait
+from domain.runs.commands import EndAtDeadline, EndWait
 from domain.runs.deciding import Decision, PlanFault
-from domain.runs.events import StepStarted
+from domain.runs.events import DeadlineSet, StepStarted
 
 
 def begin_wait(d: Decision, step: Step, wait: Wait, saw: dict[str, Json]) -> None:
@@ -32,4 +32,6 @@ def scheduled_by(event: Event, run_id: UUID) -> Scheduled | None:
     """The command that an event of a run schedules; None for events that schedule nothing."""
     if isinstance(event, StepStarted) and event.form == "wait":
         return Scheduled(event.delay_s or 0.0, EndWait(run_id=run_id, step=event.step), event.until)
+    if isinstance(event, DeadlineSet) and event.deadline_s is not None:
+        return Scheduled(event.deadline_s, EndAtDeadline(run_id=run_id, number=event.number))
     return None

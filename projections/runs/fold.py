@@ -15,6 +15,7 @@ from domain import agent_runs, compensations, invocations, runs
 from domain.failures import Failure
 from domain.kernel import RecordedEvent
 from projections.kernel import decoded
+from projections.runs.retries import on_retry, uncount
 
 STEPS_OVER = frozenset({"completed", "failed", "skipped"})
 """A step of a run that was called off is `cancelled`, unless it had one of these."""
@@ -38,6 +39,8 @@ class FoldedRun(Protocol):
     event_count: int
     message_count: int
     call_count: int
+    retries: int
+    deadline_at: datetime | None
 
     @property
     def cancel_reason(self) -> str | None: ...
@@ -121,6 +124,7 @@ class FoldedParts(Protocol):
         ...
 
     def part(self, key: str, number: int) -> FoldedPart: ...
+    def known_part(self, key: str, number: int) -> FoldedPart | None: ...
 
     def counts(self, key: str) -> FoldedCounts:
         """The parts of a step, to be counted."""
@@ -163,6 +167,14 @@ class FoldedParts(Protocol):
         """Notes the event that says why the run is paused. None: it goes on."""
         ...
 
+    def forget_end(self, run: Any) -> None:
+        """The run goes on: it has neither an error nor a result, and was not cancelled."""
+        ...
+
+    def forget_step(self, step: Any, recorded: RecordedEvent) -> None:
+        """The step begins once more: nothing is known of why it ran, and it has no error."""
+        ...
+
 
 def evolve(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
     """Changes a run by one more of its events, after the one that started it. Raises ValueError, UnknownEvent."""
@@ -201,6 +213,10 @@ def _on_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -
             if event.person is not None:
                 parts.keep_why(step, event)
             _abandon(parts, event, at)
+        case runs.DeadlineSet():
+            run.deadline_at = None if event.deadline_s is None else at + timedelta(seconds=event.deadline_s)
+        case runs.RunRetried():
+            on_retry(run, parts, event, recorded)
         case runs.RunCompleted():
             run.status, run.degraded, run.missing, run.finished_at = "completed", event.degraded, list(event.missing), at
             parts.keep_run_result(run, event, recorded)
@@ -260,6 +276,11 @@ def _on_form(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> Non
                 counts = parts.counts(event.step)
                 counts.total = len(event.items) if event.items is not None else counts.total
         case runs.PartScheduled():
+            if (before := parts.known_part(event.step, event.part)) is not None and before.status in PARTS_OVER:
+                uncount(parts.counts(event.step), before.status)
+            if event.again:
+                step = parts.step(event.step, None)
+                step.status, step.started_at = "running", step.started_at or at
             if parts.schedule_part(event, recorded):
                 parts.counts(event.step).started += 1
         case runs.PartCompleted():
@@ -442,6 +463,7 @@ Change = Callable[[FoldedRun, FoldedParts, RecordedEvent], None]
 
 _OF_RUNS = (
     runs.StepScheduled, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed, runs.RunCancelled,
+    runs.RunRetried, runs.DeadlineSet,
 )  # fmt: skip
 _OF_FORMS = (
     runs.StepSkipped, runs.StepStarted, runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack,

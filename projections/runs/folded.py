@@ -80,6 +80,9 @@ class ViewParts:
         self.touched.append(part)
         return part
 
+    def known_part(self, key: str, number: int) -> PartRow | None:
+        return self.parts.get(key, {}).get(number)
+
     def counts(self, key: str) -> PartsView:
         step = self._steps[key]
         if step.parts is None:
@@ -184,6 +187,13 @@ class ViewParts:
 
     def keep_pause(self, run: RunView, recorded: RecordedEvent | None) -> None:
         run.pause = None if recorded is None else pause_view(decoded(recorded), recorded.recorded_at)
+
+    def forget_end(self, run: RunView) -> None:
+        run.forget_end()
+
+    def forget_step(self, step: StepView, recorded: RecordedEvent) -> None:
+        self.keep_error(step, None, recorded)
+        step.why, step.waits_until, step.exhausted = None, None, False
 
 
 def evolve_view(

@@ -56,12 +56,13 @@ def part_row(event: runs.PartScheduled, recorded: RecordedEvent, before: PartRow
     """A part that begins, or begins anew with another agent."""
     execution_id = event.agent_run_id if event.child_id is None else event.child_id
     assert execution_id is not None
+    again = None if before is None or before.finished_at is not None else before  # what has ended begins from its first agent on
     return PartRow(
         run_id=recorded.root_id, step=event.step, number=event.part, tenant_id=recorded.tenant_id, execution_id=execution_id,
         is_run=event.child_id is not None, agent=event.agent, agent_version=event.agent_version, status="scheduled", attempt=0,
-        fallback=0 if before is None else before.fallback, worker_id=None, scheduled_at=recorded.recorded_at, started_at=None,
+        fallback=0 if again is None else again.fallback, worker_id=None, scheduled_at=recorded.recorded_at, started_at=None,
         finished_at=None, scheduled_position=recorded.position, result_position=None,
-        error_position=None if before is None else before.error_position,
+        error_position=None if again is None else again.error_position,
     )  # fmt: skip
 
 

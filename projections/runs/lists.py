@@ -44,13 +44,15 @@ async def list_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted)
 
 
 def summary_of(row: Sequence[Any]) -> RunSummary:
-    run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, *_ = row
+    run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, retries, *_ = (
+        row
+    )
     actor, on_behalf_of, parent_id, workflow, origin, document = row[-6:]
     if document is None:
         return RunSummary(
             run_id=run_id, project_id=project_id, status=status, degraded=degraded, missing=missing.split(" ") if missing else [],
             priority=priority, agents=agents.split(" ") if agents else [], created_at=created_at, finished_at=finished_at,
-            position=position, event_count=event_count, actor=actor, on_behalf_of=on_behalf_of,
+            position=position, event_count=event_count, retries=retries or 0, actor=actor, on_behalf_of=on_behalf_of,
             parent=None if parent_id is None else ParentBrief(run_id=parent_id), workflow=_workflow(workflow),
             origin=_origin(origin),
         )  # fmt: skip

@@ -1,22 +1,26 @@
 """Lists of runs as of a position of the log.
 
-The order of runs, their tenants, projects and agents never change. The status of a run changes when the run ends, and with its
-pauses. So the rows of the present give the list of any earlier position. A row whose last event is at or before the position is as
-it was. Of other rows the log says how many events each run had, whether the run had ended, and whether it was paused. The times of
-the rows answer the second question for most runs, because the log's times never decrease. Events of the same time, as those of one
-append, differ in their positions.
+The order of runs, their tenants, projects and agents never change. The status of a run changes when the run ends, with its pauses,
+and with its retries. So the rows of the present give the list of any earlier position. A row whose last event is at or before the
+position is as it was. Of other rows the log says how many events each run had, whether the run had ended, and whether it was
+paused. The times of the rows answer the second question for most runs, because the log's times never decrease. Events of the same
+time, as those of one append, differ in their positions.
+
+Of a run that was retried, the log says how it had ended last, or that it went on. No index has the statuses of then, so where a
+tenant has such runs, a list of one status looks at its runs of every status.
 """
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from application.engine.ports.pages import Page
 from application.reads import RunsWanted
-from application.views.runs import DEGRADED, GOING_ON, RunSummary
+from application.views.runs import DEGRADED, GOING_ON, RunStatus, RunSummary
 from domain.errors import InvalidCommand, PayloadTooLarge
-from domain.runs import ENDS, RunPaused, RunPauseLifted, RunResumed
+from domain.registry import REGISTRY
+from domain.runs import ENDS, RunCancelled, RunCompleted, RunFailed, RunPaused, RunPauseLifted, RunResumed, RunRetried
 from projections import moments
 from projections.kernel import Connection
 from projections.moments import TimedPosition, moment_of, page_of_then
@@ -42,6 +46,21 @@ CROSS JOIN LATERAL (
 ) AS counted
 """
 
+# What the runs were told last about their end.
+LAST_END = """
+SELECT u.run_id, e.topic, e.schema_version, e.state, e.recorded_at, (
+    SELECT count(*) FROM event
+    WHERE originator_id = u.run_id AND tenant_id = %(tenant)s AND notification_id <= %(position)s AND topic = 'run.retried'
+) FROM unnest(%(retried)s::uuid[]) AS u (run_id)
+CROSS JOIN LATERAL (
+    SELECT topic, schema_version, state, recorded_at FROM event
+    WHERE originator_id = u.run_id AND tenant_id = %(tenant)s AND notification_id <= %(position)s AND topic = ANY (%(ends)s)
+    ORDER BY originator_version DESC LIMIT 1
+) AS e
+"""
+HAS_RETRIED = "SELECT EXISTS (SELECT FROM run WHERE tenant_id = %s AND retries IS NOT NULL)"
+STATUSES: dict[str, RunStatus] = {RunCompleted.TOPIC: "completed", RunFailed.TOPIC: "failed", RunCancelled.TOPIC: "cancelled"}
+
 
 async def list_runs_as_of(connection: Connection, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
     """The list as the read model had it at a position that it has reached. A page before the last one may be short.
@@ -59,12 +78,18 @@ async def list_runs_as_of(connection: Connection, tenant_id: UUID, position: int
     if moment is None:
         return Page([], None)
     walk = await walks.walk_of(connection, tenant_id, wanted, end=moment.time + timedelta(microseconds=1))
-    ended = status not in (None, *GOING_ON)
+    any_status = status is not None and await _has_retried(connection, tenant_id)
+    ended = status not in (None, *GOING_ON) and not any_status
     at = {"position": position, "time": moment.time, "running": status in GOING_ON, "ended": ended, "unmoved": None}
     found, last = await walks.looked(connection, walk, terms, at, status=status if ended else None)
     then = await _summaries(connection, tenant_id, moment, found)
     shown = [run for run in then if status in (None, run.status, DEGRADED if run.degraded else None)]
     return page_of_then(shown, wanted.limit, lambda run: run.run_id, last)
+
+
+async def _has_retried(connection: Connection, tenant_id: UUID) -> bool:
+    found = await (await connection.execute(HAS_RETRIED, [tenant_id])).fetchone()
+    return found is not None and bool(found[0])
 
 
 async def _summaries(
@@ -82,8 +107,21 @@ async def _summaries(
     }  # fmt: skip
     found = await (await connection.execute(THEN, parameters)).fetchall() if changed else []
     then = {run_id: _Then(*values) for run_id, *values in found}
+    if retried := [run.now.run_id for run in changed if run.now.retries]:
+        parameters |= {"retried": retried, "ends": [*ENDS, RunRetried.TOPIC]}
+        for run_id, *told in await (await connection.execute(LAST_END, parameters)).fetchall():
+            then[run_id] = then[run_id]._replace(retries=told[-1], end=_end_of(*told[:-1]))
     summaries = [run.at(moment, then.get(run.now.run_id)) for run in runs]
     return [summary for summary in summaries if summary is not None]
+
+
+def _end_of(topic: str, version: int, state: bytes, at: datetime) -> dict[str, Any] | None:
+    """How a run that was retried had ended. None: it went on after a retry."""
+    if topic == RunRetried.TOPIC:
+        return None
+    event = REGISTRY.decode(topic, version, bytes(state))
+    told = {"degraded": event.degraded, "missing": list(event.missing)} if isinstance(event, RunCompleted) else {}
+    return {"status": STATUSES[topic], "degraded": False, "missing": [], "finished_at": at, **told}
 
 
 class _Then(NamedTuple):
@@ -95,6 +133,9 @@ class _Then(NamedTuple):
     """Whether the run had ended, if that was asked."""
     paused: bool
     """Whether the run was paused, if it had not ended."""
+    retries: int = 0
+    end: dict[str, Any] | None = None
+    """Of a run that was retried since it began: how it had ended. None: it had not, or it went on."""
 
 
 class _Run(NamedTuple):
@@ -104,6 +145,8 @@ class _Run(NamedTuple):
 
     def had_ended(self, moment: TimedPosition) -> bool | None:
         """Whether the run had ended. None: the times do not tell."""
+        if self.now.retries:
+            return None
         if self.now.status in GOING_ON:
             return False
         if not self.exact or self.now.finished_at is None or self.now.finished_at == moment.time:
@@ -123,5 +166,8 @@ class _Run(NamedTuple):
             "missing": [],
             "finished_at": None,
         }
+        if self.now.retries:
+            told = {"retries": then.retries, **(then.end or open_)}
+            return self.now.model_copy(update={"position": then.last, "event_count": then.events, **told})
         changes = {} if (then.ended if ended is None else ended) else open_
         return self.now.model_copy(update={"position": then.last, "event_count": then.events, **changes})

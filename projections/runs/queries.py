@@ -253,6 +253,7 @@ def assembled(
         run_id=run.run_id, project_id=run.project_id, status=run.status, degraded=run.degraded, missing=run.missing,
         plan=started.plan, priority=run.priority, actor=actor, on_behalf_of=on_behalf_of, compensate=started.compensate,
         compensation=None if run.compensation_position is None else compensation_brief(events[run.compensation_position].event),
+        retries=run.retries, deadline_at=run.deadline_at,
         cancel_reason=end.event.reason if end is not None and isinstance(end.event, runs.RunCancelled) else None,
         created_at=run.created_at, updated_at=run.updated_at, finished_at=run.finished_at, version=run.version,
         position=run.position, event_count=run.event_count, message_count=run.message_count, call_count=run.call_count,

@@ -55,6 +55,8 @@ SELECT {PART_COLUMNS} FROM unnest(%b::uuid[], %b::text[], %b::integer[]) AS u (r
 JOIN run_part AS p ON p.run_id = u.run AND p.step = u.step AND p.number = u.number
 """
 CALLS_OFF = frozenset({runs.RunFailed.TOPIC, runs.RunCancelled.TOPIC})
+OF_ALL_STEPS = CALLS_OFF | {runs.RunRetried.TOPIC}
+"""Events that may change each step of their run."""
 ENDS_A_STEP = frozenset({runs.StepCompleted.TOPIC, runs.StepFailed.TOPIC, runs.StepSkipped.TOPIC})
 OF_A_PART = frozenset(kind.TOPIC for kind in (runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack))
 NAMES_PARTS = (
@@ -86,7 +88,7 @@ class Rows:
         begun = {recorded.root_id for recorded in batch if recorded.topic == runs.RunStarted.TOPIC}
         known = [recorded for recorded in batch if recorded.root_id not in begun]
         calls = {(r.root_id, r.stream_id) for r in known if r.topic in CHANGES_A_CALL}
-        ended = {r.root_id for r in known if r.topic in CALLS_OFF}
+        ended = {r.root_id for r in known if r.topic in OF_ALL_STEPS}
         steps = {part for r in known if r.root_id not in ended and (part := self._step_of(r)) is not None}
         cursor = await connection.execute(FIND_RUNS, [list({r.root_id for r in known})], binary=True)
         for self.documents, *columns, view in await cursor.fetchall():
@@ -156,7 +158,7 @@ class Rows:
             position=recorded.position, created_at=recorded.recorded_at, updated_at=recorded.recorded_at, finished_at=None,
             start_position=recorded.position, end_position=None, version=recorded.version, event_count=1, message_count=0,
             call_count=0, priority=event.priority, missing_keys=None, compensation_position=None,
-            has_parts=None if event.plan.is_plain else True,
+            has_parts=None if event.plan.is_plain else True, stored_retries=None, deadline_at=None,
             agents=" ".join(filter(None, [step.agent for step in event.plan.steps])), actor=actor, on_behalf_of=on_behalf_of,
             parent_id=None if event.parent is None else event.parent.run_id,
             workflow=None if event.workflow is None else f"{event.workflow.name}@{event.workflow.version}",
@@ -206,6 +208,9 @@ class RunParts:
     def part(self, key: str, number: int) -> PartRow:
         part = self.changed_parts[key, number] = self._parts[key, number]
         return part
+
+    def known_part(self, key: str, number: int) -> PartRow | None:
+        return self._parts.get((key, number))
 
     def counts(self, key: str) -> StepForm:
         form = self.step(key, None).form
@@ -286,6 +291,14 @@ class RunParts:
     def keep_pause(self, run: RunRow, recorded: RecordedEvent | None) -> None:
         run.pause_position = None if recorded is None else recorded.position
 
+    def forget_end(self, run: RunRow) -> None:
+        run.end_position = None
+
+    def forget_step(self, step: StepRow, recorded: RecordedEvent) -> None:
+        step.error_position = None
+        if step.has_form:
+            step.form.why, step.form.until, step.form.exhausted, step.form.execution = None, None, False, None
+
 
 def _agent_run_of(run_id: UUID, step: str, agent_run_id: UUID | None) -> UUID:
     """The key of a step's row. A step that failed before its work was requested has no agent run, and none will come."""
@@ -301,37 +314,40 @@ def _columns(keys: Collection[tuple[Any, ...]]) -> list[list[Any]]:
 INSERT_RUNS = """
 INSERT INTO run (
     run_id, tenant_id, project_id, status, degraded, position, created_at, updated_at, finished_at, start_position, end_position,
-    version, event_count, message_count, call_count, priority, missing, compensation_position, has_parts, agents, actor,
-    on_behalf_of, parent_id, workflow, origin
+    version, event_count, message_count, call_count, priority, missing, compensation_position, has_parts, retries, deadline_at,
+    agents, actor, on_behalf_of, parent_id, workflow, origin
 )
 SELECT * FROM unnest(
     %b::uuid[], %b::uuid[], %b::uuid[], %b::text[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::timestamptz[],
     %b::timestamptz[], %b::bigint[], %b::bigint[], %b::integer[], %b::integer[], %b::integer[], %b::integer[], %b::text[],
-    %b::text[], %b::bigint[], %b::boolean[], %b::text[], %b::text[], %b::text[], %b::uuid[], %b::text[], %b::text[]
+    %b::text[], %b::bigint[], %b::boolean[], %b::integer[], %b::timestamptz[], %b::text[], %b::text[], %b::text[], %b::uuid[],
+    %b::text[], %b::text[]
 )
 """
 UPDATE_RUNS = """
 UPDATE run SET status = u.status, degraded = u.degraded, position = u.position, updated_at = u.updated_at,
     finished_at = u.finished_at, end_position = u.end_position, version = u.version, event_count = u.event_count,
     message_count = u.message_count, call_count = u.call_count, missing = u.missing,
-    compensation_position = u.compensation_position, pause_position = u.pause_position
+    compensation_position = u.compensation_position, retries = u.retries, deadline_at = u.deadline_at,
+    pause_position = u.pause_position
 FROM unnest(
     %b::uuid[], %b::text[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::integer[],
-    %b::integer[], %b::integer[], %b::integer[], %b::text[], %b::bigint[], %b::bigint[]
+    %b::integer[], %b::integer[], %b::integer[], %b::text[], %b::bigint[], %b::integer[], %b::timestamptz[], %b::bigint[]
 ) AS u (
     run_id, status, degraded, position, updated_at, finished_at, end_position, version, event_count, message_count, call_count,
-    missing, compensation_position, pause_position
+    missing, compensation_position, retries, deadline_at, pause_position
 )
 WHERE run.run_id = u.run_id
 """
 RUN_FIELDS = attrgetter(
     "run_id", "tenant_id", "project_id", "status", "degraded", "position", "created_at", "updated_at", "finished_at",
     "start_position", "end_position", "version", "event_count", "message_count", "call_count", "priority", "missing_keys",
-    "compensation_position", "has_parts", "agents", "actor", "on_behalf_of", "parent_id", "workflow", "origin",
+    "compensation_position", "has_parts", "stored_retries", "deadline_at", "agents", "actor", "on_behalf_of", "parent_id",
+    "workflow", "origin",
 )  # fmt: skip
 CHANGED_FIELDS = attrgetter(
     "run_id", "status", "degraded", "position", "updated_at", "finished_at", "end_position", "version", "event_count",
-    "message_count", "call_count", "missing_keys", "compensation_position", "pause_position",
+    "message_count", "call_count", "missing_keys", "compensation_position", "stored_retries", "deadline_at", "pause_position",
 )  # fmt: skip
 WRITE_STEPS = """
 INSERT INTO run_step (

@@ -40,6 +40,9 @@ class RunRow:
     compensation_position: int | None
     has_parts: bool | None
     """Whether the plan has more than agents that each run once."""
+    stored_retries: int | None
+    """None: the run was never retried."""
+    deadline_at: datetime | None
     pause_position: int | None = None
     """Position of the event that says why the run is paused. None: it is not."""
     agents: str | None = None
@@ -49,6 +52,14 @@ class RunRow:
     parent_id: UUID | None = None
     workflow: str | None = None
     origin: str | None = None
+
+    @property
+    def retries(self) -> int:
+        return self.stored_retries or 0
+
+    @retries.setter
+    def retries(self, number: int) -> None:
+        self.stored_retries = number
 
     @property
     def missing(self) -> list[str]:
@@ -205,7 +216,7 @@ class NotStored(Exception):
 RUN_COLUMNS = """
 r.run_id, r.tenant_id, r.project_id, r.status, r.degraded, r.position, r.created_at, r.updated_at, r.finished_at, r.start_position,
 r.end_position, r.version, r.event_count, r.message_count, r.call_count, r.priority, r.missing,
-r.compensation_position, r.has_parts, r.pause_position
+r.compensation_position, r.has_parts, r.retries, r.deadline_at, r.pause_position
 """
 RUN_WIDTH = RUN_COLUMNS.count(",") + 1
 STEP_COLUMNS = """

@@ -21,8 +21,8 @@ Filters = tuple[str | None, bool | None]
 
 
 COLUMNS = """
-run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, actor,
-on_behalf_of, parent_id, workflow, origin, view
+run_id, project_id, status, degraded, position, created_at, agents, missing, priority, finished_at, event_count, retries,
+actor, on_behalf_of, parent_id, workflow, origin, view
 """
 
 # A walk for each combination of status and project, so that each can use its index. Bounds and order name all columns of the index:

@@ -124,7 +124,8 @@ BY_THE_SERVER = {
     audit.RecordRefusals,
     triggers.FireTrigger, triggers.RecordMisfire, triggers.RecordLimited,
     invocations.CompensateInvocation, compensations.ExpectCall, compensations.RecordEffect, compensations.RuleOutEffect,
-    compensations.RecordCompensation,
+    compensations.RecordCompensation, compensations.CheckEffects, runs.EndAtDeadline, agent_runs.ReopenAgentRun,
+    agent_runs.SettleCalls,
     runs.TaintRun, runs.CheckUntainted, invocations.ReleaseInvocation, invocations.DenyInvocation, chains.ReleaseChain,
     approvals.RequestApproval, approvals.ExpireApproval, approvals.WithdrawApproval, approval_policies.UsePolicies,
 }  # fmt: skip

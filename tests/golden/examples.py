@@ -248,7 +248,7 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     runs.StepScheduled(
         step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,
-        version_asked=True, priority="high", input=JSON, mapped=True, saw={"input": [1]},
+        version_asked=True, priority="high", input=JSON, mapped=True, saw={"input": [1]}, again=2, fresh=True,
     ),
     runs.StepSkipped(
         step="reviews", reason="not_needed", condition="size(input) > 0", value=False, saw={"input": []}, by="best",
@@ -260,7 +260,7 @@ EXAMPLES: tuple[Event, ...] = (
         plan={"steps": [{"key": "polish", "agent": "editor"}]}, workflow=runs.WorkflowRef(name="polish", version=3),
         versions_asked=("polish",), input=JSON, project_id=PROJECT,
         metadata={"ticket": "T-1"}, compensate="on_failure", depth=1, compensable=True, timeout_s=90.5, retry=RETRY, priority="low",
-        tainted=True,
+        tainted=True, again=2, fresh=True,
     ),
     runs.PartCompleted(
         step="reviews", part=1, execution_id=AGENT_RUN, result=JSON, abandoned=(AGENT_RUN,), abandoned_runs=(OTHER_RUN,), person=ANN
@@ -290,6 +290,11 @@ EXAMPLES: tuple[Event, ...] = (
     runs.RunPaused(number=2, cause=PAUSED_BECAUSE, parent_number=1, executions=(AGENT_RUN,), runs=(OTHER_RUN,)),
     runs.RunPauseLifted(cause=PAUSED_BECAUSE, parent_number=1, left=PAUSED_BECAUSE),
     runs.RunResumed(number=2, cause=PAUSED_BECAUSE, parent_number=1, executions=(AGENT_RUN,), runs=(OTHER_RUN,)),
+    runs.RunRetried(
+        number=2, reason="mended", was="failed", steps=("collect", "best"), reset=("sum",),
+        judged={"best": {"reviews": True}}, fresh=True, versions={"collect": "2"}, parent=PARENT,
+    ),
+    runs.DeadlineSet(number=2, deadline_s=600.5, reason="the service is slow"),
     agent_runs.AgentRunRequested(
         run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True,
         priority="high", on_behalf_of="user:ada",
@@ -297,7 +302,7 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.AgentRunClaimed(attempt=2, worker_id="worker-1", dispatch=1, session_id=SESSION),
     agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON),
     agent_runs.CallStarted(attempt=2, key="git.history#1", tool="git.history", invocation_id=INVOCATION),
-    agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True),
+    agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True, effect=True),
     agent_runs.MailDelivered(message_id=MESSAGE, sender="write", sent_at=AT),
     agent_runs.MailRefused(message_id=MESSAGE, reason="the recipient is completed"),
     agent_runs.MailReceived(attempt=2, key="receive#1", message_id=MESSAGE),
@@ -313,6 +318,10 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,)),
     agent_runs.AgentRunPaused(number=2, attempt=3),
     agent_runs.AgentRunUnpaused(number=2, calls=(INVOCATION,), timeout_s=90.5),
+    agent_runs.AgentRunReopened(
+        run_id=RUN, step="collect", number=2, agent="historian", agent_version="2", version_asked=True, timeout_s=90.5, retry=RETRY,
+        dispatch=3, fresh=True, priority="high", on_behalf_of="user:ada",
+    ),
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,

@@ -180,6 +180,7 @@ async def test_a_thing_of_another_project_is_as_one_that_nobody_has(auditor: Aud
     why = {"reason": "x"}
     bodies = {"cancel": why, "resolve": {"result": 1, **why}, "compensation": why, "resume": why, "pause": why}
     bodies |= {"skip": why, "force": {"result": 1, **why}, "dispatch": why, "decision": {"decision": "deny"}}
+    bodies |= {"retry": why, "deadline": {"deadline_s": 60, **why}}
     others, tried = sorted(await auditor.of_others()), 0
     for route in of_reach(*BY_PATH):
         if route.permission.reach is Reach.EVENT:

@@ -46,6 +46,7 @@ TOLD: list[tuple[str, str, dict[str, Any], str]] = [
      "map.3: its result was given by key:ann because: sent by hand"),
     ("run.part_failed", "run", {"step": "map", "part": 3, "execution_id": "a", "person": SAID, "error": DOWN},
      "map.3: was ended by key:ann because: sent by hand"),
+    ("agent_run.reopened", AGENT, {}, "seller: goes on: it waits for a worker"),
     ("agent_run.step_recorded", AGENT, {"key": "send#1", "kind": "send"}, "seller: recorded send#1"),
     ("agent_run.call_finished", AGENT, {"invocation_id": CALL, "succeeded": True}, "seller: has the outcome of seat#2"),
     ("agent_run.call_finished", AGENT, {"invocation_id": "0000-01234567", "succeeded": False},

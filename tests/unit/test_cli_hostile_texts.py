@@ -35,6 +35,8 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs skip-step": [str(RUN), "a", "--reason", "r"],
     "runs force-step": [str(RUN), "a", "--result", "1", "--reason", "r"],
     "runs dispatch": [str(RUN), "a", "--reason", "r"],
+    "runs deadline": [str(RUN), "10m", "--reason", "r"],
+    "runs retry": [str(RUN), "own", "--reason", "r", "--agent-version", "own=1"],
     "runs messages": [str(RUN)],
     "runs logs": [str(RUN)],
     "runs calls": [str(RUN)],

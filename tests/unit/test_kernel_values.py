@@ -372,9 +372,15 @@ def test_every_error_has_a_code_of_its_own() -> None:
         return [kind, *(each for sub in kind.__subclasses__() if sub.__module__ == "domain.errors" for each in all_of(sub))]
 
     found = all_of(errors.TidelogError)
-    assert len({each.code for each in found}) == len(found) == 22
+    assert len({each.code for each in found}) == len(found) == 27
     full = {"TooManyOpenRuns", "TooManyOpenRunsOfTenant"}
-    assert {each.__name__ for each in found if each.retryable} == {"VersionConflict", "ProjectionBehind", "Unavailable", *full}
+    assert {each.__name__ for each in found if each.retryable} == {
+        "VersionConflict",
+        "ProjectionBehind",
+        "Unavailable",
+        "StillEnding",
+        *full,
+    }
 
 
 def test_errors_carry_what_programs_need() -> None:

@@ -14,7 +14,7 @@ from domain.chains import ChainStarted
 from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
 from domain.kernel import Event
-from domain.runs import RunStarted
+from domain.runs import DeadlineSet, RunRetried, RunStarted
 from domain.schedules import ScheduleCreated, ScheduleFired
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
 from domain.tools import ToolDeprecated, ToolRemoved
@@ -42,6 +42,8 @@ TRIGGERS = _shapes(TriggerCreated, RunStarted)
 CALLS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 APPROVALS = _shapes(InvocationRequested, ApprovalRequested, ApprovalPolicyPublished)
 """A release that knows these asks for the approvals that policies demand, and holds calls."""
+RETRIES = _shapes(RunRetried, DeadlineSet)
+"""A release that knows these also knows what a deadline is."""
 SURE_S = 5.0
 """Seconds for which the answer counts that all processes know calls without runs: each call would ask."""
 
@@ -134,6 +136,15 @@ async def must_all_know_workflows(request: Request) -> None:
     if not await _all_know(container_of(request), WORKFLOWS):
         raise Unavailable("a process of an earlier release still runs, which does not know workflows: try again later")
     state.all_knew_workflows_at = now
+
+
+async def must_all_know_retries(request: Request) -> None:
+    """Raises Unavailable during an upgrade: a process of before takes the end of a run for its last event, and knows no
+    deadline."""
+    if not await _all_know(container_of(request), RETRIES):
+        raise Unavailable(
+            "a process of an earlier release still runs, which knows neither retries nor deadlines of runs: try again later"
+        )
 
 
 async def must_all_know_calls(request: Request) -> None:

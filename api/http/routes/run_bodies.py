@@ -10,6 +10,7 @@ from api.http.conventions.bodies import Body
 from application import workflows as starts
 from application.engine.ports.pages import MAX_POSITION
 from application.plans.spelling import name_and_version, of_versions, side_by_side, spelled_plan
+from application.runs.terms import NO_TERMS, Terms
 from application.wording import told
 from domain import plans
 from domain import runs as rules
@@ -108,6 +109,8 @@ class StartRunBody(Body):
     """The class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last."""
     compensate: rules.Compensate = "never"
     """When the effects of the run are taken back, by the tools that its tools declare for that."""
+    deadline_s: float | None = Field(default=None, gt=0, le=rules.MAX_DEADLINE_S, allow_inf_nan=False)
+    """Seconds after which the run fails, if it has not ended, with all that is under way in it. Null: it has no deadline."""
 
     @classmethod
     def in_full(cls, written: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +124,10 @@ class StartRunBody(Body):
         if sum(given is not None for given in (self.plan, self.agent, self.workflow)) != 1:
             raise ValueError("give exactly one of `plan`, `agent` and `workflow`")
         return self
+
+    @property
+    def terms(self) -> Terms:
+        return NO_TERMS if self.deadline_s is None else Terms(self.deadline_s)
 
     def asked(self) -> starts.AskedWorkflow:
         """What is said of a workflow. A priority that is not given is that of the workflow; so the rest."""

@@ -25,7 +25,7 @@ from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.preferences import wait_seconds
-from api.http.conventions.releases import must_all_know_workflows
+from api.http.conventions.releases import must_all_know_retries, must_all_know_workflows
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -42,6 +42,7 @@ from application.runs.logs import lines_of_run
 from application.runs.lookup import current_run, must_be_a_run, written_run
 from application.runs.replay_at import run_as_of
 from application.runs.start import UnknownAgent, start_run
+from application.runs.terms import NO_TERMS
 from application.views.runs import RunSummary, RunView
 from application.views.work_logs import WorkLineView
 from application.workflows.children import has_children
@@ -155,21 +156,23 @@ async def _begin(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
     await find_cause(request)
     container, asked = container_of(request), keyed_request(request, key, correlation_id=run_id, otherwise=run_id)
     project_id, known, admission = project_for(request, body.project_id), container.reads.agents, container.admission
+    if body.terms is not NO_TERMS:
+        await must_all_know_retries(request)
     if body.workflow is not None:
         await must_all_know_workflows(request)
         return await container.workflows.start(
-            asked, body.asked(), run_id=run_id, project_id=project_id, known=known, admission=admission
+            asked, body.asked(), run_id=run_id, project_id=project_id, terms=body.terms, known=known, admission=admission
         )
     plan = body.to_plan()
     if has_children(plan):
         await must_all_know_workflows(request)
         return await container.workflows.start_plan(
             asked, run_id=run_id, project_id=project_id, plan=plan, input=body.input, metadata=body.metadata,
-            priority=body.priority, compensate=body.compensate, known=known, admission=admission,
+            priority=body.priority, compensate=body.compensate, terms=body.terms, known=known, admission=admission,
         )  # fmt: skip
     return await start_run(
         container.commands, asked, run_id=run_id, project_id=project_id, plan=plan, input=body.input, metadata=body.metadata,
-        priority=body.priority, compensate=body.compensate, known=known, admission=admission,
+        priority=body.priority, compensate=body.compensate, terms=body.terms, known=known, admission=admission,
     )  # fmt: skip
 
 

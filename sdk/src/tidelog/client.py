@@ -118,6 +118,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         metadata: Mapping[str, Any] | None = None,
         priority: Literal["high", "normal", "low"] | None = None,
         compensate: Compensate | None = None,
+        deadline_s: float | None = None,
         idempotency_key: str | None = None,
         wait_s: float | None = None,
         on_behalf_of: str | None = None,
@@ -129,6 +130,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         are given; without a workflow they are `normal`, `never` and empty.
         `priority`: the class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last.
         `compensate`: when the effects of the run are taken back, by the tools that its tools name for that (`@tool(compensate=…)`).
+        `deadline_s`: seconds after which the run fails, if it has not ended.
         `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
         are safe.
         `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
@@ -151,7 +153,8 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
             body["project_id"] = str(project_id)
         if metadata is not None:
             body["metadata"] = object_of(metadata, "the metadata")
-        body |= {name: said for name, said in (("priority", priority), ("compensate", compensate)) if said is not None}
+        terms = (("priority", priority), ("compensate", compensate), ("deadline_s", deadline_s))
+        body |= {name: said for name, said in terms if said is not None}
         body["input"] = to_json(input, "the input", max_bytes=None)
         headers = {"Idempotency-Key": idempotency_key or str(uuid7()), **self._for(on_behalf_of)}
         if wait_s is not None:

@@ -272,6 +272,10 @@ class Run(RunSummary, HoldsLarge):
     position: int = 0
     event_count: int = 0
     call_count: int = 0
+    deadline_at: datetime | None = None
+    """When the run must have ended, or else fails. None: it has no deadline."""
+    retries: int = 0
+    """How often what had failed in the run was tried again."""
     compensate: str = "never"
     compensation: dict[str, Any] | None = None
     """The status of taking its effects back, and how many; see `Client.compensation`. None: it has not begun."""

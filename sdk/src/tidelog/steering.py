@@ -1,6 +1,6 @@
 """Steering a run that was started, as a part of `Client`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -73,6 +73,41 @@ class SteeringClient(Requests):
     async def run_waits(self, run_id: UUID) -> tuple[RunWait, ...]:
         """What each open step of a run waits for, and why. Empty: the run has ended."""
         return parse(RunWaits, await self._get(f"/v1/runs/{run_id}/waits", {})).data
+
+    async def retry_run(
+        self,
+        run_id: UUID,
+        reason: str,
+        *,
+        steps: Sequence[str] = (),
+        versions: Mapping[str, str] | None = None,
+        fresh: bool = False,
+        deadline_s: float | None = None,
+        on_behalf_of: str | None = None,
+    ) -> StartedRun:
+        """Run again what failed in a run. Finished steps keep their results and effects, and agents go on where they were.
+
+        The run may have failed, been cancelled, or ended degraded; or it still goes on.
+
+        `steps`: failed steps; none: all that failed. `versions`: step → version of its agent. `fresh`: the agents begin from
+        nothing, so that what they did before they failed is done again. `deadline_s`: seconds by which the run must have ended.
+        """
+        body: dict[str, Any] = {"reason": reason}
+        if steps:
+            body["steps"] = list(steps)
+        if versions:
+            body["versions"] = dict(versions)
+        if fresh:
+            body["fresh"] = True
+        if deadline_s is not None:
+            body["deadline_s"] = deadline_s
+        return await self._said(f"/v1/runs/{run_id}/retry", body, on_behalf_of)
+
+    async def set_deadline(
+        self, run_id: UUID, deadline_s: float | None, reason: str, *, on_behalf_of: str | None = None
+    ) -> StartedRun:
+        """Give a run so many seconds from now, more or less than it had. None: it takes the time that it takes."""
+        return await self._said(f"/v1/runs/{run_id}/deadline", {"deadline_s": deadline_s, "reason": reason}, on_behalf_of)
 
     async def _said(self, path: str, body: Mapping[str, Any], on_behalf_of: str | None) -> StartedRun:
         """Gives a command to a run."""

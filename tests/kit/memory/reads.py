@@ -26,7 +26,7 @@ from domain.errors import InvalidCommand
 from domain.invocations import InvocationRequested, InvocationSucceeded
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
-from domain.runs import ENDS, RunStarted
+from domain.runs import ENDS, RunRetried, RunStarted
 from domain.tools import DATA_KINDS, ToolRegistered, ToolRemoved
 from projections import timers
 from projections.run_terms import PROJECTION, terms_in, terms_of
@@ -167,6 +167,9 @@ class MemoryOpenRuns:
         position = max(self.log.head - self.lag, 0)
         seen = self.log.events[:position]
         of_tenants = Counter(event.tenant_id for event in seen if event.topic == RunStarted.TOPIC)
+        of_tenants.update(
+            event.tenant_id for event in seen if event.topic == RunRetried.TOPIC and b'"was":"running"' not in event.state
+        )
         of_tenants.subtract(event.tenant_id for event in seen if event.topic in ENDS)
         return OpenRunCount(of_tenants.total(), dict(of_tenants) if by_tenant else {}, position)
 

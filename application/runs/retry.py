@@ -1,0 +1,101 @@
+"""Retrying a run: what must have ended before, what became of calls that were under way, and the retry itself, in one append."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import CommandOutcome, CommandRequest
+from application.engine.ports.log import EventFeed
+from application.runs.lookup import must_be_a_run
+from application.runs.terms import NO_TERMS, Terms
+from domain import agent_runs, invocations, runs
+from domain.agent_runs import AgentRun, SettleCalls, SettledCall
+from domain.compensations import CheckEffects
+from domain.errors import EffectInDoubt, StillEnding
+from domain.invocations import Invocation
+from domain.kernel import Command, who_asked
+from domain.runs import RetryRun, Run
+
+MOST_NAMED = 10
+"""Calls that a refusal names."""
+
+
+@dataclass
+class _Found:
+    """What a retry finds in the run and in the child runs that go on with it."""
+
+    conditions: list[Command] = field(default_factory=list)
+    ambiguous: list[UUID] = field(default_factory=list)
+    under_way: str | None = None
+
+
+async def retry_run(
+    commands: CommandLoop, feed: EventFeed, request: CommandRequest, command: RetryRun,
+    audited: Callable[[CommandRequest], CommandRequest], expected_version: int | None = None, terms: Terms = NO_TERMS,
+) -> CommandOutcome:  # fmt: skip
+    """Lets a run go on with what failed in it. `audited` gives the request its entry in the audit trail. `terms`: what holds from
+    now on. The work that begins is for whom the run was started, whoever retries it.
+
+    Raises:
+        NotFound: the tenant has no such run.
+        InvalidState: nothing of it has failed. InvalidCommand: it has no such step.
+        RunOfParent: the run is a part of another one.
+        EffectsTakenBack: its effects are being taken back, or were, or those of a child run that would go on.
+        EffectInDoubt: a call waits for a person. StillEnding: work of it is still under way.
+        VersionConflict, Unavailable.
+    """
+    if await commands.recorded(request) is not None:  # a repeat: the run has gone on since
+        return await commands.execute(request, command, expected_version=expected_version)
+    first = await must_be_a_run(feed, request.tenant_id, command.run_id)
+    found = _Found()
+    run: Run = (await commands.load(runs.DECIDER, request.tenant_id, command.run_id)).state
+    if run.parent is None:  # else the rules refuse
+        await _look_into(commands, request.tenant_id, command.run_id, run, runs.to_retry(run, command.steps), found)
+    if found.ambiguous:
+        calls = ", ".join(map(str, found.ambiguous[:MOST_NAMED]))
+        others = f" and {len(found.ambiguous) - MOST_NAMED} more" if len(found.ambiguous) > MOST_NAMED else ""
+        raise EffectInDoubt(
+            f"nobody knows whether calls had their effect: resolve {calls}{others} first, or they might be made a second time"
+        )
+    if found.under_way is not None:
+        raise StillEnding(f"{found.under_way} is still ending: try again in a moment")
+    more = (*terms.commands(command.run_id), *found.conditions)
+    for_whom = who_asked(first.metadata)[1]
+    request = audited(request)._replace(on_behalf_of=for_whom)
+    return await commands.execute(request, command, *more, expected_version=expected_version)
+
+
+async def _look_into(commands: CommandLoop, tenant_id: UUID, run_id: UUID, run: Run, again: runs.Again, found: _Found) -> None:
+    """Looks at what goes on of a run, and of its child runs in turn."""
+    found.conditions.append(CheckEffects(run_id=run_id))
+    agents, children = runs.executions_again(run, run_id, again)
+    await commands.meet(tenant_id, dict.fromkeys(agents, agent_runs.DECIDER) | dict.fromkeys(children, runs.DECIDER), fresh=True)
+    for agent_run_id in agents:
+        state: AgentRun = (await commands.load(agent_runs.DECIDER, tenant_id, agent_run_id)).state
+        if state.requested is None:
+            continue
+        if state.status not in agent_runs.TERMINAL:
+            found.under_way = f"the agent run {agent_run_id}"
+            continue
+        settled = [await _settled(commands, tenant_id, key, call, found) for key, call in state.pending_keys.items()]
+        if calls := [call for call in settled if call is not None]:
+            found.conditions.append(SettleCalls(agent_run_id=agent_run_id, calls=tuple(calls)))
+    for child_id in children:
+        child: Run = (await commands.load(runs.DECIDER, tenant_id, child_id)).state
+        if child.status not in runs.OVER:
+            found.under_way = f"the child run {child_id}"
+        elif child.status != "completed":
+            await _look_into(commands, tenant_id, child_id, child, runs.of_child(child), found)
+
+
+async def _settled(commands: CommandLoop, tenant_id: UUID, key: str, call: UUID, found: _Found) -> SettledCall | None:
+    """What became of a call whose agent run ended before. None: that is not known."""
+    state: Invocation = (await commands.load(invocations.DECIDER, tenant_id, call)).state
+    if state.status == "ambiguous":
+        found.ambiguous.append(call)
+        return None
+    if state.status not in invocations.TERMINAL:
+        found.under_way = f"the call {call}"
+        return None
+    return SettledCall(key=key, invocation_id=call, succeeded=state.status == "succeeded", effect=state.effect)
