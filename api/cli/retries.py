@@ -7,8 +7,8 @@ import typer
 
 from api.cli import options, output
 from api.cli.ids import GivenId
+from api.cli.options import seconds_of
 from api.cli.reaching import server_of
-from api.cli.schedule_bodies import seconds_of
 
 app = typer.Typer()
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from api.cli import options, output
+from api.cli.options import seconds_of
 from api.cli.plan_files import plan_of
-from api.cli.schedule_bodies import seconds_of
 
 OnFailure = Literal["fail", "continue"]
 Priority = Literal["high", "normal", "low"]
