@@ -12,7 +12,7 @@ Told = tuple[str, str, Mood] | None
 Event = Mapping[str, Any]
 
 
-class Known(Protocol):
+class KnownCalls(Protocol):
     """What the timeline knows: the calls, each with its name and who asked for it."""
 
     _calls: dict[str, Any]
@@ -35,7 +35,7 @@ def why(demand: Mapping[str, Any]) -> str:
     return "; ".join(told)
 
 
-def _held(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+def _held(line: KnownCalls, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
@@ -45,7 +45,7 @@ def _held(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> T
     return call.actor, f"{told}: {program()} inbox show {data['approval_id']}", "warning"
 
 
-def _released(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+def _released(line: KnownCalls, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(event["subject"])
     if call is None:
         return None
@@ -53,7 +53,7 @@ def _released(line: Known, event: Event, data: Mapping[str, Any], at: datetime) 
     return call.actor, f"{call.name} may begin{changed}", "plain"
 
 
-def _decided(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+def _decided(line: KnownCalls, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(str(data["invocation_id"]))
     if call is None:
         return None
@@ -63,12 +63,12 @@ def _decided(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -
     return call.actor, f"{call.name} {word} by {who(data)}{because}{more}", "good" if word == "approved" else "bad"
 
 
-def _expired(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+def _expired(line: KnownCalls, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(str(data["invocation_id"]))
     return None if call is None else (call.actor, f"nobody decided on {call.name} in time: {shortened(data['outcome'])}", "warning")
 
 
-def _tainted(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+def _tainted(line: KnownCalls, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     call = line._calls.get(str(data["invocation_id"]))
     name = call.name if call else shortened(data["key"])
     return "run", f"{name} gave untrusted output: everything in the run may come from it now", "warning"
