@@ -11,7 +11,7 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.sessions import WorkerSessions
 from application.reads import RunReads
-from application.views.waits import RunWaits, WaitsFor, WaitView
+from application.views.waits import RunWaits, RunWaitView, WaitsFor
 from domain import agent_runs, breakers, invocations, runs
 from domain.agent_runs import AgentRun
 from domain.breakers import ToolBreaker, breaker_id_of
@@ -40,7 +40,7 @@ async def waits_of(commands: CommandLoop, sessions: WorkerSessions, reads: RunRe
     if run.status in runs.OVER:
         return RunWaits(run_id=run_id, status=run.status, data=[])
     executions, clocks = executions_of(run)
-    look = Look(commands, sessions, reads, tenant_id, run_id)
+    look = LookAtRun(commands, sessions, reads, tenant_id, run_id)
     found = [_paused(run)] if run.paused else []
     found += [await look.clock(step) for step in clocks[:MOST]]
     for each in executions[:MOST]:
@@ -48,7 +48,7 @@ async def waits_of(commands: CommandLoop, sessions: WorkerSessions, reads: RunRe
     await look.name_workers(found)
     if not found:
         told = "nothing of the run is under way, and it has not ended"
-        found.append(WaitView(kind="run", id=run_id, waits_for="unknown", detail=told))
+        found.append(RunWaitView(kind="run", id=run_id, waits_for="unknown", detail=told))
     more = max(len(executions) - MOST, 0) + max(len(clocks) - MOST, 0)
     return RunWaits(run_id=run_id, status="paused" if run.paused else run.status, data=found, more=more)
 
@@ -71,23 +71,23 @@ def executions_of(run: Run) -> tuple[list[Execution], list[str]]:
     return found, clocks
 
 
-def _paused(run: Run) -> WaitView:
+def _paused(run: Run) -> RunWaitView:
     cause = run.pause or run.pause_above
     assert cause is not None
     by = f" by {cause.by}" if cause.by else ""
     why = f" because: {cause.reason}" if cause.reason else ""
     if run.pause is None:
-        return WaitView(
+        return RunWaitView(
             kind="run", id=cause.parent_id, waits_for="resume", detail=f"paused with run {cause.parent_id}{by}{why}"
         )  # fmt: skip
-    return WaitView(kind="run", waits_for="resume", detail=f"paused{by}{why}")
+    return RunWaitView(kind="run", waits_for="resume", detail=f"paused{by}{why}")
 
 
-def _child(each: Execution) -> WaitView:
-    return WaitView(step=each.step, kind="run", id=each.id, waits_for="run", detail=f"run {each.id} has not ended")
+def _child(each: Execution) -> RunWaitView:
+    return RunWaitView(step=each.step, kind="run", id=each.id, waits_for="run", detail=f"run {each.id} has not ended")
 
 
-class Look:
+class LookAtRun:
     """The looks at what is under way in one run."""
 
     def __init__(
@@ -101,12 +101,12 @@ class Look:
         self._versions: dict[str, str] = {}
         """Agent → the version that was asked for."""
 
-    async def clock(self, step: str) -> WaitView:
+    async def clock(self, step: str) -> RunWaitView:
         due = await self._due(self._run_id, {"EndWait"}, step)
         told = "its time" if due is None else f"{due.isoformat()}"
-        return WaitView(step=step, kind="clock", waits_for="clock", detail=f"it waits for {told}", until=due)
+        return RunWaitView(step=step, kind="clock", waits_for="clock", detail=f"it waits for {told}", until=due)
 
-    async def agent(self, each: Execution) -> list[WaitView]:
+    async def agent(self, each: Execution) -> list[RunWaitView]:
         state: AgentRun = (await self._commands.load(agent_runs.DECIDER, self._tenant_id, each.id)).state
         requested = state.requested
         if requested is None:
@@ -132,10 +132,10 @@ class Look:
 
     def _of_agent(
         self, each: Execution, name: str | None, waits_for: WaitsFor, detail: str, until: datetime | None = None
-    ) -> WaitView:  # fmt: skip
-        return WaitView(step=each.step, kind="agent", name=name, id=each.id, waits_for=waits_for, detail=detail, until=until)
+    ) -> RunWaitView:  # fmt: skip
+        return RunWaitView(step=each.step, kind="agent", name=name, id=each.id, waits_for=waits_for, detail=detail, until=until)
 
-    async def _calls(self, each: Execution, calls: Sequence[UUID]) -> list[WaitView]:
+    async def _calls(self, each: Execution, calls: Sequence[UUID]) -> list[RunWaitView]:
         found = []
         for call in calls[:MOST]:
             state: Invocation = (await self._commands.load(invocations.DECIDER, self._tenant_id, call)).state
@@ -145,7 +145,7 @@ class Look:
 
     async def _call(
         self, each: Execution, call: UUID, state: Invocation, requested: invocations.InvocationRequested
-    ) -> WaitView:  # fmt: skip
+    ) -> RunWaitView:  # fmt: skip
         due: datetime | None = None
         waits_for: WaitsFor
         match state.status:
@@ -170,7 +170,7 @@ class Look:
                 waits_for, told = "reconcile", "its reconcile function is asked whether it took effect"
             case status:
                 waits_for, told = "unknown", f"the call is {status}"
-        return WaitView(
+        return RunWaitView(
             step=each.step, kind="tool", name=requested.tool, id=call, key=requested.key, waits_for=waits_for, detail=told,
             until=due, approval_id=state.approval_id if waits_for == "approval" else None,
         )  # fmt: skip
@@ -185,7 +185,7 @@ class Look:
         times = [timer.due_at for timer in found if timer.command in wanted and step in (None, timer.step)]
         return min(times, default=None)
 
-    async def name_workers(self, found: Sequence[WaitView]) -> None:
+    async def name_workers(self, found: Sequence[RunWaitView]) -> None:
         """Says of each piece of work that waits for a worker whether there is one."""
         for kind in ("agent", "tool"):
             waiting = [wait for wait in found if wait.waits_for == "worker" and wait.kind == kind]
@@ -194,7 +194,7 @@ class Look:
             for wait in waiting:
                 await self._name_worker(wait, offering)
 
-    async def _name_worker(self, wait: WaitView, offering: Mapping[str, int]) -> None:
+    async def _name_worker(self, wait: RunWaitView, offering: Mapping[str, int]) -> None:
         assert wait.name is not None
         workers, version = offering.get(wait.name, 0), self._versions.get(wait.name)
         if not workers:

@@ -18,7 +18,7 @@ time. `run`: a child run. `agent`: a worker works on it. `tool`: a worker calls 
 effect is found out. `chain`: a chain of tools. `unknown`: nothing that is known, which is a defect."""
 
 
-class WaitView(BaseModel):
+class RunWaitView(BaseModel):
     step: str | None = None
     """The key of the step, or of a part of it. Null: the run itself waits."""
     kind: Literal["run", "agent", "tool", "clock"]
@@ -41,6 +41,6 @@ class WaitView(BaseModel):
 class RunWaits(BaseModel):
     run_id: UUID
     status: str
-    data: list[WaitView]
+    data: list[RunWaitView]
     more: int = 0
     """Executions under way that are not listed: the first ones are."""

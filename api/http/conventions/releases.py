@@ -14,7 +14,7 @@ from domain.chains import ChainStarted
 from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
 from domain.kernel import Event
-from domain.runs import DeadlineSet, RunRetried, RunStarted
+from domain.runs import DeadlineSet, RunPaused, RunRetried, RunStarted, StepSkipped
 from domain.schedules import ScheduleCreated, ScheduleFired
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
 from domain.tools import ToolDeprecated, ToolRemoved
@@ -38,6 +38,8 @@ SCHEDULES = _shapes(ScheduleCreated, ScheduleFired)
 BREAKERS = _shapes(BreakerForced)
 WORKFLOWS = _shapes(WorkflowPublished, RunStarted)
 """A release that knows these knows what a run of a workflow is."""
+PAUSES = _shapes(RunPaused, StepSkipped)
+"""A release that knows these knows pauses, and what persons say about steps."""
 TRIGGERS = _shapes(TriggerCreated, RunStarted)
 CALLS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 APPROVALS = _shapes(InvocationRequested, ApprovalRequested, ApprovalPolicyPublished)
@@ -112,6 +114,12 @@ async def must_all_know_triggers(container: Container) -> None:
     """Raises Unavailable during an upgrade: an engine of before would not fire the trigger, and not hear of its firings."""
     if not await _all_know(container, TRIGGERS):
         raise Unavailable("a process of an earlier release still runs, which does not know triggers: try again after the upgrade")
+
+
+async def must_all_know_pauses(container: Container) -> None:
+    """Raises Unavailable during an upgrade: a process of before could not read the run any more."""
+    if not await _all_know(container, PAUSES):
+        raise Unavailable("a process of an earlier release still runs, which does not know pauses: try again after the upgrade")
 
 
 async def must_all_know_approvals(container: Container) -> None:

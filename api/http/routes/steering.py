@@ -13,6 +13,7 @@ from api.http.conventions.bodies import Body, body_of
 from api.http.conventions.idempotency import key_of, keyed_request, one_content
 from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.preconditions import expected_version, precondition
+from api.http.conventions.releases import must_all_know_pauses
 from api.http.conventions.request import caller_of, container_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -98,6 +99,8 @@ async def resume_run(request: Request, run_id: UUID) -> Response:
 
 async def _steered(request: Request, run_id: UUID, kind: type[PauseRun] | type[ResumeRun], operation: str) -> Response:
     body, caller = await body_of(request, SteeringBody), caller_of(request)
+    if kind is PauseRun:
+        await must_all_know_pauses(container_of(request))
     key = key_of(request, body)
     version = expected_version(request) if body.expected_version is None else body.expected_version
     command: Any = kind(run_id=run_id, reason=body.reason, by=caller.actor, on_behalf_of=caller.on_behalf_of)
@@ -146,6 +149,7 @@ async def force_step(request: Request, run_id: UUID, step: str) -> Response:
 
 
 async def _forced(request: Request, run_id: UUID, body: SkipBody, command: SkipStep | ForceStep, operation: str) -> Response:
+    await must_all_know_pauses(container_of(request))
     key = key_of(request, body)
     version = expected_version(request) if body.expected_version is None else body.expected_version
     command_for, commands = keyed_request(request, key, correlation_id=run_id), container_of(request).commands
