@@ -12,6 +12,7 @@ from application.sagas import (
     run_lifecycle,
     steering,
     tool_execution,
+    waits,
     work_dispatch,
 )
 from domain.registry import REGISTRY
@@ -26,6 +27,7 @@ SAGAS: dict[str, Reactions] = {
     "chains": chains.REACTIONS,
     "child_runs": child_runs.REACTIONS,
     "steering": steering.REACTIONS,
+    "waits": waits.REACTIONS,
 }
 """The names must never change: ids of commands are derived from them. They react to an event in this order: an effect is noted
 before its agent hears of it, and perhaps causes the next one, and so is untrusted output; the calls of an ended agent run are
@@ -33,8 +35,7 @@ cancelled before its run hears of the end, and perhaps ends."""
 
 NUMBERS: dict[str, int] = {
     "tool_execution": 1, "run_lifecycle": 2, "work_dispatch": 3, "message_delivery": 4, "chains": 5, "compensations": 6,
-    "child_runs": 7,
-    "approvals": 10, "steering": 8,
+    "child_runs": 7, "steering": 8, "waits": 9, "approvals": 10,
 }  # fmt: skip
 """The bit of each saga in `event.settled`, for ever: no number is given twice. A saga whose answers change gets a new number."""
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,14 @@ class Tidelog:
 
     @contextmanager
     def worker(
-        self, url: str, suffix: str = "", agents: Path = AGENTS, among: str = "", known: str = "three-steps", silent: bool = False
+        self,
+        url: str,
+        suffix: str = "",
+        agents: Path = AGENTS,
+        among: str = "",
+        known: str = "three-steps",
+        silent: bool = False,
+        options: Sequence[str] = (),
     ) -> Iterator[int]:
         """Runs `tidelog worker` during the block, for agents whose names end with the suffix. Yields its process id.
 
@@ -131,7 +138,7 @@ class Tidelog:
         agents that fail on purpose.
         """
         command = [sys.executable, "-m", "api.cli.main", "worker", "--agents", str(agents)]
-        command += ["--concurrency", AGENTS_AT_ONCE, "--tool-concurrency", TOOLS_AT_ONCE]
+        command += ["--concurrency", AGENTS_AT_ONCE, "--tool-concurrency", TOOLS_AT_ONCE, *options]
         own = {"TIDELOG_URL": url, "BENCHMARK_AGENTS": suffix}
         with child(command, {**self._environment, **own}, silent=silent) as process:
             until_answers(int(url.rpartition(":")[2]), f"/v1/agents{among}", process, holds=f'"{known}{suffix}"')

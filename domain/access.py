@@ -46,6 +46,8 @@ class Action(StrEnum):
     """Gives a run that goes on a deadline, another one, or none."""
     RUNS_RETRY = "runs.retry"
     """What failed in a run runs again, and a run that had ended goes on."""
+    RUNS_SIGNAL = "runs.signal"
+    """Sends signals to the agents of a run."""
     RUNS_COMPENSATE = "runs.compensate"
     """Takes back the effects of a run that has ended, and says how that goes on."""
     EVENTS_READ = "events.read"
@@ -135,6 +137,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.RUNS_FORCE,
         Action.RUNS_DEADLINE,
         Action.RUNS_RETRY,
+        Action.RUNS_SIGNAL,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.APPROVALS_DECIDE,
@@ -149,6 +152,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     },
     Role.DEVELOPER: _CONTENT
     | {Action.RUNS_START, Action.RUNS_CANCEL, Action.RUNS_STEER, Action.RUNS_DEADLINE, Action.RUNS_RETRY}
+    | {Action.RUNS_SIGNAL}
     | {Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
     | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL, Action.WORKFLOWS_DEFINE}
     | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE, Action.TRIGGERS_DEFINE, Action.TRIGGERS_PAUSE}
@@ -174,6 +178,7 @@ AUDITED = frozenset(
         Action.RUNS_FORCE,
         Action.RUNS_DEADLINE,
         Action.RUNS_RETRY,
+        Action.RUNS_SIGNAL,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.INVOCATIONS_CANCEL,

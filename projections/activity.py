@@ -29,6 +29,7 @@ TURNS: dict[str, State] = {
     agent_runs.AgentRunClaimed.TOPIC: "running",
     agent_runs.AgentRunRetryScheduled.TOPIC: "retrying",
     agent_runs.AgentRunPaused.TOPIC: "paused",
+    agent_runs.AgentRunSuspended.TOPIC: "running",
     invocations.InvocationRequeued.TOPIC: "waiting",
     invocations.InvocationPaused.TOPIC: "paused",
     invocations.InvocationFellBack.TOPIC: "waiting",

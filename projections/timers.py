@@ -75,16 +75,18 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
 
 RETRIES = topics_of(agent_runs.AgentRunRetryScheduled, invocations.InvocationRetryScheduled, invocations.InvocationReconcileFailed)
 GIVING_UP = topics_of(invocations.InvocationReconcileRequested)
+WAITS = topics_of(agent_runs.WaitStarted, agent_runs.AgentRunSuspended, runs.SignalAwaited)
 PROJECTION = Projection(
     "timers",
     topics_of(agent_runs.AgentRunRequested, agent_runs.AgentRunUnpaused, agent_runs.AgentRunReopened)
     | topics_of(runs.StepStarted, runs.DeadlineSet, approvals.ApprovalRequested)
+    | WAITS
     | RETRIES
     | GIVING_UP
     | ENDS,
     ("timer",),
     apply,
-    hurried=RETRIES,
+    hurried=RETRIES | WAITS,
     taken_when_due={"timer": "due_at"},
     not_of_the_log={"timer": frozenset({"set_at", "no_later_than"})},  # `set_at` is empty where a release before wrote the row
 )

@@ -24,7 +24,7 @@ CLAIMED = topics_of(agent_runs.AgentRunClaimed, invocations.AttemptStarted, invo
 # worker that claims the item then gets no attempt. The attempt of a session lapses with the session.
 CLOSED = topics_of(
     agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunCompleted, agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled,
-    agent_runs.AgentRunPaused, invocations.InvocationPaused,
+    agent_runs.AgentRunPaused, agent_runs.AgentRunSuspended, invocations.InvocationPaused,
     invocations.InvocationRetryScheduled, invocations.InvocationSucceeded, invocations.InvocationFailed,
     invocations.InvocationBecameAmbiguous, invocations.InvocationResolved, invocations.InvocationCancelled,
     invocations.InvocationReconcileFailed, invocations.InvocationHeld,

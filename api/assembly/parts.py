@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from application.workers import Workers
     from application.workers.hosting.host import SessionHost
     from application.workers.tokens import LeaseTokens
+    from application.workflows import Workflows
     from projections.engine.kernel import Database, Projection
     from projections.engine.plugins import Discovery
 
@@ -136,6 +137,7 @@ class Overrides(TypedDict, total=False):
     commands: "CommandLoop"
     live: "LiveFeed"
     workers: "Workers"
+    workflows: "Workflows"
     hosting: "SessionHost"
     tools_told: "ToolsTold"
     """Tells a supervisor of tools that are data."""

@@ -34,6 +34,7 @@ from api.cli import (
     restored,
     retries,
     roles,
+    run_signals,
     runs,
     schedules,
     steering,
@@ -79,6 +80,7 @@ runs.app.registered_commands.extend(contents.app.registered_commands)
 runs.app.registered_commands.extend(large_values.app.registered_commands)
 runs.app.registered_commands.extend(compensations.app.registered_commands)
 runs.app.registered_commands.extend(retries.app.registered_commands)
+runs.app.registered_commands.extend(run_signals.app.registered_commands)
 tools.app.registered_commands.extend(tool_calls.app.registered_commands)
 nats.app.registered_commands.extend(nats_users.app.registered_commands)
 app.add_typer(runs.app, name="runs")

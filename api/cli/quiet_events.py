@@ -143,6 +143,7 @@ QUIET: Mapping[str, Teller] = {
     "agent_run.paused": _of_agent("is paused with the run"),
     "agent_run.unpaused": _of_agent("goes on with the run"),
     "agent_run.reopened": _of_agent("goes on: it waits for a worker"),
+    "agent_run.suspended": _of_agent("only waits, and has left its worker"),
     "agent_run.step_recorded": _step_recorded,
     "agent_run.call_finished": _outcome_read,
     "agent_run.mail_delivered": _mail_delivered,

@@ -12,6 +12,7 @@ from api.cli.output import duration, gist, one_line, shortened
 from api.cli.phrases import Mood, named, who
 from api.cli.plan_events import OF_PLANS, said_by
 from api.cli.steering_events import OF_STEERING, dispatched_by
+from api.cli.wait_events import OF_WAITS
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -414,6 +415,7 @@ _TELL: Mapping[str, Teller] = {
     **OF_PLANS,
     **OF_APPROVALS,
     **OF_STEERING,
+    **OF_WAITS,
 }
 """Event type → function that returns actor, text and mood of a line. Other events have no line."""
 

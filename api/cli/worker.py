@@ -49,6 +49,15 @@ def worker(
             "--grace", min=0, metavar="SECONDS", help="Time for the work in hand after the signal to stop.  \\[default: 5]"
         ),
     ] = None,
+    suspend_after_s: Annotated[
+        float | None,
+        typer.Option(
+            "--suspend-after",
+            min=0,
+            metavar="SECONDS",
+            help="An agent that only waits for so long is unloaded until something comes for it.  \\[default: 5]",
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
     url: Annotated[
         str | None, typer.Option("--url", help="Base URL of the server. Without: the server of the data folder.  \\[TIDELOG_URL]")
@@ -70,7 +79,12 @@ def worker(
 
       tidelog worker --builtin --tools ./tools.json --only-host "*.example.com"
     """
-    limits = {"--concurrency": concurrency, "--tool-concurrency": tool_concurrency, "--grace": grace_s}
+    limits = {
+        "--concurrency": concurrency,
+        "--tool-concurrency": tool_concurrency,
+        "--grace": grace_s,
+        "--suspend-after": suspend_after_s,
+    }
     outside = ["--builtin"] if builtin else []
     for option, values in {"--tools": tools, "--allow-network": allow_network, "--only-host": only_host}.items():
         outside += [word for value in values or () for word in (option, str(value))]

@@ -34,6 +34,7 @@ from api.http.routes import (
     run_contents,
     runs,
     schedules,
+    signals,
     steering,
     tools,
     triggers,
@@ -45,8 +46,8 @@ from api.http.sessions.endpoint import Sessions
 from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
-    runs.router, steering.router, run_contents.router, compensations.router, values.of_runs, events.router, ids.router,
-    agents.router, tools.router, workflows.router, commands.router, calls.router, breakers.router, plans.router,
+    runs.router, steering.router, run_contents.router, signals.router, compensations.router, values.of_runs, events.router,
+    ids.router, agents.router, tools.router, workflows.router, commands.router, calls.router, breakers.router, plans.router,
     schedules.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
     invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
     asyncapi.router, projections.router, audit.router, triggers.router, hooks.router, approvals.router, approval_policies.router,

@@ -27,10 +27,10 @@ RunStatus = Literal["running", "paused", "completed", "failed", "cancelled"]
 GOING_ON: frozenset[RunStatus] = frozenset({"running", "paused"})
 """Statuses of runs that have not ended."""
 StepStatus = Literal[
-    "pending", "scheduled", "running", "waiting", "retrying", "paused", "completed", "failed", "cancelled", "skipped"
+    "pending", "scheduled", "running", "waiting", "suspended", "retrying", "paused", "completed", "failed", "cancelled", "skipped"
 ]  # fmt: skip
-"""`waiting`: for a clock. `paused`: with the run."""
-PartStatus = Literal["scheduled", "running", "retrying", "paused", "completed", "failed", "cancelled"]
+"""`waiting`: for a clock. `suspended`: its agent only waits, and has no worker meanwhile. `paused`: with the run."""
+PartStatus = Literal["scheduled", "running", "suspended", "retrying", "paused", "completed", "failed", "cancelled"]
 Form = Literal["agent", "gather", "value", "wait", "each", "repeat", "adaptive", "run"]
 """What a step is. `each`, `repeat` and `adaptive` are made of parts, each of them an agent's or a run."""
 CallStatus = Literal["requested", "held", "running", "retrying", "succeeded", "failed", "ambiguous", "reconciling", "cancelled"]
@@ -87,14 +87,22 @@ class JournalEntryView(HoldsLarge):
     attempt: int | None
     """The attempt that wrote the entry. Null for the end of a call, which comes by itself."""
     key: str
-    kind: Literal["step", "send", "receive", "state_get", "state_set", "call", "call_finished"]
-    """`call`: a call was started. `call_finished`: the call has an outcome."""
+    kind: Literal[
+        "step", "send", "receive", "state_get", "state_set", "call", "call_finished", "sleep", "signal", "approval", "child",
+        "wait_finished",
+    ]  # fmt: skip
+    """`call`: a call was started. `call_finished`: the call has an outcome. `sleep`, `signal`, `approval`, `child`: a wait was
+    begun. `wait_finished`: the wait has ended."""
     result: Json = None
     """Of a step that was recorded, also of messages and shared values."""
     tool: str | None = None
     invocation_id: UUID | None = None
     succeeded: bool | None = None
     message_id: UUID | None = None
+    name: str | None = Field(default=None, exclude_if=unsaid)
+    """Of the signal that is waited for."""
+    error: Failure | None = Field(default=None, exclude_if=unsaid)
+    """Why what was waited for does not come."""
 
 
 class PersonView(BaseModel):

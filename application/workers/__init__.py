@@ -17,6 +17,7 @@ from application.tool_results import ToolResults
 from application.tool_schemas import ToolSchemas
 from application.tools import Declarations
 from application.workers.calls import Calls
+from application.workers.children import ChildRuns
 from application.workers.claims import Claims
 from application.workers.earlier import EarlierAttempts
 from application.workers.invocations import WorkerInvocations
@@ -28,6 +29,7 @@ from application.workers.scheduling import AgentSchedules
 from application.workers.sessions import SessionWork
 from application.workers.state import SharedContext
 from application.workers.tokens import LeaseTokens
+from application.workers.waits import AgentWaits
 
 
 class Workers:
@@ -44,9 +46,10 @@ class Workers:
         expressions: Expressions,
         cached: CachedCalls,
         agent_schedules: AgentSchedules,
+        children: ChildRuns | None = None,
     ) -> None:
         """`tools`: the names of the registered tools, for the refusal of a misspelt one. Without `expressions` no chain of tools
-        can be declared. `cached`: calls whose results may answer others."""
+        can be declared. `cached`: calls whose results may answer others. `children`: starts the runs of agents."""
         schemas, cache = ToolSchemas(), CachedResults(commands, cached)
         self.schemas, self.expressions = schemas, expressions
         self.results = ToolResults(commands, schemas)
@@ -58,6 +61,8 @@ class Workers:
         self.calls = Calls(commands, schemas, tools, self.chains, cache)
         self.client_calls = ClientCalls(commands, schemas, tools, self.chains, cache)
         self.mail = Mailboxes(commands)
+        self.waits = AgentWaits(commands)
+        self.children = children
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)
         self.invocations = WorkerInvocations(commands, self.results)

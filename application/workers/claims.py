@@ -1,6 +1,7 @@
 """Claiming an agent run: the worker becomes its owner for one attempt, and gets the data with which to continue."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
@@ -34,6 +35,8 @@ class ClaimedAgentRun:
     on_behalf_of: str | None = None
     part: int | None = None
     """The number of the execution, where the step has several."""
+    receives: dict[str, float] = field(default_factory=dict)
+    """Key → the seconds that a `receive` may still take which was open when the agent run was suspended."""
 
 
 def claim_name(worker_id: str, dispatch: int, claim: str) -> str:
@@ -111,9 +114,15 @@ def _claimed(run: runs.Run, state: AgentRun, journal: JournalView) -> ClaimedAge
         journal=journal,
         on_behalf_of=state.requested.on_behalf_of,
         part=_part(state.requested.step, step.key),
+        receives=_left(state) if state.receives else {},
     )
 
 
 def _part(name: str, key: str) -> int | None:
     """The number of a part, by its name. The name of an only execution is the key of its step."""
     return None if name == key else int(name.rpartition(".")[2])
+
+
+def _left(state: AgentRun) -> dict[str, float]:
+    now = datetime.now(UTC)
+    return {one.key: max(0.0, (one.until - now).total_seconds()) for one in state.receives if one.until is not None}

@@ -31,6 +31,7 @@ class EntryView:
     result: Json
     error: Failure | None
     invocation_id: UUID | None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class JournalView:
 PAGE_BYTES = 128 * 1024
 LOADED_AT_ONCE = 50
 """Entries whose outcomes are loaded side by side."""
+SETTLED_FROM_OUTSIDE = agent_runs.WAITS | {"call"}
+"""Kinds of entries that are settled while the worker waits."""
 MAX_LOADS = 500
 """Outcomes and messages that are loaded for one page."""
 _ROOM = 200
@@ -152,7 +155,7 @@ class Journals:
         return await self._entry(tenant_id, state, key, part)
 
     async def _entry(self, tenant_id: UUID, state: AgentRun, key: str, entry: agent_runs.Entry) -> EntryView:
-        result, error = entry.result, None
+        result, error = entry.result, entry.error
         if entry.kind == "call" and entry.status != "pending" and entry.invocation_id is not None:
             invocation = await load_invocation(self._commands, tenant_id, entry.invocation_id)
             result, error = invocation.result, invocation.error
@@ -162,7 +165,7 @@ class Journals:
             mail = state.mailbox[message_id]
             sent_at = timestamp(mail.sent_at)
             result = {"message_id": str(message_id), "sender": mail.sender, "body": message.body, "sent_at": sent_at}
-        return EntryView(key, entry.kind, entry.status, result, error, entry.invocation_id)
+        return EntryView(key, entry.kind, entry.status, result, error, entry.invocation_id, entry.fingerprint)
 
     async def _mail(self, tenant_id: UUID, message_id: UUID, mail: agent_runs.Mail) -> MailItem:
         message = await self._message(tenant_id, message_id)
@@ -193,7 +196,7 @@ def _changes(state: AgentRun, after_version: int, news: bool) -> "Iterator[_Chan
     for version in range(after_version + 1, state.version + 1):
         if (key := changed(version)) is not None:
             entry = journal[key]
-            if not news or (entry.kind == "call" and entry.status != "pending"):
+            if not news or (entry.kind in SETTLED_FROM_OUTSIDE and entry.status != "pending"):
                 yield version, key, entry
         elif (message_id := unreceived(version)) is not None:
             yield version, message_id, mailbox[message_id]

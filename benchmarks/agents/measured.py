@@ -142,3 +142,17 @@ class SecondTime(Agent):
         if ctx.attempt == 1:
             raise TransientError("not yet")
         return DONE
+
+
+class SleepsOrListens(Agent):
+    """Waits for a year, or for a signal. The result is the time at which the agent went on."""
+
+    name = f"sleeps-or-listens{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> float:
+        await ctx.step("before", text)
+        if ctx.input["sleeps"]:
+            await ctx.sleep("365d")
+        else:
+            await ctx.signal("go")
+        return await ctx.step("now", time.time)

@@ -11,10 +11,13 @@ Others import from here, never from the modules:
 - `state`: the agent run, and how each event changes it (`evolve`).
 - `pausing`: how it is taken from its worker while the run is paused, and given back; and dispatched again for a person.
 - `timers`: which commands are due later because of an event.
+- `waits`: waits for what comes from outside, and the agent run that leaves its worker meanwhile.
 - `rules`: what each command brings about (`decide`), claims, retries, and the `DECIDER`.
 """
 
 from domain.agent_runs.commands import (
+    LONGEST_WAIT_S,
+    MOST_RECEIVES,
     AgentRunCommand,
     CancelAgentRun,
     ClaimAgentRun,
@@ -23,7 +26,9 @@ from domain.agent_runs.commands import (
     DispatchAgentRun,
     EntryKey,
     FailAgentRun,
+    Fingerprint,
     FinishCall,
+    FinishWait,
     LapseClaim,
     PauseAgentRun,
     ReceiveMail,
@@ -34,8 +39,11 @@ from domain.agent_runs.commands import (
     SettleCalls,
     SettledCall,
     StartCall,
+    StartWait,
+    SuspendAgentRun,
     TimeOutAgentRun,
     UnpauseAgentRun,
+    WakeAgentRun,
 )
 from domain.agent_runs.events import (
     AgentRunCancelled,
@@ -48,6 +56,7 @@ from domain.agent_runs.events import (
     AgentRunRequested,
     AgentRunResumed,
     AgentRunRetryScheduled,
+    AgentRunSuspended,
     AgentRunUnpaused,
     CallFinished,
     CallStarted,
@@ -55,17 +64,27 @@ from domain.agent_runs.events import (
     MailDelivered,
     MailReceived,
     MailRefused,
+    OpenReceive,
+    OpenWait,
     StepRecorded,
+    WaitFinished,
+    WaitKind,
+    WaitStarted,
 )
-from domain.agent_runs.journal import Entry, invocation_id_of
+from domain.agent_runs.journal import Entry, child_id_of, invocation_id_of
 from domain.agent_runs.mail import Mail, message_id_of
 from domain.agent_runs.rules import DECIDER, decide
-from domain.agent_runs.state import TERMINAL, AgentRun, Status, evolve
+from domain.agent_runs.state import TERMINAL, WAITS, AgentRun, Status, evolve
 from domain.agent_runs.timers import scheduled_by
+from domain.agent_runs.waits import MOST_WAITS
 
 __all__ = [
     "DECIDER",
+    "LONGEST_WAIT_S",
+    "MOST_RECEIVES",
+    "MOST_WAITS",
     "TERMINAL",
+    "WAITS",
     "AgentRun",
     "AgentRunCancelled",
     "AgentRunClaimed",
@@ -78,6 +97,7 @@ __all__ = [
     "AgentRunRequested",
     "AgentRunResumed",
     "AgentRunRetryScheduled",
+    "AgentRunSuspended",
     "AgentRunUnpaused",
     "CallFinished",
     "CallStarted",
@@ -90,12 +110,16 @@ __all__ = [
     "EntryKey",
     "EntryKind",
     "FailAgentRun",
+    "Fingerprint",
     "FinishCall",
+    "FinishWait",
     "LapseClaim",
     "Mail",
     "MailDelivered",
     "MailReceived",
     "MailRefused",
+    "OpenReceive",
+    "OpenWait",
     "PauseAgentRun",
     "ReceiveMail",
     "RecordStep",
@@ -105,10 +129,17 @@ __all__ = [
     "SettleCalls",
     "SettledCall",
     "StartCall",
+    "StartWait",
     "Status",
     "StepRecorded",
+    "SuspendAgentRun",
     "TimeOutAgentRun",
     "UnpauseAgentRun",
+    "WaitFinished",
+    "WaitKind",
+    "WaitStarted",
+    "WakeAgentRun",
+    "child_id_of",
     "decide",
     "evolve",
     "invocation_id_of",

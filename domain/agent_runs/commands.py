@@ -1,15 +1,20 @@
 """Commands of agent runs: what sagas, timers and workers may ask for."""
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field
 
-from domain.agent_runs.events import EntryKind
+from domain.agent_runs.events import OpenReceive, StepKind, WaitKind
 from domain.failures import Failure, LapseReason, Retry
 from domain.kernel import Command, Json, Name, Priority, ShortText, Value
 
 EntryKey = ShortText
+Fingerprint = Annotated[str, Field(min_length=1, max_length=64)]
+LONGEST_WAIT_S = 10 * 366 * 86_400.0
+MOST_RECEIVES = 100
+"""Open `receive` calls of an agent run that leaves its worker."""
 
 
 class RequestAgentRun(Command):
@@ -51,8 +56,9 @@ class RecordStep(Command):
     agent_run_id: UUID
     attempt: int
     key: EntryKey
-    kind: EntryKind = "step"
+    kind: StepKind = "step"
     result: Json = None
+    fingerprint: Fingerprint | None = None
 
 
 class StartCall(Command):
@@ -60,6 +66,7 @@ class StartCall(Command):
     attempt: int
     key: EntryKey
     tool: Name
+    fingerprint: Fingerprint | None = None
 
 
 class FinishCall(Command):
@@ -84,6 +91,48 @@ class SettleCalls(Command):
 
     agent_run_id: UUID
     calls: tuple[SettledCall, ...]
+
+
+class StartWait(Command):
+    """The agent waits for something from outside. What brings it, sends `FinishWait`."""
+
+    agent_run_id: UUID
+    attempt: int
+    key: EntryKey
+    kind: WaitKind
+    name: ShortText | None = None
+    delay_s: float | None = Field(default=None, ge=0, le=LONGEST_WAIT_S)
+    until: datetime | None = None
+    fingerprint: Fingerprint | None = None
+
+
+class FinishWait(Command):
+    """Ends a wait. Nothing, for one that has ended, or that nobody waits for any more."""
+
+    agent_run_id: UUID
+    key: EntryKey
+    result: Json = None
+    error: Failure | None = None
+    child_id: UUID | None = None
+    """The child run that has ended. After a retry of its run an agent waits for another one under the same key."""
+
+
+class SuspendAgentRun(Command):
+    """The agent only waits, and leaves its worker. Nothing, where something has come that the worker has not heard of."""
+
+    agent_run_id: UUID
+    attempt: int
+    seen: int = Field(ge=0)
+    """The version of the stream up to which the worker has the news."""
+    receives: tuple[OpenReceive, ...] = Field(default=(), max_length=MOST_RECEIVES)
+
+
+class WakeAgentRun(Command):
+    """The time of an open `receive` is over."""
+
+    agent_run_id: UUID
+    attempt: int
+    """The one that was suspended."""
 
 
 class DeliverMail(Command):
@@ -161,5 +210,5 @@ class CancelAgentRun(Command):
 AgentRunCommand = (
     RequestAgentRun | ReopenAgentRun | ClaimAgentRun | RecordStep | StartCall | FinishCall | SettleCalls | DeliverMail | ReceiveMail
     | CompleteAgentRun | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun | PauseAgentRun
-    | UnpauseAgentRun | DispatchAgentRun
+    | UnpauseAgentRun | DispatchAgentRun | StartWait | FinishWait | SuspendAgentRun | WakeAgentRun
 )  # fmt: skip

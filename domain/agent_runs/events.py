@@ -7,9 +7,31 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.failures import Failure, Retry
-from domain.kernel import Event, Json, Priority, unsaid
+from domain.kernel import Event, Json, Priority, Value, unsaid, unsaid_number
 
-EntryKind = Literal["step", "send", "receive", "state_get", "state_set", "call"]
+WaitKind = Literal["sleep", "signal", "approval", "child"]
+"""What an agent waits for: a time, a signal of somebody, a person's approval, the end of a run that it started."""
+StepKind = Literal["step", "send", "receive", "state_get", "state_set", "call"]
+EntryKind = Literal[StepKind, WaitKind]
+
+
+class OpenWait(Value):
+    """A wait that an agent run left open when it ended."""
+
+    key: str
+    kind: WaitKind
+    number: int = Field(default=0, exclude_if=unsaid_number)
+    """The number of the retry of the run since which the agent waits. 0: the run was not retried before."""
+
+
+class OpenReceive(Value):
+    """A `receive` that goes on while the agent run has no worker."""
+
+    key: str
+    until: datetime | None = None
+    """When it comes back without a message. None: never."""
+    sender: str | None = None
+    """Whose message it waits for. None: anybody's."""
 
 
 class AgentRunRequested(Event):
@@ -44,8 +66,10 @@ class StepRecorded(Event):
     TOPIC = "agent_run.step_recorded"
     attempt: int
     key: str
-    kind: EntryKind
+    kind: StepKind
     result: Json = None
+    fingerprint: str | None = Field(default=None, exclude_if=unsaid)
+    """Of kind, name and arguments. None: not known, it fits every call."""
 
 
 class CallStarted(Event):
@@ -54,6 +78,7 @@ class CallStarted(Event):
     key: str
     tool: str
     invocation_id: UUID
+    fingerprint: str | None = Field(default=None, exclude_if=unsaid)
 
 
 class CallFinished(Event):
@@ -66,6 +91,35 @@ class CallFinished(Event):
     effect: bool = Field(default=False, exclude_if=unsaid)
     """Of a call that failed: it had its effect all the same, or perhaps had it. So it is not made again when the agent run goes on
     after its end."""
+
+
+class WaitStarted(Event):
+    """The agent waits for something that comes from outside. What ends the wait is the business of its kind."""
+
+    TOPIC = "agent_run.wait_started"
+    run_id: UUID
+    step: str
+    attempt: int
+    key: str
+    kind: WaitKind
+    name: str | None = None
+    """Of the signal, or what the wait is for, in the words of the agent."""
+    delay_s: float | None = None
+    """`sleep`: how long, from the recording of this event. Else: after so many seconds the wait fails. None: it has no such end."""
+    until: datetime | None = None
+    """The same as a time."""
+    fingerprint: str | None = Field(default=None, exclude_if=unsaid)
+
+
+class WaitFinished(Event):
+    """What the agent waited for has come, or will not come."""
+
+    TOPIC = "agent_run.wait_finished"
+    key: str
+    kind: WaitKind
+    result: Json = None
+    error: Failure | None = None
+    """Why it will not come. None: it came."""
 
 
 class MailDelivered(Event):
@@ -98,17 +152,27 @@ class AgentRunRetryScheduled(Event):
     dispatch: int
 
 
+class AgentRunSuspended(Event):
+    """The agent only waits: it has left its worker, and begins again from its journal when something has come."""
+
+    TOPIC = "agent_run.suspended"
+    attempt: int
+    receives: tuple[OpenReceive, ...] = ()
+    """Open `receive` calls, which the journal does not know before they come back."""
+
+
 class AgentRunResumed(Event):
-    """The agent run waits for a worker again: after a retry's delay, or because a claim lapsed."""
+    """The agent run waits for a worker again: after a retry's delay, because a claim lapsed, or because it was woken."""
 
     TOPIC = "agent_run.resumed"
     run_id: UUID
     agent: str
     dispatch: int
     lapsed: int | None = None
-    """The attempt whose claim lapsed. None: the delay of a retry is over, or a pause is."""
+    """The attempt whose claim lapsed. None: the delay of a retry is over, or a pause is, or the agent run was suspended."""
     reason: str | None = None
-    """Why the claim lapsed; `unpaused`: the run was paused, and goes on; `person`: somebody wanted it."""
+    """Why the claim lapsed; `unpaused`: the run was paused, and goes on; `woken`: something has come for which the agent run was
+    suspended; `person`: somebody wanted it."""
     priority: Priority = "normal"
     """The priority of the run."""
     by: str | None = None
@@ -171,6 +235,8 @@ class AgentRunCompleted(Event):
     """Journal keys that the last execution did not come across: the agent's code was changed in between."""
     abandoned: tuple[UUID, ...] = ()
     """Invocations that were under way: the agent ended without their outcome."""
+    open_waits: tuple[OpenWait, ...] = Field(default=(), exclude_if=unsaid)
+    """Waits for whose end nobody waits any more."""
 
 
 class AgentRunFailed(Event):
@@ -180,16 +246,19 @@ class AgentRunFailed(Event):
     error: Failure
     abandoned: tuple[UUID, ...] = ()
     """Invocations that were under way."""
+    open_waits: tuple[OpenWait, ...] = Field(default=(), exclude_if=unsaid)
 
 
 class AgentRunCancelled(Event):
     TOPIC = "agent_run.cancelled"
     reason: str | None = None
     abandoned: tuple[UUID, ...] = ()
+    open_waits: tuple[OpenWait, ...] = Field(default=(), exclude_if=unsaid)
 
 
 AgentRunEvent = (
     AgentRunRequested | AgentRunClaimed | StepRecorded | CallStarted | CallFinished | MailDelivered | MailRefused
     | MailReceived | AgentRunRetryScheduled | AgentRunResumed | AgentRunReopened | AgentRunCompleted | AgentRunFailed
     | AgentRunCancelled | AgentRunPaused | AgentRunUnpaused
+    | WaitStarted | WaitFinished | AgentRunSuspended
 )  # fmt: skip

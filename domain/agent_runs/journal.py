@@ -7,11 +7,13 @@ from uuid import UUID
 from domain.agent_runs.commands import FinishCall, RecordStep, SettledCall, StartCall
 from domain.agent_runs.events import CallFinished, CallStarted, EntryKind, StepRecorded
 from domain.errors import InvalidState, RepeatedDifferently
+from domain.failures import Failure
 from domain.kernel import Event, Json, derive_id, same_json
 
 
 class Entry(NamedTuple):
-    """A journal entry. A call is `pending` until its invocation has an outcome. A long journal has thousands of them."""
+    """A journal entry. A call is `pending` until its invocation has an outcome, a wait until it has ended. A long journal has
+    thousands of entries."""
 
     kind: EntryKind
     status: Literal["pending", "ok", "error"]
@@ -21,11 +23,19 @@ class Entry(NamedTuple):
     """The version of the stream that wrote it last."""
     effect: bool = False
     """A call that failed, and had its effect all the same, or perhaps."""
+    fingerprint: str | None = None
+    error: Failure | None = None
+    """Of a wait."""
 
 
 def invocation_id_of(agent_run_id: UUID, key: str, number: int = 0) -> UUID:
     """The id of a call. `number`: of the retry of the run since which the call is made."""
     return derive_id(agent_run_id, f"call:{key}:{number}" if number else f"call:{key}")
+
+
+def child_id_of(agent_run_id: UUID, key: str, number: int = 0) -> UUID:
+    """The run that an agent starts under a key. `number`: of the retry of the agent's run since which it does."""
+    return derive_id(agent_run_id, f"child:{key}:{number}" if number else f"child:{key}")
 
 
 def record_step(journal: Mapping[str, Entry], command: RecordStep) -> list[Event]:
@@ -38,13 +48,18 @@ def start_call(journal: Mapping[str, Entry], command: StartCall, number: int) ->
     if known(journal, command.key, "call") is not None:
         return []  # whether the call is the same is for the invocation to say
     invocation_id = invocation_id_of(command.agent_run_id, command.key, number)
-    return [CallStarted(attempt=command.attempt, key=command.key, tool=command.tool, invocation_id=invocation_id)]
+    return [
+        CallStarted(
+            attempt=command.attempt, key=command.key, tool=command.tool, invocation_id=invocation_id,
+            fingerprint=command.fingerprint,
+        )
+    ]  # fmt: skip
 
 
 def finish_call(journal: Mapping[str, Entry], command: FinishCall | SettledCall) -> list[Event]:
     """Nothing, for a call that is not under way."""
     entry = journal.get(command.key)
-    if entry is None or entry.status != "pending" or entry.invocation_id != command.invocation_id:
+    if entry is None or entry.status != "pending" or entry.invocation_id != command.invocation_id or entry.kind != "call":
         return []
     return [
         CallFinished(

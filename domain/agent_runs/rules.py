@@ -11,6 +11,7 @@ from domain.agent_runs.commands import (
     DispatchAgentRun,
     FailAgentRun,
     FinishCall,
+    FinishWait,
     LapseClaim,
     PauseAgentRun,
     ReceiveMail,
@@ -20,8 +21,11 @@ from domain.agent_runs.commands import (
     ResumeAgentRun,
     SettleCalls,
     StartCall,
+    StartWait,
+    SuspendAgentRun,
     TimeOutAgentRun,
     UnpauseAgentRun,
+    WakeAgentRun,
 )
 from domain.agent_runs.events import (
     AgentRunCancelled,
@@ -37,6 +41,7 @@ from domain.agent_runs.journal import finish_call, record_step, start_call
 from domain.agent_runs.mail import deliver, receive
 from domain.agent_runs.pausing import dispatch_again, pause, unpause
 from domain.agent_runs.state import TERMINAL, AgentRun, evolve, fold
+from domain.agent_runs.waits import finish_wait, is_awaited, start_wait, suspend
 from domain.errors import InvalidState, NotFound, RunIsPaused, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s
 from domain.kernel import Decider, Event
@@ -44,7 +49,7 @@ from domain.kernel import Decider, Event
 
 def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
     match command:
-        case RecordStep() | StartCall() | ReceiveMail() | CompleteAgentRun() | FailAgentRun():
+        case RecordStep() | StartCall() | ReceiveMail() | StartWait() | SuspendAgentRun() | CompleteAgentRun() | FailAgentRun():
             return _decide_for_worker(run, command)
         case RequestAgentRun():
             if run.requested is not None:
@@ -54,12 +59,10 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             return _claim(run, command)
         case LapseClaim():
             return _lapse(run, command)
-        case FinishCall():
-            return [] if run.status in TERMINAL else finish_call(run.journal, command)
         case SettleCalls():
+            return _settle_calls(run, command)
+        case FinishCall() | FinishWait() | WakeAgentRun() | DeliverMail():
             return _settle(run, command)
-        case DeliverMail():
-            return deliver(run.mailbox, command, ended=run.status if run.status in TERMINAL else None)
         case ResumeAgentRun():
             if run.status != "waiting" or run.requested is None or command.dispatch != run.dispatch + 1:
                 return []
@@ -73,10 +76,26 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             if run.requested is None:
                 raise NotFound(f"there is no agent run {command.agent_run_id}")
             return [] if run.status in TERMINAL else [
-                AgentRunCancelled(reason=command.reason, abandoned=run.pending_calls)
+                AgentRunCancelled(reason=command.reason, abandoned=run.pending_calls, open_waits=run.open_waits)
             ]  # fmt: skip
         case PauseAgentRun() | UnpauseAgentRun() | DispatchAgentRun():
             return _steer(run, command)
+        case _:
+            assert_never(command)
+
+
+def _settle(run: AgentRun, command: FinishCall | FinishWait | WakeAgentRun | DeliverMail) -> list[Event]:
+    """What comes from outside. It wakes an agent run that is suspended."""
+    match command:
+        case FinishCall():
+            return [] if run.status in TERMINAL else _and_wake(run, finish_call(run.journal, command))
+        case FinishWait():
+            return [] if run.status in TERMINAL else _and_wake(run, finish_wait(run, command))
+        case WakeAgentRun():
+            return _and_wake(run, [], woken=command.attempt == run.attempt)
+        case DeliverMail():
+            delivered = deliver(run.mailbox, command, ended=run.status if run.status in TERMINAL else None)
+            return _and_wake(run, delivered) if delivered and is_awaited(run, command.sender) else delivered
         case _:
             assert_never(command)
 
@@ -122,7 +141,7 @@ def _is_of_before(run: AgentRun, command: TimeOutAgentRun) -> bool:
     return command.pause != run.unpaused or (not command.pause and command.number != run.reopened)
 
 
-def _settle(run: AgentRun, command: SettleCalls) -> list[Event]:
+def _settle_calls(run: AgentRun, command: SettleCalls) -> list[Event]:
     if run.status not in TERMINAL:
         raise InvalidState(f"the agent run is {run.status}: its calls are its own")
     return [event for call in command.calls for event in finish_call(run.journal, call)]
@@ -133,7 +152,7 @@ def _claim(run: AgentRun, command: ClaimAgentRun) -> list[Event]:
         raise NotFound(f"there is no agent run {command.agent_run_id}")
     if run.status in TERMINAL:
         raise WorkOver(f"the agent run is {run.status}")
-    if run.status == "waiting" or command.dispatch != run.dispatch:
+    if run.status in ("waiting", "suspended") or command.dispatch != run.dispatch:
         raise WorkOver(f"dispatch {command.dispatch} is over; {run.dispatch} is the newest")
     if run.paused:
         raise RunIsPaused(f"dispatch {command.dispatch} is paused with the run")
@@ -157,6 +176,14 @@ def _lapse(run: AgentRun, command: LapseClaim) -> list[Event]:
     return [_resumed(run.requested, run.dispatch + 1, lapsed=command.attempt, reason=command.reason)]
 
 
+def _and_wake(run: AgentRun, events: list[Event], *, woken: bool = False) -> list[Event]:
+    """Events that settle something, and the resumption of an agent run that is suspended. Where `events` settle nothing, and the
+    time of a `receive` is not what has come, nothing."""
+    if run.status != "suspended" or run.requested is None or not (events or woken):
+        return events
+    return [*events, _resumed(run.requested, run.dispatch + 1, reason="woken")]
+
+
 def _resumed(
     requested: AgentRunRequested, dispatch: int, *, lapsed: int | None = None, reason: str | None = None
 ) -> AgentRunResumed:
@@ -165,7 +192,8 @@ def _resumed(
 
 
 def _decide_for_worker(
-    run: AgentRun, command: RecordStep | StartCall | ReceiveMail | CompleteAgentRun | FailAgentRun
+    run: AgentRun,
+    command: RecordStep | StartCall | ReceiveMail | StartWait | SuspendAgentRun | CompleteAgentRun | FailAgentRun,
 ) -> list[Event]:
     if run.requested is None:
         raise NotFound(f"there is no agent run {command.agent_run_id}")
@@ -180,6 +208,10 @@ def _decide_for_worker(
             return start_call(run.journal, command, run.reopened)
         case ReceiveMail():
             return receive(run.journal, run.mailbox, command)
+        case StartWait():
+            return start_wait(run, run.requested, command)
+        case SuspendAgentRun():
+            return suspend(run, command)
         case CompleteAgentRun():
             return [
                 AgentRunCompleted(
@@ -189,6 +221,7 @@ def _decide_for_worker(
                     result=command.result,
                     unused_keys=command.unused_keys,
                     abandoned=run.pending_calls,
+                    open_waits=run.open_waits,
                 )
             ]
         case FailAgentRun():
@@ -214,7 +247,9 @@ def _workers_lost(run: AgentRun) -> AgentRunFailed:
 def _failed(run: AgentRun, error: Failure) -> AgentRunFailed:
     assert run.requested is not None
     requested = run.requested
-    return AgentRunFailed(run_id=requested.run_id, step=requested.step, error=error, abandoned=run.pending_calls)
+    return AgentRunFailed(
+        run_id=requested.run_id, step=requested.step, error=error, abandoned=run.pending_calls, open_waits=run.open_waits
+    )  # fmt: skip
 
 
 DECIDER: Decider[AgentRun] = Decider("agent_runs", AgentRun, decide, evolve, fold)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, assert_never
+from typing import Literal, assert_never, cast, get_args
 from uuid import UUID
 
 from immutables import Map
@@ -18,21 +18,31 @@ from domain.agent_runs.events import (
     AgentRunRequested,
     AgentRunResumed,
     AgentRunRetryScheduled,
+    AgentRunSuspended,
     AgentRunUnpaused,
     CallFinished,
     CallStarted,
     MailDelivered,
     MailReceived,
     MailRefused,
+    OpenReceive,
+    OpenWait,
     StepRecorded,
+    WaitFinished,
+    WaitKind,
+    WaitStarted,
 )
 from domain.agent_runs.journal import Entry, invocation_id_of
 from domain.agent_runs.mail import Mail
 from domain.kernel import replace
 from domain.maps import PersistentMap
 
-Status = Literal["absent", "requested", "running", "waiting", "completed", "failed", "cancelled"]
-"""`waiting`: between a failed attempt and the next."""
+Status = Literal["absent", "requested", "running", "waiting", "suspended", "completed", "failed", "cancelled"]
+"""`waiting`: between a failed attempt and the next. `suspended`: without a worker, until something comes for which the
+agent waits."""
+
+WAITS: frozenset[str] = frozenset(get_args(WaitKind))
+"""Kinds of entries that are open until something comes from outside."""
 
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
@@ -66,6 +76,12 @@ class AgentRun:
     """The dispatch that the pause has taken back last."""
     unpaused: int = 0
     """The number of the newest pause that is over."""
+    waits: PersistentMap[str, WaitKind] = field(default_factory=Map)
+    """Key → the kind of the wait that is open under it."""
+    receives: tuple[OpenReceive, ...] = ()
+    """The `receive` calls that were open when the agent run was suspended last."""
+    news: int = 0
+    """The version of the stream that brought something last which the worker did not do itself."""
 
     def call_id(self, agent_run_id: UUID, key: str) -> UUID:
         """The id of the call under a key, which may be made before the newest retry of the run."""
@@ -84,24 +100,31 @@ class AgentRun:
         """Invocations of the calls under way, in the order in which they were started."""
         return tuple(invocation_id for _, invocation_id in sorted(self.pending.items()))
 
+    @property
+    def open_waits(self) -> tuple[OpenWait, ...]:
+        return tuple(OpenWait(key=key, kind=kind, number=self.reopened) for key, kind in sorted(self.waits.items()))
+
 
 def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
     """The cases stand in the order of how often they come: each one that does not match costs time in every fold."""
     version = run.version + 1
     match event:
-        case StepRecorded() | CallStarted() | CallFinished():
+        case StepRecorded() | CallStarted() | CallFinished() | WaitStarted():
             return _written(run, ((event.key, _entry_of(event, version)),))
         case AgentRunRequested():
             return replace(run, version=version, status="requested", requested=event, dispatch=1)
         case AgentRunClaimed():
-            lost = 0 if run.pending else run.lost_claims + 1  # one that waits for a tool is not what kills its worker
+            lost = 0 if run.pending or run.waits else run.lost_claims + 1  # one that waits is not what kills its worker
             run = replace(run, attempt=event.attempt, worker_id=event.worker_id, session_id=event.session_id)
             return replace(run, version=version, status="running", lost_claims=lost)
         case AgentRunCompleted():
             return replace(run, version=version, status="completed")
         case MailDelivered():
             mailbox = run.mailbox.set(event.message_id, Mail(event.sender, event.sent_at, version))
-            return replace(run, version=version, mailbox=mailbox, unreceived=run.unreceived.set(version, event.message_id))
+            unreceived = run.unreceived.set(version, event.message_id)
+            return replace(run, version=version, mailbox=mailbox, unreceived=unreceived, news=version)
+        case WaitFinished():
+            return _written(run, ((event.key, _finished(run.journal[event.key], event, version)),))
         case MailReceived():
             return _received(run, event, version)
         case MailRefused():
@@ -118,10 +141,10 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             return replace(run, version=version, paused=0, unpaused=event.number)
         case AgentRunReopened():
             return _reopened(run, event, version)
-        case AgentRunFailed():
-            return replace(run, version=version, status="failed")
-        case AgentRunCancelled():
-            return replace(run, version=version, status="cancelled")
+        case AgentRunSuspended():
+            return replace(run, version=version, status="suspended", receives=event.receives, lost_claims=0)
+        case AgentRunFailed() | AgentRunCancelled():
+            return replace(run, version=version, status="failed" if isinstance(event, AgentRunFailed) else "cancelled")
         case _:
             assert_never(event)
 
@@ -137,19 +160,26 @@ def fold(run: AgentRun, events: Iterable[AgentRunEvent]) -> AgentRun:
     """As `evolve` for each of the events. Entries of the journal that follow one another are written together."""
     entries: list[tuple[str, Entry]] = []
     for version, event in enumerate(events, run.version + 1):
-        if isinstance(event, (StepRecorded, CallStarted, CallFinished)):
+        if isinstance(event, (StepRecorded, CallStarted, CallFinished, WaitStarted)):
             entries.append((event.key, _entry_of(event, version)))
         else:
             run, entries = evolve(_written(run, entries), event), []
     return _written(run, entries)
 
 
-def _entry_of(event: StepRecorded | CallStarted | CallFinished, version: int) -> Entry:
+def _entry_of(event: StepRecorded | CallStarted | CallFinished | WaitStarted, version: int) -> Entry:
     if isinstance(event, StepRecorded):
-        return Entry(event.kind, "ok", event.result, None, version)
+        return Entry(event.kind, "ok", event.result, None, version, fingerprint=event.fingerprint)
     if isinstance(event, CallStarted):
-        return Entry("call", "pending", None, event.invocation_id, version)
+        return Entry("call", "pending", None, event.invocation_id, version, fingerprint=event.fingerprint)
+    if isinstance(event, WaitStarted):
+        return Entry(event.kind, "pending", None, None, version, fingerprint=event.fingerprint)
     return Entry("call", "ok" if event.succeeded else "error", None, event.invocation_id, version, event.effect)
+
+
+def _finished(entry: Entry, event: WaitFinished, version: int) -> Entry:
+    status: Literal["ok", "error"] = "ok" if event.error is None else "error"
+    return Entry(event.kind, status, event.result, None, version, fingerprint=entry.fingerprint, error=event.error)
 
 
 def _written(run: AgentRun, entries: Sequence[tuple[str, Entry]]) -> AgentRun:
@@ -160,20 +190,30 @@ def _written(run: AgentRun, entries: Sequence[tuple[str, Entry]]) -> AgentRun:
     if not entries:
         return run
     journal, changed, pending = run.journal.mutate(), run.changed.mutate(), run.pending.mutate()
+    waits, news = run.waits, run.news
     calls_moved = False  # until it is True, the map is the same object, so a snapshot of what changed leaves the field out
     for key, entry in entries:
         if (before := journal.get(key)) is not None:
             del changed[before.changed_in]
             if before.status == "pending":
-                calls_moved = True
-                del pending[before.changed_in]
+                news = entry.changed_in
+                if before.invocation_id is not None:
+                    calls_moved = True
+                    del pending[before.changed_in]
+                else:
+                    waits = waits.delete(key)
+                if entry.fingerprint is None:
+                    entry = entry._replace(fingerprint=before.fingerprint)
         journal[key], changed[entry.changed_in] = entry, key
-        if entry.status == "pending" and entry.invocation_id is not None:
-            calls_moved = True
-            pending[entry.changed_in] = entry.invocation_id
+        if entry.status == "pending":
+            if entry.invocation_id is not None:
+                calls_moved = True
+                pending[entry.changed_in] = entry.invocation_id
+            elif entry.kind in WAITS:
+                waits = waits.set(key, cast(WaitKind, entry.kind))
     return replace(
         run, version=entry.changed_in, journal=journal.finish(), changed=changed.finish(), lost_claims=0,
-        pending=pending.finish() if calls_moved else run.pending,
+        pending=pending.finish() if calls_moved else run.pending, waits=waits, news=news,
     )  # fmt: skip
 
 
@@ -187,7 +227,7 @@ def _reopened(run: AgentRun, event: AgentRunReopened, version: int) -> AgentRun:
     )  # fmt: skip
     run = replace(
         run, version=version, status="requested", requested=requested, dispatch=event.dispatch, failures=0, lost_claims=0,
-        reopened=event.number, paused=0, unpaused=0,
+        reopened=event.number, paused=0, unpaused=0, waits=Map(), receives=(),
     )  # fmt: skip
     if event.fresh:
         mailbox = Map({message_id: replace(mail, received_as=None) for message_id, mail in run.mailbox.items()})
@@ -195,7 +235,8 @@ def _reopened(run: AgentRun, event: AgentRunReopened, version: int) -> AgentRun:
         return replace(run, journal=Map(), changed=Map(), pending=Map(), mailbox=mailbox, unreceived=unreceived)
     journal, changed = run.journal.mutate(), run.changed.mutate()
     for key, entry in run.journal.items():
-        if entry.status == "error" and not entry.effect:
+        is_left = entry.status == "pending" and entry.kind in WAITS  # at the end of the agent run
+        if is_left or (entry.status == "error" and not entry.effect):
             del journal[key], changed[entry.changed_in]
     return replace(run, journal=journal.finish(), changed=changed.finish())
 

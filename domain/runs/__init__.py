@@ -7,6 +7,7 @@ Others import from here, never from the modules:
 - `state`: the run, and how each event changes it (`evolve`).
 - `forcing`: what a person says about a step.
 - `pausing`: pauses, and going on where the run was.
+- `signals`, `kept`: signals to the agents of a run, and who receives each one.
 - `rules`: what each command brings about (`decide`), every decision about the next step, and the `DECIDER`.
 """
 
@@ -28,20 +29,24 @@ from domain.runs.adapting import allowed_name
 from domain.runs.commands import (
     MAX_DEADLINE_S,
     AbandonRun,
+    AwaitSignal,
     CancelRun,
     CheckRun,
     CheckUntainted,
     CompleteStep,
     EndAtDeadline,
     EndWait,
+    ExpireSignalWait,
     FailStep,
     FinishChild,
     ForceStep,
+    LeaveSignals,
     PauseRun,
     ResumeRun,
     RetryRun,
     RunCommand,
     SetDeadline,
+    SignalRun,
     SkipStep,
     StartRun,
     TaintRun,
@@ -59,6 +64,7 @@ from domain.runs.events import (
     PartScheduled,
     PauseCause,
     PlanV1,
+    Receiver,
     RunCancelled,
     RunCompleted,
     RunEvent,
@@ -67,11 +73,15 @@ from domain.runs.events import (
     RunPauseLifted,
     RunResumed,
     RunRetried,
+    RunSignalled,
     RunStarted,
     RunStartedV1,
     RunStartedV2,
     RunStartedV3,
     RunTainted,
+    SignalAwaited,
+    SignalReceived,
+    SignalWaitEnded,
     StepCompleted,
     StepCompletedV1,
     StepFailed,
@@ -85,6 +95,7 @@ from domain.runs.outcomes import fallback_name
 from domain.runs.progress import agent_run_id_of, child_id_of, part_key
 from domain.runs.retrying import Again, executions_again, of_child, to_retry
 from domain.runs.rules import DECIDER, GotTainted, decide
+from domain.runs.signals import MOST_KEPT, TooManySignals
 from domain.runs.state import OVER, Run, RunStatus, evolve
 from domain.runs.waiting import scheduled_by
 
@@ -94,11 +105,13 @@ __all__ = [
     "MAX_DEADLINE_S",
     "MAX_STEPS",
     "MAX_STEPS_V1",
+    "MOST_KEPT",
     "MOST_NAMED",
     "OVER",
     "REMEMBERED_STEPS",
     "AbandonRun",
     "Again",
+    "AwaitSignal",
     "ByPerson",
     "CancelRun",
     "CheckRun",
@@ -108,11 +121,13 @@ __all__ = [
     "DeadlineSet",
     "EndAtDeadline",
     "EndWait",
+    "ExpireSignalWait",
     "FailStep",
     "FinishChild",
     "ForceStep",
     "GotTainted",
     "Graph",
+    "LeaveSignals",
     "Origin",
     "Parent",
     "PartCompleted",
@@ -122,6 +137,7 @@ __all__ = [
     "PauseRun",
     "Plan",
     "PlanV1",
+    "Receiver",
     "ResumeRun",
     "RetryRun",
     "Run",
@@ -134,6 +150,7 @@ __all__ = [
     "RunPaused",
     "RunResumed",
     "RunRetried",
+    "RunSignalled",
     "RunStarted",
     "RunStartedV1",
     "RunStartedV2",
@@ -141,6 +158,10 @@ __all__ = [
     "RunStatus",
     "RunTainted",
     "SetDeadline",
+    "SignalAwaited",
+    "SignalReceived",
+    "SignalRun",
+    "SignalWaitEnded",
     "SkipStep",
     "StartRun",
     "Step",
@@ -154,6 +175,7 @@ __all__ = [
     "StepState",
     "StepStatus",
     "TaintRun",
+    "TooManySignals",
     "WorkflowRef",
     "agent_run_id_of",
     "allowed_name",

@@ -61,6 +61,43 @@ class EndWait(Command):
     step: str
 
 
+class SignalRun(Command):
+    """Sends a signal to the agents of a run, or of one step. The first that waits for its name receives it, now or later."""
+
+    run_id: UUID
+    signal_id: UUID
+    name: ShortText = Field(min_length=1)
+    payload: Json = None
+    step: ShortText | None = None
+
+
+class AwaitSignal(Command):
+    """An agent waits for a signal."""
+
+    run_id: UUID
+    agent_run_id: UUID
+    key: str
+    step: str
+    name: str
+    timeout_s: float | None = None
+
+
+class ExpireSignalWait(Command):
+    """The time of a wait for a signal is over."""
+
+    run_id: UUID
+    agent_run_id: UUID
+    key: str
+
+
+class LeaveSignals(Command):
+    """An agent run has ended while it waited for signals."""
+
+    run_id: UUID
+    agent_run_id: UUID
+    keys: tuple[str, ...]
+
+
 class CancelRun(Command):
     run_id: UUID
     reason: ShortText | None = None
@@ -172,5 +209,6 @@ class CheckUntainted(Command):
 
 RunCommand = (
     StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | PauseRun | ResumeRun | SkipStep
-    | ForceStep | RetryRun | SetDeadline | EndAtDeadline | CheckRun | TaintRun | CheckUntainted
+    | ForceStep | RetryRun | SetDeadline | EndAtDeadline | CheckRun | TaintRun | CheckUntainted | SignalRun | AwaitSignal
+    | ExpireSignalWait | LeaveSignals
 )  # fmt: skip

@@ -25,6 +25,10 @@ class Parent(Value):
     """Runs above the run."""
     compensable: bool = Field(default=False, exclude_if=is_empty)
     """Whether the parent may take its effects back, and the run's with them."""
+    agent_run_id: UUID | None = Field(default=None, exclude_if=unsaid)
+    """The agent run that started the run (`ctx.child`), and waits for it. None: the plan did."""
+    key: str | None = Field(default=None, exclude_if=unsaid)
+    """Of the entry in its journal."""
 
 
 class WorkflowRef(Value):
@@ -367,6 +371,59 @@ class DeadlineSet(Event):
     reason: str | None = None
 
 
+class Receiver(Value):
+    """A wait of an agent for a signal."""
+
+    agent_run_id: UUID
+    key: str
+
+
+class RunSignalled(Event):
+    """Somebody has sent the run a signal."""
+
+    TOPIC = "run.signalled"
+    signal_id: UUID
+    name: str
+    payload: Json = None
+    step: str | None = None
+    """Only an agent of this step receives it. None: any of the run."""
+    received_by: Receiver | None = None
+    """Who waited for it. None: it is kept until somebody does."""
+
+
+class SignalAwaited(Event):
+    """An agent waits for a signal, and none was kept for it."""
+
+    TOPIC = "run.signal_awaited"
+    agent_run_id: UUID
+    key: str
+    step: str
+    name: str
+    timeout_s: float | None = None
+
+
+class SignalReceived(Event):
+    """An agent has received a signal that was kept for it."""
+
+    TOPIC = "run.signal_received"
+    signal_id: UUID
+    agent_run_id: UUID
+    key: str
+    name: str
+    payload: Json = None
+
+
+class SignalWaitEnded(Event):
+    """An agent waits for a signal no more."""
+
+    TOPIC = "run.signal_wait_ended"
+    agent_run_id: UUID
+    key: str
+    name: str
+    reason: Literal["timed_out", "agent_ended"]
+    timeout_s: float | None = None
+
+
 class RunCompleted(Event):
     TOPIC = "run.completed"
     degraded: bool = False
@@ -463,4 +520,5 @@ RunEvent = (
     RunStarted | StepScheduled | StepSkipped | StepStarted | PartScheduled | PartCompleted | PartFailed | StepFellBack
     | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled | RunTainted | RunPaused | RunPauseLifted | RunResumed
     | RunRetried | DeadlineSet
+    | RunSignalled | SignalAwaited | SignalReceived | SignalWaitEnded
 )  # fmt: skip

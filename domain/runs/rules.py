@@ -9,20 +9,24 @@ from domain.kernel import Decider, Event, Functions, without_functions
 from domain.runs.carrying_out import carry_on, look_at
 from domain.runs.commands import (
     AbandonRun,
+    AwaitSignal,
     CancelRun,
     CheckRun,
     CheckUntainted,
     CompleteStep,
     EndAtDeadline,
     EndWait,
+    ExpireSignalWait,
     FailStep,
     FinishChild,
     ForceStep,
+    LeaveSignals,
     PauseRun,
     ResumeRun,
     RetryRun,
     RunCommand,
     SetDeadline,
+    SignalRun,
     SkipStep,
     StartRun,
     TaintRun,
@@ -34,6 +38,7 @@ from domain.runs.forcing import force
 from domain.runs.outcomes import part_completed, part_failed, step_failed
 from domain.runs.pausing import pause, resume
 from domain.runs.retrying import retry_child, retry_run
+from domain.runs.signals import decide_on_signals
 from domain.runs.state import OVER, Run, evolve
 
 ON_FAILURE = frozenset({"on_failure", "on_failure_or_cancel"})
@@ -76,6 +81,8 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
             return set_deadline(run, command)
         case EndAtDeadline():
             return [_failure(run, *missed(run))] if is_reached(run, command) else []
+        case SignalRun() | AwaitSignal() | ExpireSignalWait() | LeaveSignals():
+            return decide_on_signals(run, command)
         case _:
             assert_never(command)
 

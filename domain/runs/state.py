@@ -29,8 +29,12 @@ from domain.runs.events import (
     RunPauseLifted,
     RunResumed,
     RunRetried,
+    RunSignalled,
     RunStarted,
     RunTainted,
+    SignalAwaited,
+    SignalReceived,
+    SignalWaitEnded,
     StepCompleted,
     StepFailed,
     StepFellBack,
@@ -38,6 +42,7 @@ from domain.runs.events import (
     StepSkipped,
     StepStarted,
 )
+from domain.runs.kept import KeptSignal, SignalWait, changed
 from domain.runs.progress import StepProgress, Tally, agent_run_id_of, part_begun, part_ended, part_key
 
 RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]
@@ -105,6 +110,15 @@ class Run:
     def paused(self) -> bool:
         """Nothing begins. The status of a paused run is `running`: it has not ended."""
         return self.pause is not None or self.pause_above is not None
+
+    signals: PersistentMap[UUID, KeptSignal] = field(default_factory=Map)
+    """Signals that nobody has received."""
+    signals_known: PersistentMap[UUID, str] = field(default_factory=Map)
+    """Signal → a hash of its content. Also of those that were received."""
+    signal_waits: PersistentMap[str, SignalWait] = field(default_factory=Map)
+    """The agents that stand in line, by `wait_id`."""
+    signal_number: int = 0
+    """Of the last signal or wait."""
 
     @property
     def graph(self) -> Graph:
@@ -255,10 +269,10 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return replace(run, tainted=True)
         case DeadlineSet() | RunRetried():
             return _went_on(run, event)
-        case RunCompleted():
-            return replace(run, status="completed")
-        case RunFailed():
-            return replace(run, status="failed")
+        case RunSignalled() | SignalAwaited() | SignalReceived() | SignalWaitEnded():
+            return replace(run, **changed(run, event))
+        case RunCompleted() | RunFailed():
+            return replace(run, status="completed" if isinstance(event, RunCompleted) else "failed")
         case RunCancelled():
             return replace(run, status="cancelled", cancel_reason=event.reason)
         case RunPaused() | RunPauseLifted() | RunResumed():

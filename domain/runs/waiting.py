@@ -8,6 +8,7 @@ from domain.plans import Step, Wait
 from domain.runs.commands import EndAtDeadline, EndWait
 from domain.runs.deciding import Decision, PlanFault
 from domain.runs.events import DeadlineSet, StepStarted
+from domain.runs.signals import scheduled_by as of_signals
 
 
 def begin_wait(d: Decision, step: Step, wait: Wait, saw: dict[str, Json]) -> None:
@@ -34,4 +35,4 @@ def scheduled_by(event: Event, run_id: UUID) -> Scheduled | None:
         return Scheduled(event.delay_s or 0.0, EndWait(run_id=run_id, step=event.step), event.until)
     if isinstance(event, DeadlineSet) and event.deadline_s is not None:
         return Scheduled(event.deadline_s, EndAtDeadline(run_id=run_id, number=event.number))
-    return None
+    return of_signals(event, run_id)

@@ -339,8 +339,9 @@ def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEv
             parts.start_call(event, recorded)
         case agent_runs.AgentRunRetryScheduled():
             parts.keep_error(step, event.error, recorded)
-            if run.status in GOING_ON:
-                step.status = "retrying"
+            step.status = "retrying" if run.status in GOING_ON else step.status
+        case agent_runs.AgentRunSuspended():
+            step.status = "suspended" if run.status in GOING_ON else step.status
         case agent_runs.AgentRunResumed():
             step.scheduled_at = at
             if _waits_anew(event) and run.status in GOING_ON:
@@ -375,6 +376,8 @@ def _on_part_event(
         case agent_runs.AgentRunRetryScheduled():
             parts.keep_error(part, event.error, recorded)
             part.status = "retrying" if goes_on else part.status
+        case agent_runs.AgentRunSuspended():
+            part.status = "suspended" if goes_on else part.status
         case agent_runs.AgentRunResumed():
             part.scheduled_at = at
             if _waits_anew(event) and goes_on:
@@ -470,7 +473,7 @@ _OF_FORMS = (
 )  # fmt: skip
 _OF_AGENT_RUNS = (
     agent_runs.AgentRunClaimed, agent_runs.CallStarted, agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunResumed,
-    agent_runs.AgentRunCompleted, agent_runs.AgentRunCancelled, agent_runs.AgentRunPaused,
+    agent_runs.AgentRunCompleted, agent_runs.AgentRunCancelled, agent_runs.AgentRunPaused, agent_runs.AgentRunSuspended,
 )  # fmt: skip
 _OF_CALLS = (
     invocations.AttemptStarted, invocations.InvocationRetryScheduled, invocations.InvocationRequeued,

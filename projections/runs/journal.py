@@ -6,7 +6,7 @@ from uuid import UUID
 from application.views.large import LARGE_BYTES, json_bytes, path_of_entry, place_of
 from application.views.runs import JournalEntryView
 from domain import agent_runs, runs
-from domain.kernel import RecordedEvent
+from domain.kernel import Json, RecordedEvent
 from projections.kernel import decoded
 
 
@@ -25,10 +25,13 @@ def _entry(recorded: RecordedEvent, steps: Mapping[UUID, str]) -> JournalEntryVi
     )  # fmt: skip
     match event:
         case agent_runs.StepRecorded():
-            entry.kind, entry.result = event.kind, event.result
-            if len(recorded.state) > LARGE_BYTES and (size := json_bytes(event.result)) > LARGE_BYTES:
-                path = path_of_entry(recorded.root_id, recorded.position)
-                entry.put("result", None, place_of(path, "result", recorded.position, size))
+            entry.kind = event.kind
+            _keep_result(entry, recorded, event.result)
+        case agent_runs.WaitStarted():
+            entry.kind, entry.name = event.kind, event.name
+        case agent_runs.WaitFinished():
+            entry.kind, entry.succeeded, entry.error = "wait_finished", event.error is None, event.error
+            _keep_result(entry, recorded, event.result)
         case agent_runs.CallStarted():
             entry.kind, entry.tool, entry.invocation_id = "call", event.tool, event.invocation_id
         case agent_runs.CallFinished():
@@ -36,3 +39,10 @@ def _entry(recorded: RecordedEvent, steps: Mapping[UUID, str]) -> JournalEntryVi
         case agent_runs.MailReceived():
             entry.kind, entry.message_id = "receive", event.message_id
     return entry
+
+
+def _keep_result(entry: JournalEntryView, recorded: RecordedEvent, result: Json) -> None:
+    entry.result = result
+    if len(recorded.state) > LARGE_BYTES and (size := json_bytes(result)) > LARGE_BYTES:
+        path = path_of_entry(recorded.root_id, recorded.position)
+        entry.put("result", None, place_of(path, "result", recorded.position, size))

@@ -110,9 +110,10 @@ def test_every_command_has_a_route_to_the_decider_of_its_slice() -> None:
 
 BY_THE_SERVER = {
     tenants.CreateTenant, runs.CompleteStep, runs.FailStep, runs.CheckRun, runs.FinishChild, runs.EndWait,
-    runs.AbandonRun,
+    runs.AbandonRun, runs.AwaitSignal, runs.ExpireSignalWait, runs.LeaveSignals,
     agent_runs.PauseAgentRun, agent_runs.UnpauseAgentRun, invocations.PauseInvocation, invocations.UnpauseInvocation,
-    agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun,
+    agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun, agent_runs.FinishWait,
+    agent_runs.WakeAgentRun, agent_runs.SuspendAgentRun,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,
     invocations.EndInvocation, chains.StartChain, chains.FinishChainStep, chains.CancelChain,
     invocations.CancelInvocation, invocations.LapseAttempt, invocations.GiveUpReconcile, invocations.PutOffInvocation,

@@ -128,7 +128,9 @@ EVERY_FORM = runs.Plan(
     ),
     result="steps.sum.result",
 )  # fmt: skip
-PARENT = runs.Parent(run_id=OTHER_RUN, step="reviews", part=2, depth=1, compensable=True)
+PARENT = runs.Parent(
+    run_id=OTHER_RUN, step="reviews", part=2, depth=1, compensable=True, agent_run_id=AGENT_RUN, key="child:critic#1"
+)
 
 SEEN = SeenCall(
     tool="git.history", cost=0.5, tainted=True, agent={"name": "historian", "version": "2", "step": "collect"},
@@ -168,6 +170,8 @@ COMPENSABLE = invocations.Compensable(tool="git.history", compensated_by="git.fo
 
 ANN = runs.ByPerson(by="key:ann", reason="looked it up", on_behalf_of="user:ada")
 PAUSED_BECAUSE = runs.PauseCause(by="key:ann", reason="the prices look wrong", on_behalf_of="user:ada", parent_id=RUN)
+RECEIVER = runs.Receiver(agent_run_id=AGENT_RUN, key="signal:go#1")
+OPEN = (agent_runs.OpenWait(key="signal:go#1", kind="signal"),)
 EXAMPLES: tuple[Event, ...] = (
     tenants.TenantCreated(name="default"),
     tenants.ApiKeyIssued(key_id=KEY, label="deploy", sha256=SHA256, role=Role.DEVELOPER, expires_at=AT, projects=(PROJECT,)),
@@ -295,13 +299,19 @@ EXAMPLES: tuple[Event, ...] = (
         judged={"best": {"reviews": True}}, fresh=True, versions={"collect": "2"}, parent=PARENT,
     ),
     runs.DeadlineSet(number=2, deadline_s=600.5, reason="the service is slow"),
+    runs.RunSignalled(signal_id=MESSAGE, name="go", payload=JSON, step="collect", received_by=RECEIVER),
+    runs.SignalAwaited(agent_run_id=AGENT_RUN, key="signal:go#1", step="collect", name="go", timeout_s=60.0),
+    runs.SignalReceived(signal_id=MESSAGE, agent_run_id=AGENT_RUN, key="signal:go#1", name="go", payload=JSON),
+    runs.SignalWaitEnded(agent_run_id=AGENT_RUN, key="signal:go#1", name="go", reason="timed_out", timeout_s=60.0),
     agent_runs.AgentRunRequested(
         run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True,
         priority="high", on_behalf_of="user:ada",
     ),
     agent_runs.AgentRunClaimed(attempt=2, worker_id="worker-1", dispatch=1, session_id=SESSION),
-    agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON),
-    agent_runs.CallStarted(attempt=2, key="git.history#1", tool="git.history", invocation_id=INVOCATION),
+    agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON, fingerprint="f00dcafef00dcafef00d"),
+    agent_runs.CallStarted(
+        attempt=2, key="git.history#1", tool="git.history", invocation_id=INVOCATION, fingerprint="f00dcafef00dcafef00d"
+    ),
     agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True, effect=True),
     agent_runs.MailDelivered(message_id=MESSAGE, sender="write", sent_at=AT),
     agent_runs.MailRefused(message_id=MESSAGE, reason="the recipient is completed"),
@@ -312,16 +322,22 @@ EXAMPLES: tuple[Event, ...] = (
         on_behalf_of="user:ada",
     ),
     agent_runs.AgentRunCompleted(
-        run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",), abandoned=(INVOCATION,)
+        run_id=RUN, step="collect", attempt=2, result=JSON, unused_keys=("old#1",), abandoned=(INVOCATION,), open_waits=OPEN
     ),
-    agent_runs.AgentRunFailed(run_id=RUN, step="collect", error=FAILURE, abandoned=(INVOCATION,)),
-    agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,)),
+    agent_runs.AgentRunFailed(run_id=RUN, step="collect", error=FAILURE, abandoned=(INVOCATION,), open_waits=OPEN),
+    agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,), open_waits=OPEN),
     agent_runs.AgentRunPaused(number=2, attempt=3),
     agent_runs.AgentRunUnpaused(number=2, calls=(INVOCATION,), timeout_s=90.5),
     agent_runs.AgentRunReopened(
         run_id=RUN, step="collect", number=2, agent="historian", agent_version="2", version_asked=True, timeout_s=90.5, retry=RETRY,
         dispatch=3, fresh=True, priority="high", on_behalf_of="user:ada",
     ),
+    agent_runs.WaitStarted(
+        run_id=RUN, step="collect", attempt=2, key="signal:go#1", kind="signal", name="go", delay_s=60.0, until=AT,
+        fingerprint="f00dcafef00dcafef00d",
+    ),
+    agent_runs.WaitFinished(key="signal:go#1", kind="signal", result=JSON, error=FAILURE),
+    agent_runs.AgentRunSuspended(attempt=2, receives=(agent_runs.OpenReceive(key="receive#1", until=AT, sender="write"),)),
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,

@@ -289,6 +289,8 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     other = {"agent": "other", "run_id": str(new_id())}
     assert (await http.post("/v1/runs", json=other)).status_code == 201
     await use_steering(http, f"/v1/runs/{other['run_id']}")
+    signalled = await http.post(f"/v1/runs/{other['run_id']}/signals", json={"name": "go", "payload": [1]})
+    assert signalled.status_code == 202
     cancelled = await http.post(f"/v1/runs/{other['run_id']}/cancel", json={"reason": "enough"})
     assert cancelled.status_code == 202
     waited = await http.post("/v1/runs", json=other, headers={"Prefer": "wait=9"})
@@ -426,7 +428,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     of_keys |= of_schedules | {changed}
     assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | {cancelled} | {
         ("POST", "/v1/runs"), ("POST", "/v1/commands"), ("POST", "/v1/projects"), ("POST", "/v1/tools/{name}/breaker"),
-        *of_steering, *of_steps,
+        *of_steering, *of_steps, ("POST", "/v1/runs/{run_id}/signals"),
     }  # fmt: skip
     assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
         ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
@@ -459,6 +461,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
         *(path for _, path in of_schedules | {changed}),
         *(path for _, path in of_steering | of_steps),
+        "/v1/runs/{run_id}/signals",
         "/v1/audit/export",
         "/v1/projects/{project_id}",
         "/v1/blobs/{sha256}",

@@ -119,6 +119,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs/{run_id}/steps/{step}/dispatch": [{"invocation_id": "{invocation_id}", "reason": "why"}],
     "/v1/runs/{run_id}/deadline": [{"deadline_s": 60, "reason": "why"}, {"deadline_s": None, "reason": "why"}],
     "/v1/runs/{run_id}/retry": [{"reason": "why"}, {"steps": ["first"], "reason": "why", "versions": {"first": "1"}}],
+    "/v1/runs/{run_id}/signals": [{"name": "go", "payload": {"a": 1}, "id": "one", "reason": "why"}, {"name": "go", "step": "a"}],
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
     "/v1/approvals/{approval_id}/decision": [

@@ -179,7 +179,13 @@ async def test_what_is_of_the_whole_tenant_is_refused(auditor: Auditor) -> None:
 async def test_a_thing_of_another_project_is_as_one_that_nobody_has(auditor: Auditor) -> None:
     why = {"reason": "x"}
     bodies = {"cancel": why, "resolve": {"result": 1, **why}, "compensation": why, "resume": why, "pause": why}
-    bodies |= {"skip": why, "force": {"result": 1, **why}, "dispatch": why, "decision": {"decision": "deny"}}
+    bodies |= {
+        "signals": {"name": "go"},
+        "skip": why,
+        "force": {"result": 1, **why},
+        "dispatch": why,
+        "decision": {"decision": "deny"},
+    }
     bodies |= {"retry": why, "deadline": {"deadline_s": 60, **why}}
     others, tried = sorted(await auditor.of_others()), 0
     for route in of_reach(*BY_PATH):

@@ -235,7 +235,7 @@ def test_the_state_after_each_event() -> None:
         with_entry(finished, "c", Entry("call", status, None, CALL, 4))  # type: ignore[arg-type]
     with_entry(MailReceived(attempt=2, key="r", message_id=None), "r", Entry("receive", "ok", None, None, 4))
     after(AgentRunCompleted(run_id=RUN, step="s", attempt=2), status="completed")
-    after(DELIVERED, mailbox=Map({MESSAGE: Mail("b", NOW, 4)}), unreceived=Map({4: MESSAGE}))
+    after(DELIVERED, mailbox=Map({MESSAGE: Mail("b", NOW, 4)}), unreceived=Map({4: MESSAGE}), news=4)
     after(MailRefused(message_id=MESSAGE, reason="late"))
     retry = AgentRunRetryScheduled(attempt=2, error=TRANSIENT, delay_s=1, dispatch=2)
     after(retry, status="waiting", failures=1, lost_claims=0)

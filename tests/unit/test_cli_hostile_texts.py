@@ -37,6 +37,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs dispatch": [str(RUN), "a", "--reason", "r"],
     "runs deadline": [str(RUN), "10m", "--reason", "r"],
     "runs retry": [str(RUN), "own", "--reason", "r", "--agent-version", "own=1"],
+    "runs signal": [str(RUN), "go"],
     "runs messages": [str(RUN)],
     "runs logs": [str(RUN)],
     "runs calls": [str(RUN)],

@@ -185,6 +185,8 @@ class Says(Agent):
         await ctx.schedule("later", in_s=60)
         await ctx.unschedule("later", reason="done")
         await ctx.receive(timeout_s=60)
+        await ctx.sleep("1h")
+        await ctx.child("critic")
         return await ctx.tool("math.add", a=1)
 
 
@@ -195,7 +197,7 @@ def breaks(a: int = 1) -> None:
 
 async def test_the_schemas_accept_what_the_sdk_says(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scripted() as server, running(server, Says, breaks) as shown:
-        peer = await server.welcomed()
+        peer = await server.welcomed(suspends=True)
         shown.worker.show_problems([])
         await answer(peer, "define", agents=[], tools=[])
         work = agent_work(1, "says", more=True)
@@ -211,6 +213,13 @@ async def test_the_schemas_accept_what_the_sdk_says(monkeypatch: pytest.MonkeyPa
         await answer(peer, "schedule", result={"did": "scheduled", "name": "says.later", "status": "active", "next_at": None})
         await answer(peer, "unschedule", result={"did": "unscheduled", "name": "says.later", "was_there": True})
         await answer(peer, "receive")
+        await answer(peer, "wait")
+        await answer(peer, "suspend", suspended=False)
+        slept = {"key": "sleep#1", "kind": "sleep", "status": "ok", "result": None}
+        await peer.say({"t": "update", **named, "version": 10, "journal": [slept], "mailbox": []})
+        await answer(peer, "child")
+        ended = {"key": "child:critic#1", "kind": "child", "status": "ok", "result": None}
+        await peer.say({"t": "update", **named, "version": 11, "journal": [ended], "mailbox": []})
         await answer(peer, "call", invocation_id=str(CALL))
         entry = {"key": "math.add#1", "kind": "call", "status": "ok", "result": 11, "invocation_id": str(CALL)}
         await peer.say({"t": "update", **named, "version": 12, "journal": [entry], "mailbox": []})

@@ -40,7 +40,8 @@ async def test_an_agent_reports_each_call_and_hears_the_results_that_are_pushed(
         named = {"work": work["work"], "attempt": 1, "token": "t1"}
         await peer.say(work)
         record = await answer(peer, "record")
-        assert record == {"t": "record", "id": record["id"], **named, "key": "parse", "kind": "step", "result": {"n": 1}}
+        assert record == {"t": "record", "id": record["id"], **named, "key": "parse", "kind": "step", "result": {"n": 1},
+                          "fingerprint": record["fingerprint"]}  # fmt: skip
         assert (await answer(peer, "send", message_id=message_id))["body"] == "hi"
         assert (await answer(peer, "set", found=True, value=1, value_version=1))["expect"] is None
         await answer(peer, "get", found=True, value=7, value_version=1)

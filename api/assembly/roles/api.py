@@ -42,6 +42,7 @@ from application.reads import CurrentRuns
 from application.schedules.defining import Schedules
 from application.slash_commands.commands import SlashCommands
 from application.workers import Workers
+from application.workers.children import ChildRuns
 from application.workers.hosting.host import SessionHost
 from application.workers.hosting.logs import LogIntake
 from application.workers.scheduling import AgentSchedules
@@ -177,6 +178,7 @@ async def workers(parts: Parts) -> Workers:
         await tables.expressions(parts),
         (await reads(parts)).invocations,
         await _agent_schedules(parts),
+        ChildRuns(await commands(parts), await workflows(parts), (await reads(parts)).agents),
     )
 
 
@@ -192,6 +194,11 @@ async def _agent_schedules(parts: Parts) -> AgentSchedules:
     return AgentSchedules(
         await commands(parts), await _schedules(parts), (await reads(parts)).schedules, await triggers.roots(parts), known
     )
+
+
+@part
+async def workflows(parts: Parts) -> Workflows:
+    return Workflows(await commands(parts), (await reads(parts)).workflows)
 
 
 @part
@@ -242,7 +249,7 @@ async def container(parts: Parts) -> Container:
     """The container. Adds the loop of the live feed."""
     loop, feed, queue = await commands(parts), await log_streams.live(parts), await messaging.work_queue(parts)
     parts.loops["live"] = feed.run
-    workflows = Workflows(loop, (await reads(parts)).workflows)
+    of_workflows = await workflows(parts)
     plan_checks = PlanChecks(await tables.expressions(parts), frame=WorkflowDefinition)
     return Container(
         settings=parts.settings,
@@ -269,9 +276,9 @@ async def container(parts: Parts) -> Container:
         parked=await _parked(parts),
         replays=await replays(parts),
         admission=await admission(parts),
-        workflows=workflows,
-        workflow_changes=WorkflowChanges(loop, workflows, plan_checks),
-        slash_commands=SlashCommands(loop, workflows, (await reads(parts)).workflows),
+        workflows=of_workflows,
+        workflow_changes=WorkflowChanges(loop, of_workflows, plan_checks),
+        slash_commands=SlashCommands(loop, of_workflows, (await reads(parts)).workflows),
         schedules=await _schedules(parts),
         refusals=await refusals(parts),
         work_queue=queue,
@@ -287,7 +294,7 @@ async def container(parts: Parts) -> Container:
         work_logs=PostgresWorkLogs(await storage.database_of(parts, "reads")),
         blobs=await blobs(parts),
         plan_checks=plan_checks,
-        workflow_lookup=workflows.lookup,
+        workflow_lookup=of_workflows.lookup,
         triggers=await triggers.uses(parts),
         roots=await triggers.roots(parts),
         upkeep=(await storage.upkeep_runs(parts)).states,

@@ -61,6 +61,8 @@ class JournalEntryShown(Shown):
     result: Json
     error: Failure | None = None
     invocation_id: UUID | None = None
+    fingerprint: str | None = None
+    """Of the kind, the name and the arguments of the call. Missing: not known."""
 
 
 class MailInHand(Shown):
@@ -78,6 +80,8 @@ class WelcomeMessage(Shown):
     release: str
     lease_s: float
     max_event_bytes: int
+    suspends: bool = True
+    """Whether an agent that only waits may leave its worker, by `suspend`."""
     agents: list[VerdictShown]
     tools: list[VerdictShown]
 
@@ -107,6 +111,8 @@ class WorkOfAgent(Shown):
     """Steps whose results did not fit."""
     part: int | None = None
     """The number of the execution, where the step has several."""
+    receives: dict[str, float] | None = None
+    """Key → the seconds that a `receive` has left which was open when the agent run was suspended. Missing: none was."""
     on_behalf_of: str | None = None
     """For whom the work is. Missing: for nobody."""
 

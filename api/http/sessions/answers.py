@@ -73,6 +73,7 @@ class Answers:
                         "release": _RELEASE,
                         "lease_s": answer.lease_s,
                         "max_event_bytes": self._max_event_bytes,
+                        "suspends": True,
                         **self._definitions(answer),
                     }
                 )
@@ -161,6 +162,7 @@ def _work_for_agent(answer: WorkForAgent) -> bytes:
         "peers": claimed.peers,
         **({} if claimed.part is None else {"part": claimed.part}),
         **_for_whom(claimed.on_behalf_of),
+        **({"receives": claimed.receives} if claimed.receives else {}),
         **journal,
         "more": claimed.journal.more,
         "deadline": None,
@@ -188,6 +190,8 @@ def _entry(entry: EntryView) -> dict[str, Any]:
     shown: dict[str, Any] = {"key": entry.key, "kind": entry.kind, "status": entry.status, "result": entry.result}
     if entry.error is not None:
         shown["error"] = entry.error.model_dump()
+    if entry.fingerprint is not None:
+        shown["fingerprint"] = entry.fingerprint
     if entry.invocation_id is not None:
         shown["invocation_id"] = str(entry.invocation_id)
     return shown

@@ -24,6 +24,7 @@ from application.workers.hosting.messages import (
     Record,
     Refused,
     Return,
+    Suspend,
 )
 from application.workers.hosting.peer import Peer
 from application.workers.hosting.reports import carry_out, steps_of, together, waiters_first
@@ -31,7 +32,7 @@ from domain.errors import TidelogError, Unavailable, VersionConflict
 
 log = structlog.get_logger(__name__)
 
-ENDS = Complete | Fail | Reconciled | Return
+ENDS = Complete | Fail | Reconciled | Return | Suspend
 """Reports after which the worker does not have the work any more."""
 
 
@@ -88,6 +89,9 @@ class Answering:
             self._refuse(report, error, hand)
         else:
             ends = isinstance(report, ENDS)
+            if isinstance(report, Suspend) and not done.fields["suspended"]:
+                ends = False  # the worker is about to hear of what has come
+                self._go_on(hand)
             if ends:
                 await waiters_first()  # the client waits for the end of the run, the worker for nothing
             self._peer.put(done, alone=not ends and self.lanes.open == 1)
@@ -106,6 +110,10 @@ class Answering:
         if not isinstance(error, TidelogError):
             log.error("report_failed", type=report.t, work_id=str(report.work), exc_info=error)
         self._peer.put(Refused(report.id, error))
+        self._go_on(hand)
+
+    def _go_on(self, hand: Hand | None) -> None:
+        """The worker has the work after all."""
         if hand is not None and hand.ending:
             hand.ending = False
             self._hands.wake(hand)

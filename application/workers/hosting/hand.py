@@ -11,7 +11,15 @@ from application.engine.reading.live import LiveFeed
 from application.workers.hosting.messages import Report, Stop, StopReason, Update
 from application.workers.journal import Journals
 from domain import agent_runs, invocations
-from domain.agent_runs import AgentRunCancelled, AgentRunFailed, AgentRunPaused, AgentRunResumed, CallFinished, MailDelivered
+from domain.agent_runs import (
+    AgentRunCancelled,
+    AgentRunFailed,
+    AgentRunPaused,
+    AgentRunResumed,
+    CallFinished,
+    MailDelivered,
+    WaitFinished,
+)
 from domain.errors import NotFound
 from domain.invocations import (
     Invocation,
@@ -26,7 +34,9 @@ from domain.invocations import (
 from domain.kernel import Decider, Event
 
 CONCERNING: dict[str, tuple[type[Event], ...]] = {
-    "agent": (CallFinished, MailDelivered, AgentRunCancelled, AgentRunFailed, AgentRunPaused, AgentRunResumed),
+    "agent": (
+        CallFinished, WaitFinished, MailDelivered, AgentRunCancelled, AgentRunFailed, AgentRunPaused, AgentRunResumed,
+    ),
     "tool": (InvocationCancelRequested, InvocationCancelled, InvocationFailed, InvocationRequeued, InvocationResolved),
     "reconcile": (
         InvocationCancelled, InvocationFailed, InvocationRequeued, InvocationResolved, InvocationReconcileRequested,

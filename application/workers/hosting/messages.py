@@ -16,7 +16,7 @@ from application.workers.claims import ClaimedAgentRun
 from application.workers.journal import JournalView
 from application.workers.sessions import ClaimedCall
 from domain.access import Action
-from domain.agent_runs import EntryKey
+from domain.agent_runs import LONGEST_WAIT_S, MOST_RECEIVES, EntryKey, Fingerprint
 from domain.context import ValueName
 from domain.errors import Forbidden, InvalidCommand, TidelogError
 from domain.failures import Failure
@@ -173,6 +173,7 @@ class Record(Report):
     key: EntryKey
     kind: Literal["step"] = "step"
     result: Json = None
+    fingerprint: Fingerprint | None = None
 
 
 class Call(Report):
@@ -180,6 +181,7 @@ class Call(Report):
     key: EntryKey
     tool: Name
     arguments: dict[str, Json] = {}
+    fingerprint: Fingerprint | None = None
 
 
 class Send(Report):
@@ -193,6 +195,49 @@ class Receive(Report):
     t: Literal["receive"]
     key: EntryKey
     message_id: UUID | None = None
+
+
+class BeginWait(Report):
+    """The agent waits for a time, or for a signal."""
+
+    t: Literal["wait"]
+    key: EntryKey
+    kind: Literal["sleep", "signal"]
+    name: ShortText | None = None
+    s: float | None = Field(default=None, ge=0, le=LONGEST_WAIT_S)
+    """Of a sleep: its length. Else: after so many seconds the wait fails."""
+    until: datetime | None = None
+    fingerprint: Fingerprint | None = None
+
+
+class BeginChild(Report):
+    """The agent starts a run, and waits for its end."""
+
+    t: Literal["child"]
+    key: EntryKey
+    agent: ShortText | None = None
+    workflow: ShortText | None = None
+    version: int | None = Field(default=None, ge=1)
+    """Of the workflow. Null: the current one."""
+    input: Json = None
+    fingerprint: Fingerprint | None = None
+
+
+class ReceiveLeft(Said):
+    """A `receive` that goes on without a worker."""
+
+    key: EntryKey
+    s: float | None = Field(default=None, ge=0, le=LONGEST_WAIT_S)
+    """After so many seconds it comes back without a message."""
+    sender: ShortText | None = None
+
+
+class Suspend(Report):
+    """The agent only waits, and leaves the worker."""
+
+    t: Literal["suspend"]
+    seen: int = Field(ge=0)
+    receives: tuple[ReceiveLeft, ...] = Field(default=(), max_length=MOST_RECEIVES)
 
 
 class Get(Report):
@@ -283,7 +328,23 @@ class Log(Said):
     """Lines of this attempt for which the worker had no room, since its last message."""
 
 
-RecordedReport = Record | Call | Send | Receive | Get | Set | MakeSchedule | EndSchedule | More | Complete | Fail | Reconciled
+RecordedReport = (
+    Record
+    | Call
+    | Send
+    | Receive
+    | BeginWait
+    | BeginChild
+    | Suspend
+    | Get
+    | Set
+    | MakeSchedule
+    | EndSchedule
+    | More
+    | Complete
+    | Fail
+    | Reconciled
+)
 AnyReport = RecordedReport | Return
 Saying = Hello | Define | FreeSlots | LifeSign | Leaving | Log | AnyReport
 RESERVED = frozenset({"delta", "signal", "progress"})

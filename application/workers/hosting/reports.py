@@ -11,6 +11,8 @@ from application.workers.hosting.hand import Hand
 from application.workers.hosting.looking import result_of
 from application.workers.hosting.messages import (
     AnyReport,
+    BeginChild,
+    BeginWait,
     Call,
     Complete,
     Done,
@@ -25,6 +27,7 @@ from application.workers.hosting.messages import (
     RecordedReport,
     Send,
     Set,
+    Suspend,
 )
 from application.workers.journal import Journals
 from application.workers.scheduling import AskedOfAgent
@@ -44,7 +47,7 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
         case Record():
             return done(report, (await workers.journals.record(caller, report.work, [step_of(report)]))[0])
         case Call():
-            start = agent_runs.StartCall(**work, key=report.key, tool=report.tool)
+            start = agent_runs.StartCall(**work, key=report.key, tool=report.tool, fingerprint=report.fingerprint)
             called = await workers.calls.call(caller, start, report.arguments)
             told = {} if called.warning is None else {"warning": called.warning}
             return done(report, called.outcome, invocation_id=called.invocation_id, **told)
@@ -56,6 +59,8 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
         case Receive():
             receive = agent_runs.ReceiveMail(**work, key=report.key, message_id=report.message_id)
             return done(report, await workers.mail.receive(caller, receive))
+        case BeginWait() | BeginChild() | Suspend():
+            return await _of_wait(workers, caller, report)
         case Get():
             value, outcome = await workers.context.get(
                 caller, agent_run_id=report.work, attempt=report.attempt, key=report.key, name=report.name
@@ -90,6 +95,29 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
             raise InvalidCommand("the work is an agent run, which is not asked about an effect")
 
 
+async def _of_wait(workers: Workers, caller: Caller, report: BeginWait | BeginChild | Suspend) -> Done:
+    work: dict[str, Any] = {"agent_run_id": report.work, "attempt": report.attempt}
+    match report:
+        case BeginWait():
+            wait = agent_runs.StartWait(
+                **work, key=report.key, kind=report.kind, name=report.name, delay_s=report.s, until=report.until,
+                fingerprint=report.fingerprint,
+            )  # fmt: skip
+            return done(report, await workers.waits.start(caller, wait))
+        case BeginChild():
+            if workers.children is None:
+                raise InvalidCommand("this server starts no child runs of agents")
+            wait = agent_runs.StartWait(**work, key=report.key, kind="child", fingerprint=report.fingerprint)
+            started = await workers.children.start(
+                caller, wait, agent=report.agent, workflow=report.workflow, version=report.version, input=report.input
+            )
+            return done(report, started, run_id=agent_runs.child_id_of(report.work, report.key))
+        case Suspend():
+            left = [(one.key, one.s, one.sender) for one in report.receives]
+            suspended, outcome = await workers.waits.suspend(caller, report.work, report.attempt, report.seen, left)
+            return done(report, outcome, suspended=suspended)
+
+
 async def _of_call(workers: Workers, caller: Caller, report: RecordedReport) -> Done:
     match report:
         case Complete():
@@ -117,7 +145,12 @@ async def waiters_first() -> None:
 
 def step_of(report: Record) -> agent_runs.RecordStep:
     return agent_runs.RecordStep(
-        agent_run_id=report.work, attempt=report.attempt, key=report.key, kind=report.kind, result=report.result
+        agent_run_id=report.work,
+        attempt=report.attempt,
+        key=report.key,
+        kind=report.kind,
+        result=report.result,
+        fingerprint=report.fingerprint,
     )
 
 

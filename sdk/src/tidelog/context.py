@@ -9,17 +9,20 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ParamSpec, Protocol
+from datetime import datetime, timedelta
+from typing import Any, ParamSpec
 from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
 
 from tidelog.blobs import IN_MEMORY, AgentBlobs, BlobAccess
 from tidelog.calling import call
-from tidelog.errors import PermanentError, ToolError
-from tidelog.journal import EntryError, Journal, JournalEntry, JournalUpdate, Mail, Recorder
+from tidelog.errors import ChildRunError, PermanentError, SignalTimeoutError, ToolError
+from tidelog.fingerprints import of_call, of_step, of_wait
+from tidelog.inbox import Clock, Inbox, OpenWaits, Place, TimeOfDay
+from tidelog.journal import Child, EntryError, Journal, JournalEntry, Mail, Recorder, Wait
 from tidelog.scheduling import Scheduling
+from tidelog.spans import span_of
 from tidelog.values import to_json
 from tidelog.work_log import Log
 
@@ -61,18 +64,6 @@ class Assignment:
     part: int | None = None
 
 
-class Place(Protocol):
-    """The place of an execution in its worker. An execution that only waits for something outside may be without it."""
-
-    def waiting(self) -> AbstractAsyncContextManager[None]:
-        """A call waits for a tool or a message. The end of the block waits for the place."""
-        ...
-
-    def working(self) -> AbstractAsyncContextManager[None]:
-        """A step runs. The beginning of the block waits for the place."""
-        ...
-
-
 class KeptPlace:
     """The place of an execution that nobody else wants."""
 
@@ -81,21 +72,6 @@ class KeptPlace:
 
     def working(self) -> AbstractAsyncContextManager[None]:
         return nullcontext()
-
-
-class Clock(Protocol):
-    """What an execution knows of time. A test may move it."""
-
-    async def wait(self, future: "asyncio.Future[Any]", timeout_s: float | None) -> None:
-        """Wait until the future is done, or the time is over."""
-        ...
-
-
-class TimeOfDay:
-    """Time as it passes."""
-
-    async def wait(self, future: "asyncio.Future[Any]", timeout_s: float | None) -> None:
-        await asyncio.wait({future}, timeout=timeout_s)
 
 
 class Context(Scheduling):
@@ -121,7 +97,7 @@ class Context(Scheduling):
         self._journal = journal
         self._recorder = recorder
         self._place = place or KeptPlace()
-        self._inbox = _Inbox(journal, recorder, self._place, clock or TimeOfDay())
+        self._inbox = Inbox(journal, recorder, self._place, clock or TimeOfDay())
         self._step_slots = asyncio.Semaphore(MAX_STEP_THREADS)
         self.state = State(journal, recorder)
         """The shared context of the run: `get`, `set`."""
@@ -191,7 +167,8 @@ class Context(Scheduling):
         Async functions run on the event loop, sync ones in a thread. Returns the result as JSON data, the same the first time and
         on a replay. Exceptions of `fn` are raised here and are not recorded.
         """
-        return self._step(self._journal.take_key(key, key), fn, args, kwargs)
+        fingerprint = of_step(key, args, kwargs)
+        return self._step(self._journal.take_key(key, key, fingerprint), fingerprint, fn, args, kwargs)
 
     def tool(self, name: str, /, key: str | None = None, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Call a tool by name, on any worker that has the tool, and wait for its result (JSON data).
@@ -200,7 +177,10 @@ class Context(Scheduling):
             ToolError: the tool failed for good (after the retries that its declaration allows), does not exist, or refuses the
             arguments.
         """
-        return self._tool(self._journal.take_key(key, name), name, arguments)
+        plain = to_json(arguments, f"the arguments of tool {name!r}")
+        assert isinstance(plain, dict)
+        fingerprint = of_call(name, plain)
+        return self._tool(self._journal.take_key(key, name, fingerprint), fingerprint, name, plain)
 
     def send(self, to: str, body: Any, key: str | None = None) -> Coroutine[Any, Any, UUID]:
         """Send a message to another agent of the run, named by step key or agent name. Returns the message's id.
@@ -220,21 +200,96 @@ class Context(Scheduling):
         """
         return self._receive(self._journal.take_key(key, f"receive:{sender}" if sender else "receive"), timeout_s, sender)
 
-    async def _step(self, key: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> JsonValue:
+    def sleep(self, time: float | str | timedelta | datetime, key: str | None = None) -> Coroutine[Any, Any, None]:
+        """Sleep for seconds, for a time such as `"90s"`, `"1h30m"` or `"7d"`, or until a datetime with a time zone.
+
+        The sleep goes on while nothing of the agent is in any process, and ends when it would have ended: a crash does not begin it
+        anew. An agent that only sleeps or waits is unloaded after a while, and executed again from its journal when it goes on.
+        """
+        delay_s, until = span_of(time)
+        fingerprint = of_wait("sleep", None)
+        taken = self._journal.take_key(key, "sleep", fingerprint)
+        return self._sleep(taken, Wait("sleep", delay_s=delay_s, until=until, fingerprint=fingerprint))
+
+    def signal(self, name: str, timeout_s: float | None = None, key: str | None = None) -> Coroutine[Any, Any, Any]:
+        """Wait for a signal of this name to the run or to this step, and return its payload. A signal that came before counts. Each
+        signal is received once. See `Client.signal_run`.
+
+        Raises:
+            SignalTimeoutError: no such signal came within `timeout_s` seconds. A replay gets the same.
+        """
+        fingerprint = of_wait("signal", name)
+        taken = self._journal.take_key(key, f"signal:{name}", fingerprint)
+        return self._signal(taken, Wait("signal", name, timeout_s, fingerprint=fingerprint))
+
+    def child(
+        self,
+        agent: str | None = None,
+        input: Any = None,
+        *,
+        workflow: str | None = None,
+        version: int | None = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Start a run of an agent (`"critic"`, `"critic@2"`) or of a workflow, once, wait for its end, and return its result.
+
+        The run is a child of this agent's run: it has its project, priority and metadata, and is cancelled when this agent ends
+        without it.
+
+        Raises:
+            ChildRunError: the run failed or was cancelled. A replay gets the same.
+            PermanentError: there is no such agent or workflow, or the input does not fit.
+        """
+        if (agent is None) == (workflow is None):
+            raise PermanentError("a child run is of an agent or of a workflow: name one of them")
+        plain = to_json(input, "the input of the child run")
+        name = workflow or agent or ""
+        fingerprint = of_wait("child", name, [version, plain])
+        taken = self._journal.take_key(key, f"child:{name}", fingerprint)
+        return self._child(taken, Child(agent, workflow, version, plain), fingerprint)
+
+    async def _child(self, key: str, child: Child, fingerprint: str) -> Any:
+        if self._journal.find(key) is None:
+            await self._recorder.start_child(key, child, fingerprint)
+        entry = await self._inbox.settled(key)
+        if entry.status != "error":
+            return entry.result
+        error = entry.error or EntryError(type="Unknown", message="the run failed without saying why", kind="permanent")
+        raise ChildRunError(child.workflow or child.agent or "", error.type, error.message, error.kind)
+
+    async def _sleep(self, key: str, wait: Wait) -> None:
+        await self._waited(key, wait)
+
+    async def _signal(self, key: str, wait: Wait) -> Any:
+        entry = await self._waited(key, wait)
+        if entry.status != "error":
+            return entry.result
+        error = entry.error
+        if error is not None and error.kind == "timeout":
+            raise SignalTimeoutError(wait.name or "", error.message)
+        raise PermanentError("the wait has failed" if error is None else error.message)
+
+    async def _waited(self, key: str, wait: Wait) -> JournalEntry:
+        """The entry of a wait that has ended."""
+        if self._journal.find(key) is None:
+            await self._recorder.start_wait(key, wait)
+        return await self._inbox.settled(key, long=wait.is_long)
+
+    async def _step(
+        self, key: str, fingerprint: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> JsonValue:
         recorded = self._journal.find(key)
         if recorded is not None:
             return recorded.result
         async with self._step_slots, self._place.working():
             value = await call(fn, args, kwargs)
         result = to_json(value, f"the result of step {key!r}")
-        await self._recorder.record_step(key, result)
+        await self._recorder.record_step(key, result, fingerprint)
         return result
 
-    async def _tool(self, key: str, name: str, arguments: dict[str, Any]) -> JsonValue:
+    async def _tool(self, key: str, fingerprint: str, name: str, arguments: dict[str, JsonValue]) -> JsonValue:
         if self._journal.find(key) is None:
-            plain = to_json(arguments, f"the arguments of tool {name!r}")
-            assert isinstance(plain, dict)
-            await self._recorder.request_call(key, name, plain)
+            await self._recorder.request_call(key, name, arguments, fingerprint)
         entry = await self._inbox.settled(key)
         if entry.status == "error":
             if entry.error is None:
@@ -252,7 +307,8 @@ class Context(Scheduling):
         recorded = self._journal.find(key)
         if recorded is not None:
             return _recorded_message(recorded)
-        mail = await self._inbox.take_mail(sender, timeout_s)
+        left_s = self._journal.left_s(key)
+        mail = await self._inbox.take_mail(key, sender, timeout_s if left_s is None else min(timeout_s, left_s))
         try:
             await self._recorder.record_receipt(key, None if mail is None else mail.message_id)
         except BaseException:
@@ -271,6 +327,16 @@ class Context(Scheduling):
     def open_calls(self) -> tuple[str, ...]:
         """Keys of the calls of tools that wait for an outcome now."""
         return self._inbox.open_calls
+
+    @property
+    def waits(self) -> OpenWaits:
+        """What waits for something from outside now."""
+        return self._inbox.waits
+
+    @property
+    def version(self) -> int:
+        """Up to where the execution has the news of its journal and mailbox."""
+        return self._journal.version
 
     @property
     def recorded(self) -> int:
@@ -329,96 +395,3 @@ class State:
     async def _set(self, key: str, name: str, value: Any, expect: int | None) -> None:
         if self._journal.find(key) is None:
             await self._recorder.write_state(key, name, to_json(value, f"the shared value {name!r}"), expect)
-
-
-@dataclass(slots=True)
-class _MailWaiter:
-    sender: str | None
-    future: "asyncio.Future[Mail]"
-
-
-class _Inbox:
-    """Waits for tool results and mail, which the recorder brings as they come."""
-
-    def __init__(self, journal: Journal, recorder: Recorder, place: Place, clock: Clock) -> None:
-        self._journal = journal
-        self._recorder = recorder
-        self._place = place
-        self._clock = clock
-        self._calls: dict[str, asyncio.Future[JournalEntry]] = {}
-        self._mail_waiters: list[_MailWaiter] = []
-        self._closed = False
-        recorder.follow(self._take_over)
-
-    async def settled(self, key: str) -> JournalEntry:
-        """Wait until a call is no longer pending, and return its entry."""
-        entry = self._journal.find(key)
-        if entry is not None and entry.status != "pending":
-            return entry
-        if self._closed:
-            raise asyncio.CancelledError("the execution is over")
-        future: asyncio.Future[JournalEntry] = asyncio.get_running_loop().create_future()
-        self._calls[key] = future
-        try:
-            async with self._place.waiting():
-                return await future
-        finally:
-            self._calls.pop(key, None)
-
-    async def take_mail(self, sender: str | None, timeout_s: float) -> Mail | None:
-        """The oldest fitting message, removed from the mailbox; None after the time-out."""
-        if timeout_s <= 0 and not self._journal.mailbox.has(sender):
-            await self._refresh()
-        mail = self._journal.mailbox.take(sender)
-        if mail is not None or timeout_s <= 0:
-            return mail
-        if self._closed:
-            raise asyncio.CancelledError("the execution is over")
-        waiter = _MailWaiter(sender, asyncio.get_running_loop().create_future())
-        self._mail_waiters.append(waiter)
-        try:
-            async with self._place.waiting():
-                await self._clock.wait(waiter.future, timeout_s)
-        except asyncio.CancelledError:
-            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
-                self.put_back(waiter.future.result())
-            raise
-        finally:
-            if waiter in self._mail_waiters:
-                self._mail_waiters.remove(waiter)
-        return waiter.future.result() if waiter.future.done() else None
-
-    def put_back(self, mail: Mail) -> None:
-        self._journal.mailbox.put_back(mail)
-        self._hand_out()
-
-    async def _refresh(self) -> None:
-        self._take_over(await self._recorder.news(self._journal.version))
-
-    def close(self) -> None:
-        """Ends the calls that still wait: nobody brings them a result any more."""
-        self._closed = True
-        for call_future in self._calls.values():
-            call_future.cancel()
-        for waiter in self._mail_waiters:
-            waiter.future.cancel()
-
-    @property
-    def open_calls(self) -> tuple[str, ...]:
-        return tuple(key for key, future in self._calls.items() if not future.done())
-
-    def _take_over(self, update: JournalUpdate) -> None:
-        self._journal.apply(update)
-        for changed in update.journal:
-            future, entry = self._calls.get(changed.key), self._journal.find(changed.key)
-            if future is not None and entry is not None and entry.status != "pending" and not future.done():
-                future.set_result(entry)
-        if update.mailbox:
-            self._hand_out()
-
-    def _hand_out(self) -> None:
-        for waiter in list(self._mail_waiters):
-            if waiter.future.done() or (mail := self._journal.mailbox.take(waiter.sender)) is None:
-                continue
-            self._mail_waiters.remove(waiter)
-            waiter.future.set_result(mail)

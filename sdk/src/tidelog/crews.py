@@ -91,6 +91,12 @@ class Crew:
                 self._watchers.discard(watcher)
         return self.ended
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether a function of the call has a thread, or waits for one."""
+        with self._lock:
+            return bool(self._begun or self._waiting)
+
     def what_runs(self) -> list[str]:
         """Names and places of what still runs, for people: `fetch (crm.py, line 12)`."""
         with self._lock:

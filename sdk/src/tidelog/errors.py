@@ -76,6 +76,43 @@ class DuplicateKeyError(PermanentError):
         self.key = key
 
 
+class ChangedCallError(PermanentError):
+    """Under the key another call was recorded, by code that was other code, or that went another way. Its result is no answer to
+    this call.
+
+    The agent fails, and its journal stays: mend the code, or give the calls keys of their own (`key=`), and retry the step.
+    """
+
+    def __init__(self, key: str, kind: str, recorded: str, asked: str) -> None:
+        super().__init__(
+            f"under the key {key!r} another {kind} is recorded (fingerprint {recorded}) than the one that is asked for now "
+            f"({asked}): kind, name or arguments differ. After a crash the code must ask for the same calls again: take chance and "
+            "time from ctx.step, give the calls keys of their own, or keep the call as it was"
+        )
+        self.key = key
+        self.recorded = recorded
+        self.asked = asked
+
+
+class ChildRunError(PermanentError):
+    """A run that the agent started failed or was cancelled. `type`, `reason` and `kind` are those of the run's error."""
+
+    def __init__(self, name: str, type: str, reason: str, kind: str) -> None:
+        super().__init__(f"the child run of {name!r}: {type}: {reason}")
+        self.name = name
+        self.type = type
+        self.reason = reason
+        self.kind = kind
+
+
+class SignalTimeoutError(PermanentError, TimeoutError):
+    """No signal of this name came in time."""
+
+    def __init__(self, signal: str, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class ValueTooLargeError(PermanentError):
     """A result, body or set of arguments is over the limit of `limit` bytes of JSON."""
 

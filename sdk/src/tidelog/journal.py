@@ -3,17 +3,21 @@
 `Recorder` is the port behind a `Context`: the server (worker) or memory (testing kit) implements it.
 """
 
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from tidelog.errors import DuplicateKeyError, PermanentError
+from tidelog.errors import ChangedCallError, DuplicateKeyError, PermanentError
 
 MAX_KEY_LENGTH = 500
+LONG_S = 5.0
+"""A sleep of more seconds is a long one."""
 
 
 class EntryError(BaseModel):
@@ -37,6 +41,36 @@ class JournalEntry(BaseModel):
     result: JsonValue = None
     error: EntryError | None = None
     invocation_id: UUID | None = None
+    fingerprint: str | None = None
+    """Of kind, name and arguments of the call; see `tidelog.fingerprints`. None: not known, it fits every call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What an agent waits for. `delay_s`, `until`: the end of a sleep; of another wait, the time after which it fails."""
+
+    kind: Literal["sleep", "signal"]
+    name: str | None = None
+    delay_s: float | None = None
+    until: datetime | None = None
+    fingerprint: str | None = None
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is known to take long."""
+        if self.kind != "sleep":
+            return False
+        return self.until is not None or (self.delay_s or 0.0) > LONG_S
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A run that an agent starts: of an agent, or of a workflow."""
+
+    agent: str | None
+    workflow: str | None
+    version: int | None
+    input: JsonValue
 
 
 class Mail(BaseModel):
@@ -71,9 +105,17 @@ class StateValue(BaseModel):
 class Recorder(Protocol):
     """Records the calls of one execution. Every method is idempotent by `key`."""
 
-    async def record_step(self, key: str, result: JsonValue) -> None: ...
+    async def record_step(self, key: str, result: JsonValue, fingerprint: str | None = None) -> None: ...
 
-    async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue]) -> None:
+    async def start_wait(self, key: str, wait: Wait) -> None:
+        """The end of the wait comes as an update."""
+        ...
+
+    async def start_child(self, key: str, child: Child, fingerprint: str) -> None:
+        """The end of the run comes as an update."""
+        ...
+
+    async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue], fingerprint: str | None = None) -> None:
         """Raises `ToolError` if there is no such tool or the arguments break its schema."""
         ...
 
@@ -100,6 +142,10 @@ class Recorder(Protocol):
     async def news(self, after_version: int) -> JournalUpdate:
         """The changes after a version, asked for now."""
         ...
+
+
+def _fits(recorded: JournalEntry, fingerprint: str | None) -> bool:
+    return recorded.fingerprint is None or fingerprint is None or recorded.fingerprint == fingerprint
 
 
 class Mailbox:
@@ -141,7 +187,11 @@ class Mailbox:
 class Journal:
     """The local copy of one execution's journal: hands out keys, remembers which recorded keys were used."""
 
-    def __init__(self, version: int, entries: Sequence[JournalEntry], mailbox: Sequence[Mail]) -> None:
+    def __init__(
+        self, version: int, entries: Sequence[JournalEntry], mailbox: Sequence[Mail], receives: Mapping[str, float] | None = None
+    ) -> None:
+        """`receives`: key → the seconds left of a `receive` that was open when the agent was unloaded."""
+        self._receives = {key: time.monotonic() + left_s for key, left_s in (receives or {}).items()}
         self.version = version
         self.mailbox = Mailbox(mailbox)
         self._entries = {entry.key: entry for entry in entries}
@@ -155,23 +205,45 @@ class Journal:
         """Number of the entries that earlier attempts recorded."""
         return len(self._found_at_start)
 
-    def take_key(self, key: str | None, name: str) -> str:
-        """The key of the next call: the given key, else `<name>#<count>`.
+    def left_s(self, key: str) -> float | None:
+        """The seconds left of a `receive` that was open when the agent was unloaded. None: it was not."""
+        ends_at = self._receives.get(key)
+        return None if ends_at is None else max(0.0, ends_at - time.monotonic())
+
+    def take_key(self, key: str | None, name: str, fingerprint: str | None = None) -> str:
+        """The key of the next call: the given key, else `<name>#<count>`, or that of a recorded call with the same fingerprint,
+        where calls of this name come in another order than before.
 
         Raises:
             DuplicateKeyError: the key belongs to another call of this execution.
+            ChangedCallError: another call was recorded under the key.
             PermanentError: the key is no text of a fitting length.
         """
         if key is None:
-            self._counts[name] += 1
-            key = f"{name}#{self._counts[name]}"
+            key = self._counted(name, fingerprint)
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
             raise PermanentError(f"a key is a text of 1 to {MAX_KEY_LENGTH} characters, not {key!r:.80}")
         if "\0" in key or any("\ud800" <= character <= "\udfff" for character in key):
             raise PermanentError(f"a key must not have a NUL character or half a surrogate pair: {key!r:.80}")
         if key in self._used:
             raise DuplicateKeyError(key)
+        recorded = self._entries.get(key)
+        if recorded is not None and not _fits(recorded, fingerprint):
+            raise ChangedCallError(key, recorded.kind, str(recorded.fingerprint), str(fingerprint))
         self._used.add(key)
+        return key
+
+    def _counted(self, name: str, fingerprint: str | None) -> str:
+        number = self._counts[name] + 1
+        while (key := f"{name}#{number}") in self._used:  # by a call that came before its turn
+            number += 1
+        self._counts[name] = number - 1
+        recorded = self._entries.get(key)
+        if recorded is not None and not _fits(recorded, fingerprint):
+            while (other := f"{name}#{number}") in self._entries:
+                if other not in self._used and self._entries[other].fingerprint == fingerprint:
+                    return other
+                number += 1
         return key
 
     def find(self, key: str) -> JournalEntry | None:

@@ -39,6 +39,15 @@ class StartedRun(Model):
     run: Run | None = None
 
 
+class SentSignal(Model):
+    """The answer to a signal. `position`: place of its last event in the log."""
+
+    run_id: UUID
+    signal_id: UUID
+    position: int
+    version: int
+
+
 class InvocationSummary(Model):
     """A tool call in a list. `status` and `cancel_requested` as of `Call`; `since`: when it got this status.
 

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from tidelog.models import StartedRun
+from tidelog.models import SentSignal, StartedRun
 from tidelog.requests import Requests, parse
 from tidelog.run_models import RunWait, RunWaits
 from tidelog.transport import json_of
+from tidelog.values import to_json
 
 
 class SteeringClient(Requests):
@@ -108,6 +109,32 @@ class SteeringClient(Requests):
     ) -> StartedRun:
         """Give a run so many seconds from now, more or less than it had. None: it takes the time that it takes."""
         return await self._said(f"/v1/runs/{run_id}/deadline", {"deadline_s": deadline_s, "reason": reason}, on_behalf_of)
+
+    async def signal_run(
+        self,
+        run_id: UUID,
+        name: str,
+        payload: Any = None,
+        *,
+        step: str | None = None,
+        id: str | None = None,
+        reason: str | None = None,
+        on_behalf_of: str | None = None,
+    ) -> SentSignal:
+        """Send a signal to the agents of a run. The first that waits for this name (`ctx.signal`) receives it, now or later.
+
+        `step`: only the agent of this step receives it. `id`: your name for the signal: sent twice with one name, it counts once.
+
+        Raises:
+            ConflictError: the run or the step has ended, or keeps too many signals that nobody has received.
+        """
+        body: dict[str, Any] = {"name": name, "payload": to_json(payload, "the payload")}
+        body |= {what: given for what, given in (("step", step), ("id", id), ("reason", reason)) if given is not None}
+        headers = {"Idempotency-Key": str(uuid7()), **self._for(on_behalf_of)}
+        answer = await self._request("POST", f"/v1/runs/{run_id}/signals", body=body, headers=headers)
+        sent = parse(SentSignal, json_of(answer))
+        self._position = max(self._position, sent.position)
+        return sent
 
     async def _said(self, path: str, body: Mapping[str, Any], on_behalf_of: str | None) -> StartedRun:
         """Gives a command to a run."""

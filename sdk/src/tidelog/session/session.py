@@ -101,6 +101,8 @@ class Session:
         self._crediting: asyncio.TimerHandle | None = None
         """Sends the free slots that wait for a report."""
         self.connected = False
+        self.suspends = False
+        """The server lets agents that only wait leave their worker."""
         self.ended: asyncio.Future[None] = self._loop.create_future()
         """Done when the thread has ended. An exception: not on request."""
 
@@ -269,6 +271,7 @@ class Session:
     def _welcome(self, item: Welcomed) -> None:
         said = item.message
         self._era, self._n, self.connected, self._told = item.era, 0, True, SlotsTold()
+        self.suspends = said.get("suspends") is True
         limit = said.get("max_event_bytes")
         if type(limit) is int:
             self._max_bytes = min(MAX_MESSAGE_BYTES, limit + ABOVE_EVENT_BYTES)

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from tidelog.errors import PermanentError
 from tidelog.failures import ErrorReport
-from tidelog.journal import JournalEntry, JournalUpdate, Mail
+from tidelog.journal import Child, EntryError, JournalEntry, JournalUpdate, Mail, Wait
 from tidelog.values import to_json
 
 
@@ -47,7 +47,11 @@ class Written:
     what: str
 
     def __str__(self) -> str:
-        told = {"call": "the call {} was requested", "call ok": "the result of {} was recorded", "call error": "{} failed"}
+        told = {
+            "call": "the call {} was requested", "call ok": "the result of {} was recorded", "call error": "{} failed",
+            "sleep": "the sleep {} began", "sleep ok": "the sleep {} ended", "signal": "the wait {} began",
+            "signal ok": "{} got its signal", "signal error": "{} got no signal",
+        }  # fmt: skip
         return told.get(self.what, f"the {self.what} {{}} was recorded").format(repr(self.key))
 
 
@@ -93,6 +97,13 @@ class MemoryJournal:
     """Every entry, in order: a call is written when it is requested, and when it ends."""
     lost: dict[str, JsonValue | ErrorReport] = field(default_factory=dict)
     """What a worker saw that vanished by `crash_at` after a call, by idempotency key: nobody else heard of it."""
+    waits: dict[str, tuple[JournalEntry, Wait, datetime | None]] = field(default_factory=dict)
+    """What the agent waits for, or has waited for, by key: its entry, and its end."""
+    children: dict[str, Any] = field(default_factory=dict)
+    """Name of an agent or workflow → the result of a child run, or a function that makes it of the input."""
+    started: list[tuple[str, Any]] = field(default_factory=list)
+    """Name and input of each child run that was started."""
+    _signals: list[tuple[str, Any]] = field(default_factory=list)
     _calls: dict[str, CallState] = field(default_factory=dict)
     _mails: int = 0
     _now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -115,13 +126,48 @@ class MemoryJournal:
         self._mailbox[mail.message_id] = (self._version, mail)
         self._announce(JournalUpdate(version=self._version, mailbox=(mail,)))
 
+    def signal(self, name: str, payload: Any = None) -> None:
+        """Send a signal. The first `ctx.signal` of this name gets it, also a later one."""
+        self._signals.append((name, to_json(payload, "the payload")))
+        for key, (_, wait, _) in list(self.waits.items()):
+            if wait.kind == "signal" and self.hand_out(wait.name, key):
+                return
+
+    def child_of(self, key: str, child: Child, fingerprint: str) -> JournalEntry:
+        """The entry of a child run. Raises PermanentError for one that the test does not know."""
+        name = child.workflow or child.agent or ""
+        if name not in self.children:
+            raise PermanentError(f"there is no agent or workflow {name!r} for a child run; give children={{...}}")
+        made = self.children[name]
+        self.started.append((name, child.input))
+        entry = JournalEntry(key=key, kind="child", status="ok", fingerprint=fingerprint)
+        try:
+            return entry.model_copy(update={"result": to_json(made(child.input) if callable(made) else made, "the result")})
+        except Exception as error:  # noqa: BLE001  # of the test: the child run fails with it
+            failed = EntryError(type=type(error).__name__, message=str(error), kind="permanent")
+            return entry.model_copy(update={"status": "error", "error": failed})
+
+    def hand_out(self, name: str | None, key: str) -> bool:
+        """Ends the open wait of a key with the oldest signal of a name, if there is one."""
+        sent = next((place for place, (of, _) in enumerate(self._signals) if of == name), None)
+        entry, wait, _ = self.waits[key]
+        if wait.kind != "signal" or sent is None or self.is_settled(key):
+            return False
+        self.record(entry.model_copy(update={"status": "ok", "result": self._signals.pop(sent)[1]}))
+        return True
+
+    def is_settled(self, key: str) -> bool:
+        known = self._entries.get(key)
+        return known is not None and known[1].status != "pending"
+
     def record(self, entry: JournalEntry) -> None:
         """Record an entry; a finished one stays as it is."""
         known = self._entries.get(entry.key)
         if known is None or known[1].status == "pending":
             self._version += 1
             self._entries[entry.key] = (self._version, entry)
-            what = entry.kind if entry.kind != "call" or entry.status == "pending" else f"call {entry.status}"
+            ends = known is not None and entry.status != "pending"
+            what = f"{entry.kind} {entry.status}" if ends or (entry.kind == "call" and entry.status != "pending") else entry.kind
             written = Written(len(self.written) + 1, entry.key, what)
             self.written.append(written)
             if self._on_written is not None:

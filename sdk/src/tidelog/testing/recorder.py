@@ -12,10 +12,11 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from tidelog.errors import PermanentError, RecipientOverError, ToolError
-from tidelog.journal import JournalEntry, JournalUpdate, StateValue
+from tidelog.journal import Child, JournalEntry, JournalUpdate, StateValue, Wait
 from tidelog.testing.clock import KitClock, RealClock
 from tidelog.testing.journal import MemoryJournal, SentMessage, Written
 from tidelog.testing.ledger import Ledger
+from tidelog.testing.waits import KitWaits
 from tidelog.tools import InvalidArgumentsError, Tool
 
 Answers = Callable[[str, Any], Any]
@@ -101,28 +102,42 @@ class MemoryRecorder:
         self._own = ledger is None
         self._ledger = ledger or Ledger(journal, tools, workspace, on_behalf_of=on_behalf_of, clock=clock)
         self._life = life or Life()
+        self._waits = KitWaits(journal, clock)
         self._life.on_crash.append(self._leave)
         self._taking: list[Callable[[JournalUpdate], None]] = []
         journal.watch(clock.now, self._life.written)
 
-    async def record_step(self, key: str, result: JsonValue) -> None:
+    async def record_step(self, key: str, result: JsonValue, fingerprint: str | None = None) -> None:
         self._life.about_to_write(len(self._journal.written) + 1)
-        self._record(JournalEntry(key=key, kind="step", status="ok", result=copy.deepcopy(result)))
+        entry = JournalEntry(key=key, kind="step", status="ok", result=copy.deepcopy(result), fingerprint=fingerprint)
+        self._record(entry)
 
-    async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue]) -> None:
+    async def start_wait(self, key: str, wait: Wait) -> None:
+        self._life.check()
+        self._waits.start(key, wait)
+        self._life.check()
+
+    async def start_child(self, key: str, child: Child, fingerprint: str) -> None:
+        self._life.check()
+        self._record(self._journal.child_of(key, child, fingerprint))
+
+    async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue], fingerprint: str | None = None) -> None:
         self._life.check()
         if tool not in self._tools:
             raise ToolError(f"there is no tool {tool!r}; give it in tools=[...]", "permanent", tool)
         _refuse(self._tools[tool], arguments)
-        entry = JournalEntry(key=key, kind="call", status="pending", invocation_id=self._journal.id_of(f"call {key}"))
+        entry = JournalEntry(
+            key=key, kind="call", status="pending", invocation_id=self._journal.id_of(f"call {key}"), fingerprint=fingerprint
+        )
         self._journal.requested[key] = (tool, copy.deepcopy(arguments))
         self._journal.record(entry)
         self._ledger.start(entry, tool, arguments)
         self._life.check()
 
     def resume_calls(self) -> None:
-        """Tools do not crash with the agent: calls under way at the end of an execution finish in the next execution."""
+        """Tools and clocks do not crash with the agent: calls and waits under way at the end of an execution finish in the next."""
         self._ledger.resume()
+        self._waits.resume()
 
     async def send_message(self, key: str, to: str, body: JsonValue) -> UUID:
         self._life.check()
@@ -181,6 +196,7 @@ class MemoryRecorder:
 
     async def close(self) -> None:
         self._leave()
+        await self._waits.close()
         if self._own:
             await self._ledger.close()
 

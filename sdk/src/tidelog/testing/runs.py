@@ -111,6 +111,8 @@ async def run_agent(
     crash_at: int | CrashPoint | None = None,
     resolve: Resolve | None = None,
     approve: Approve | None = None,
+    signals: Sequence[tuple[str, Any]] = (),
+    children: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Execute an agent like a worker, and return the outcome. An exception of the agent is raised here.
 
@@ -122,6 +124,8 @@ async def run_agent(
     crash_at: the agent crashes when so many entries are recorded, or at a `CrashPoint`, and is executed again.
     resolve: the person who is asked about an ambiguous call; see `Resolve`.
     approve: the people who are asked about a call that needs an approval; see `Approve`.
+    children: name of an agent or workflow → the result of `ctx.child`, or a function that makes it of the input.
+    signals: (name, payload) of signals that were sent before; `journal.signal` sends one meanwhile.
 
     Raises:
         DefinitionError: the agent or a tool is not well-formed.
@@ -145,6 +149,9 @@ async def run_agent(
         journal.state.update({name: to_json(value, f"the shared value {name!r}") for name, value in (state or {}).items()})
         for sender, body in inbox:
             journal.deliver(sender, body)
+        journal.children.update(children or {})
+        for name, payload in signals:
+            journal.signal(name, payload)
     given = to_json(dict(results or {}), "the results")
     assert isinstance(given, dict)
 

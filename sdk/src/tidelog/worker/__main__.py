@@ -16,6 +16,7 @@ from tidelog.process import WorkerProcess
 from tidelog.worker.intake import Intake
 from tidelog.worker.outside import Outside, OutsideError, tools_outside
 from tidelog.worker.runtime import GRACE_S, RefusedError, Worker
+from tidelog.worker.suspending import SUSPEND_AFTER_S
 
 logger = logging.getLogger("tidelog.worker")
 
@@ -63,6 +64,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--grace", type=_seconds, default=GRACE_S, metavar="SECONDS",
         help="time that work in hand gets to end after SIGTERM (default: 5); the process ends 2.5 seconds later at the latest",
+    )  # fmt: skip
+    parser.add_argument(
+        "--suspend-after", type=_seconds, default=SUSPEND_AFTER_S, metavar="SECONDS",
+        help="an agent that only waits for so long is unloaded until something comes for it (default: 5)",
     )  # fmt: skip
     parser.add_argument("--log-format", choices=("json", "text"), default="text")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -122,6 +127,7 @@ async def _serve(given: argparse.Namespace, outside: Outside, stop: asyncio.Even
             concurrency=given.concurrency,
             tool_concurrency=given.tool_concurrency,
             grace_s=given.grace,
+            suspend_after_s=given.suspend_after,
         )
     except (TidelogConnectionError, DefinitionError) as error:
         log(logger, logging.ERROR, "worker_refused", reason=str(error))

@@ -25,7 +25,7 @@ from tidelog.errors import (
     ToolError,
 )
 from tidelog.failures import ErrorReport, agent_failure, report_error
-from tidelog.journal import Journal, JournalUpdate, StateValue
+from tidelog.journal import Child, Journal, JournalUpdate, StateValue, Wait
 from tidelog.logs import log, log_failure
 from tidelog.values import to_json
 from tidelog.work_log import WORK_LOG, Log, WorkLog
@@ -34,6 +34,7 @@ from tidelog.worker.outcomes import Outcome, outcome_of
 from tidelog.worker.pieces import Piece
 from tidelog.worker.protocol import AgentWork, WorkerApi
 from tidelog.worker.slots import Slot
+from tidelog.worker.suspending import SUSPEND_AFTER_S, Suspending
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +53,19 @@ class ServerRecorder:
         self._warned: set[str] = set()
         """Tools whose warning stands in the log."""
 
-    async def record_step(self, key: str, result: JsonValue) -> None:
-        await self._asked(self._api.record_step(self._ticket, key, result), f"record step {key!r}")
+    async def record_step(self, key: str, result: JsonValue, fingerprint: str | None = None) -> None:
+        await self._asked(self._api.record_step(self._ticket, key, result, fingerprint), f"record step {key!r}")
 
-    async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue]) -> None:
+    async def start_wait(self, key: str, wait: Wait) -> None:
+        await self._asked(self._api.start_wait(self._ticket, key, wait), f"wait as {key!r}")
+
+    async def start_child(self, key: str, child: Child, fingerprint: str) -> None:
+        what = f"start a run of {child.workflow or child.agent!r}"
+        await self._asked(self._api.start_child(self._ticket, key, child, fingerprint), what)
+
+    async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue], fingerprint: str | None = None) -> None:
         try:
-            asked = self._api.request_call(self._ticket, key, tool, arguments)
+            asked = self._api.request_call(self._ticket, key, tool, arguments, fingerprint)
             called = await self._lease.guard(asked, NotFoundError, InvalidRequestError)
         except NotFoundError as error:
             raise ToolError(error.detail or f"there is no tool {tool!r}", "permanent", tool) from error
@@ -108,9 +116,18 @@ class ServerRecorder:
 class AgentRunner:
     """Executes agents. One `run` per piece; it is cancelled when the worker shuts down."""
 
-    def __init__(self, api: WorkerApi, agents: Mapping[str, type[Agent]]) -> None:
+    def __init__(self, api: WorkerApi, agents: Mapping[str, type[Agent]], suspend_after_s: float | None = SUSPEND_AFTER_S) -> None:
+        """`suspend_after_s`: seconds after which an agent that only waits leaves the worker. None: never."""
         self._api = api
         self._agents = agents
+        self._suspend_after_s = suspend_after_s
+        self._executing: set[Suspending] = set()
+
+    def drain(self) -> None:
+        """The worker stops: what only waits leaves at once, and what begins to wait, too."""
+        self._suspend_after_s = None if self._suspend_after_s is None else 0.0
+        for suspending in list(self._executing):
+            suspending.hurry()
 
     async def run(self, piece: Piece, slot: Slot, crew: Crew) -> Loss | None:
         """Execute one agent run in the crew. Returns None when the outcome is recorded, else why the work was given up.
@@ -133,10 +150,14 @@ class AgentRunner:
         log(logger, logging.INFO, "agent_run_started", recorded_keys=context.recorded, **fields)
         task = asyncio.create_task(self._execute(claim.agent, context, crew, work_log), name=f"execute {claim.agent} {claim.work}")
         crew.add_task(task)
+        suspending = Suspending(self._api, piece, context, crew, self._suspend_after_s)
+        self._executing.add(suspending)
         try:
-            either: set[asyncio.Future[Any]] = {task, piece.lease.lost, crew.exited}
+            either: set[asyncio.Future[Any]] = {task, piece.lease.lost, crew.exited, suspending.left}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._executing.discard(suspending)
+            await suspending.close()
             await stop_task(task)
             left_open = context.open_calls()
             context.close()
@@ -144,6 +165,9 @@ class AgentRunner:
         if piece.lease.lost.done():
             log(logger, logging.INFO, "agent_run_let_go", reason=piece.lease.lost.result(), **fields)
             return piece.lease.lost.result()
+        if suspending.left.done():
+            log(logger, logging.INFO, "agent_run_suspended", waits=suspending.left.result(), **fields)
+            return None
         if left_open:
             hint = "an agent that ends gives up its open calls; await them, or cancel them"
             log(logger, logging.WARNING, "open_calls_given_up", keys=left_open, hint=hint, **fields)
@@ -178,7 +202,7 @@ class AgentRunner:
             claim.on_behalf_of,
             claim.part,
         )
-        journal = Journal(rest.version, claim.journal + rest.journal, claim.mailbox + rest.mailbox)
+        journal = Journal(rest.version, claim.journal + rest.journal, claim.mailbox + rest.mailbox, claim.receives)
         return Context(assignment, journal, ServerRecorder(self._api, piece), slot, log, blobs=self._api.blobs_of(piece.ticket))
 
     async def _rest(self, piece: Piece, claim: AgentWork) -> tuple[JournalUpdate, dict[str, JsonValue]]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from tidelog.blobs import BlobAccess, HttpBlobs, NoBlobs
 from tidelog.errors import ConflictError, InvalidRequestError, TidelogAPIError, TidelogConnectionError
 from tidelog.failures import ErrorReport
-from tidelog.journal import JournalEntry, JournalUpdate, Mail, StateValue
+from tidelog.journal import Child, JournalEntry, JournalUpdate, Mail, StateValue, Wait
 from tidelog.reconciling import Reconciled
 from tidelog.retries import RetryPolicy
 from tidelog.session import Session
@@ -47,7 +47,9 @@ class _Read(BaseModel):
 
 
 class AgentWork(_Read):
-    """A claimed agent run. `more`: the journal goes on behind `version`. `later`: steps whose results did not fit in."""
+    """A claimed agent run. `more`: the journal goes on behind `version`. `later`: steps whose results did not fit in.
+    `receives`: the seconds left of each `receive` that was open when the agent was unloaded, by key.
+    """
 
     work: UUID
     attempt: int
@@ -65,6 +67,7 @@ class AgentWork(_Read):
     later: tuple[str, ...] = ()
     on_behalf_of: str | None = None
     part: int | None = None
+    receives: dict[str, float] = {}
 
 
 class ToolWork(_Read):
@@ -114,11 +117,28 @@ class WorkerApi:
         self.session: Session | None = None
         """Set while the worker runs."""
 
-    async def record_step(self, ticket: Ticket, key: str, result: JsonValue) -> None:
-        await self._report("record", ticket, {"key": key, "kind": "step", "result": result})
+    async def record_step(self, ticket: Ticket, key: str, result: JsonValue, fingerprint: str | None = None) -> None:
+        await self._report("record", ticket, {"key": key, "kind": "step", "result": result, **_said(fingerprint=fingerprint)})
 
-    async def request_call(self, ticket: Ticket, key: str, tool: str, arguments: JsonValue) -> CallAnswer:
-        return parsed(CallAnswer, await self._report("call", ticket, {"key": key, "tool": tool, "arguments": arguments}))
+    async def request_call(
+        self, ticket: Ticket, key: str, tool: str, arguments: JsonValue, fingerprint: str | None = None
+    ) -> CallAnswer:
+        fields = {"key": key, "tool": tool, "arguments": arguments, **_said(fingerprint=fingerprint)}
+        return parsed(CallAnswer, await self._report("call", ticket, fields))
+
+    async def start_wait(self, ticket: Ticket, key: str, wait: Wait) -> None:
+        until = None if wait.until is None else wait.until.isoformat()
+        said = _said(name=wait.name, s=wait.delay_s, until=until, fingerprint=wait.fingerprint)
+        await self._report("wait", ticket, {"key": key, "kind": wait.kind, **said})
+
+    async def start_child(self, ticket: Ticket, key: str, child: Child, fingerprint: str) -> None:
+        said = _said(agent=child.agent, workflow=child.workflow, version=child.version, input=child.input)
+        await self._report("child", ticket, {"key": key, "fingerprint": fingerprint, **said})
+
+    async def suspend(self, ticket: Ticket, seen: int, receives: Sequence[dict[str, JsonValue]]) -> bool:
+        """The agent leaves the worker until something comes. False: something has come, and the agent goes on here."""
+        answer = await self._report("suspend", ticket, {"seen": seen, "receives": list(receives)})
+        return answer.get("suspended") is True
 
     async def send_message(self, ticket: Ticket, key: str, to: str, body: JsonValue) -> UUID:
         return parsed(_MessageAnswer, await self._report("send", ticket, {"key": key, "to": to, "body": body})).message_id
@@ -232,6 +252,10 @@ class WorkerApi:
                     raise
             failures += 1
             await asyncio.sleep(delay_s)
+
+
+def _said(**fields: JsonValue) -> dict[str, JsonValue]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def parsed(model: type[M], answer: Any) -> M:

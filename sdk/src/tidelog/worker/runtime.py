@@ -26,6 +26,7 @@ from tidelog.worker.invocations import ToolRunner
 from tidelog.worker.pieces import Kind
 from tidelog.worker.protocol import WorkerApi
 from tidelog.worker.reception import Reception
+from tidelog.worker.suspending import SUSPEND_AFTER_S
 from tidelog.worker.tasks import going_on
 from tidelog.worker.watch import LoopWatch
 
@@ -56,8 +57,9 @@ class Worker:
 
     `concurrency`: agent executions at once. One that waits for a tool or a message for more than two seconds does not count; up to
     five times as many may wait. `tool_concurrency`: tool calls at once. `workspace`: the folder handed to tools. `grace_s`: seconds
-    after the stop in which work may end. `proxy`: as of `Client`. Raises `TidelogConnectionError` if the URL or the proxy cannot be
-    used.
+    after the stop in which work may end. `suspend_after_s`: seconds of waiting after which an agent that does nothing else is
+    unloaded, until something comes for it; None: never. `proxy`: as of `Client`. Raises `TidelogConnectionError` if the URL or the
+    proxy cannot be used.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Worker:
         grace_s: float = GRACE_S,
         proxy: str | None = None,
         defined: "DefinedTools | None" = None,
+        suspend_after_s: float | None = SUSPEND_AFTER_S,
     ) -> None:
         """`defined`: carries out the tools of the server's catalogue, which this worker then serves, too."""
         self.worker_id = worker_id or str(uuid7())
@@ -87,12 +90,12 @@ class Worker:
         self._isolating = Isolating()
         self._serves = KINDS if defined is not None else ()
         self._api = WorkerApi(partial(Transport, url, api_key, proxy=proxy))
-        agent_runner = AgentRunner(self._api, self._agents)
+        self._agent_runner = AgentRunner(self._api, self._agents, suspend_after_s)
         tool_runner = ToolRunner(self._api, self._tools, Path(workspace).resolve(), defined)
         self._slots = Slots(concurrency, tool_concurrency)
         waiting = WAITING_FOR_EACH_SLOT * concurrency
         self._benches: Mapping[Kind, Bench] = {
-            "agent": Bench("agent", concurrency, agent_runner.run, self._api, self._slots_changed, waiting),
+            "agent": Bench("agent", concurrency, self._agent_runner.run, self._api, self._slots_changed, waiting),
             "tool": Bench("tool", tool_concurrency, tool_runner.run, self._api, self._slots_changed),
         }
         self._reception: Reception | None = None
@@ -216,6 +219,7 @@ class Worker:
         busy = {kind: bench.busy for kind, bench in self._benches.items()}
         held = {f"{kind}_slots_held": bench.held for kind, bench in self._benches.items() if bench.held}
         log(logger, logging.INFO, "worker_stopping", worker_id=self.worker_id, **busy, **held)
+        self._agent_runner.drain()
         await asyncio.gather(*(bench.finish(self._grace_s) for bench in self._benches.values()), self._withdraw_problems(session))
         await session.close()
         await self._api.close()

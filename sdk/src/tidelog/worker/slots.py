@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+from tidelog.inbox import NOBODY
 from tidelog.logs import log
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class Slot:
     def _consider(self) -> None:
         """Give the slot back after a while, if the execution then still does nothing but wait."""
         if self._held and not self._ended and self._leaving is None and self._waits and not self._steps:
-            self._leaving = asyncio.get_running_loop().call_later(GIVE_BACK_AFTER_S, self._leave)
+            self._leaving = asyncio.get_running_loop().call_later(GIVE_BACK_AFTER_S, self._leave, context=NOBODY)
 
     def _leave(self) -> None:
         self._leaving = None

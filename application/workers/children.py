@@ -1,0 +1,84 @@
+"""Runs that agents start: each once for its key, in the append that begins the agent's wait for its end."""
+
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
+from application.plans.capabilities import KnownAgents
+from application.runs.start import prepared_start
+from application.workers.agent_runs import load_agent_run, request_for_agent_run
+from application.workflows import AskedWorkflow, Workflows
+from domain import agents, runs
+from domain.agent_runs import StartWait, child_id_of
+from domain.errors import AlreadyExists, InvalidCommand, Unavailable
+from domain.kernel import Command, Json
+from domain.plans import MAX_DEPTH, Plan, Step
+from domain.workflows import WorkflowChanged
+
+MOST_LOOKS = 5
+"""Looks at agents and workflows that others change meanwhile."""
+
+
+class ChildRuns:
+    def __init__(self, commands: CommandLoop, workflows: Workflows, known: KnownAgents) -> None:
+        self._commands = commands
+        self._workflows = workflows
+        self._known = known
+
+    async def start(
+        self, caller: Caller, wait: StartWait, *, agent: str | None, workflow: str | None, version: int | None, input: Json
+    ) -> CommandOutcome:
+        """Starts a run of one agent (`name@version` asks for a version), or of a workflow, once for the key of the wait.
+
+        Raises InvalidCommand, UnknownAgent, UnknownWorkflow, NotFound, WorkOver, StaleAttempt: nothing was started.
+        """
+        if (agent is None) == (workflow is None):
+            raise InvalidCommand("name either an agent or a workflow", pointer="/agent")
+        name = f"wait:{wait.attempt}:{wait.key}"
+        request = await request_for_agent_run(self._commands, caller, wait.agent_run_id, name)
+        wait = wait.model_copy(update={"name": agent or workflow})
+        for look in range(MOST_LOOKS):
+            state = await load_agent_run(self._commands, caller.tenant_id, wait.agent_run_id, fresh=look > 0)
+            assert state.requested is not None
+            if wait.key in state.journal:
+                return await self._commands.execute(request, wait)
+            run: runs.Run = (
+                await self._commands.load(runs.DECIDER, caller.tenant_id, state.requested.run_id, fresh=look > 0)
+            ).state
+            if run.depth >= MAX_DEPTH:
+                raise InvalidCommand(f"child runs lie more than {MAX_DEPTH} deep")
+            start, conditions = await self._prepared(request, run, agent, workflow, version, input, fresh=look > 0)
+            place = run.place(state.requested.step)
+            parent = runs.Parent(
+                run_id=state.requested.run_id, step=state.requested.step if place is None else place[0], depth=run.depth + 1,
+                agent_run_id=wait.agent_run_id, key=wait.key,
+            )  # fmt: skip
+            child = start.model_copy(update={"run_id": child_id_of(wait.agent_run_id, wait.key, state.reopened), "parent": parent})
+            try:
+                return await self._commands.execute(request, wait, child, *conditions)
+            except (agents.AgentChanged, WorkflowChanged, AlreadyExists):  # this process had not heard of it
+                if look == MOST_LOOKS - 1:
+                    raise
+        raise Unavailable("what the child run rests on is being changed: try again")
+
+    async def _prepared(
+        self, request: CommandRequest, run: runs.Run, agent: str | None, workflow: str | None, version: int | None, input: Json, *,
+        fresh: bool,
+    ) -> tuple[runs.StartRun, tuple[Command, ...]]:  # fmt: skip
+        assert run.project_id is not None
+        tenant_id: UUID = request.tenant_id
+        conditions: tuple[Command, ...] = ()
+        if workflow is not None:
+            asked = AskedWorkflow(workflow, version, input)
+            found = await self._workflows.resolved(tenant_id, asked, fresh=fresh)
+            plan, ref, input, conditions = found.with_children, found.workflow, found.input, found.conditions
+        else:
+            assert agent is not None
+            named, _, asked_version = agent.partition("@")
+            plan, ref = Plan(steps=(Step(key=named, agent=named, agent_version=asked_version or None),)), None
+        start, of_agents = await prepared_start(
+            self._commands, tenant_id, project_id=run.project_id, plan=plan, priority=run.priority, compensate="never",
+            known=self._known, fresh=fresh,
+        )  # fmt: skip
+        changes = {"input": input, "metadata": run.metadata, "workflow": ref, "tainted": run.tainted}
+        return start.model_copy(update=changes), (*of_agents, *conditions)
