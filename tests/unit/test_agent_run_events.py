@@ -240,7 +240,7 @@ def test_the_state_after_each_event() -> None:
     retry = AgentRunRetryScheduled(attempt=2, error=TRANSIENT, delay_s=1, dispatch=2)
     after(retry, status="waiting", failures=1, lost_claims=0)
     after(AgentRunResumed(run_id=RUN, agent="a", dispatch=2), status="requested", dispatch=2)
-    given_back = AgentRunResumed(run_id=RUN, agent="a", dispatch=2, reason="given back")
+    given_back = AgentRunResumed(run_id=RUN, agent="a", dispatch=2, lapsed=2, reason="left")
     after(given_back, status="requested", dispatch=2, lost_claims=1)
     after(AgentRunFailed(run_id=RUN, step="s", error=PERMANENT), status="failed")
     after(AgentRunCancelled(), status="cancelled")
