@@ -13,7 +13,7 @@ Event = Mapping[str, Any]
 RUN = "run"
 
 
-class Known(Protocol):
+class KnownAgentRuns(Protocol):
     """What the timeline knows: the names of agent runs."""
 
     def _actor(self, agent_run_id: str) -> str: ...
@@ -33,11 +33,11 @@ def what_for(data: Mapping[str, Any]) -> str:
             return f"waits for the {shortened(kind, 20)} {shortened(data.get('name') or '?', 40)}{within}"
 
 
-def _wait_started(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+def _wait_started(line: KnownAgentRuns, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     return line._actor(event["subject"]), what_for(data), "plain"
 
 
-def _wait_finished(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+def _wait_finished(line: KnownAgentRuns, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     actor, key = line._actor(event["subject"]), shortened(data["key"], 60)
     if data.get("error") is not None:
         return actor, f"waits no more as {key}: {headline(data['error'])}", "warning"
@@ -45,7 +45,7 @@ def _wait_finished(line: Known, event: Event, data: Mapping[str, Any], at: datet
     return actor, f"goes on after {key}{got}", "plain"
 
 
-def _signalled(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+def _signalled(line: KnownAgentRuns, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     to = f" to {shortened(data['step'], 40)}" if data.get("step") else ""
     kept = "" if data.get("received_by") else ", which nobody waits for yet"
     return RUN, f"got the signal {shortened(data['name'], 40)}{to}{kept}", "plain"

@@ -22,6 +22,7 @@ from domain.tools import tool_id_of
 
 MOST = 100
 """Executions, and calls of one of them, that are looked at."""
+WAITS_FOR: Mapping[agent_runs.WaitKind, WaitsFor] = {"sleep": "clock", "signal": "signal", "approval": "person", "child": "run"}
 RESUMES = frozenset({"ResumeAgentRun", "RequeueInvocation"})
 """Commands of timers that end the delay of a retry."""
 
@@ -126,9 +127,24 @@ class LookAtRun:
             case status if status in agent_runs.TERMINAL:
                 return [self._of_agent(each, name, "unknown", f"its agent run is {status}, and the run has not heard of it yet")]
             case _:
-                calls = await self._calls(each, state.pending_calls)
+                found = [*await self._calls(each, state.pending_calls), *await self._open_waits(each, name, state)]
                 told = f"worker {state.worker_id} has it, as attempt {state.attempt}"
-                return calls or [self._of_agent(each, name, "agent", told)]
+                return found or [self._of_agent(each, name, "agent", told)]
+
+    async def _open_waits(self, each: Execution, name: str, state: AgentRun) -> list[WaitView]:
+        """What the agent waits for beside its calls. Of messages only one that has left its worker is known to wait."""
+        found = []
+        for key, kind in sorted(state.waits.items())[:MOST]:
+            due = await self._due(each.id, {"FinishWait"}) if kind == "sleep" else None
+            view = self._of_agent(each, name, WAITS_FOR[kind], f"its agent waits as {key}", due)
+            found.append(view.model_copy(update={"key": key}))
+        if state.status == "suspended":
+            for receive in state.receives:
+                whose = "" if receive.sender is None else f" of {receive.sender}"
+                told = f"its agent waits for a message{whose}"
+                view = self._of_agent(each, name, "message", told, receive.until)
+                found.append(view.model_copy(update={"key": receive.key}))
+        return found
 
     def _of_agent(
         self, each: Execution, name: str | None, waits_for: WaitsFor, detail: str, until: datetime | None = None

@@ -173,6 +173,8 @@ async def test_a_signal_wakes_the_agent_that_waits_for_it_and_is_received_once(s
     async with running(server.url, Listening, suspend_after_s=0):
         run_id = (await client.start_run(agent="listening")).run_id
         await event_of(client, run_id, "agent_run.suspended")
+        [wait] = await client.run_waits(run_id)
+        assert (wait.waits_for, wait.key, wait.detail) == ("signal", "signal:go#1", "its agent waits as signal:go#1")
         sent = await client.signal_run(run_id, "end", {"early": True}, id="e")
         assert (await client.signal_run(run_id, "end", {"early": True}, id="e")).signal_id == sent.signal_id
         with pytest.raises(TidelogAPIError, match="a signal with this id was sent before, and this one differs"):

@@ -203,7 +203,8 @@ class RunWait(Model):
     agent or tool; `id`: of the agent run, the call or the child run; `key`: of the call.
 
     `waits_for`: resume, worker, version, free_worker, retry, clock, run, agent, tool, breaker, person, approval, reconcile,
-    chain, or unknown, which is a defect. `detail`: the same in words. `until`: when the wait ends by itself.
+    chain, signal,
+    message, or unknown, which is a defect. `detail`: the same in words. `until`: when the wait ends by itself.
     """
 
     step: str | None = None
