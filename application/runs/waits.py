@@ -131,7 +131,7 @@ class LookAtRun:
                 told = f"worker {state.worker_id} has it, as attempt {state.attempt}"
                 return found or [self._of_agent(each, name, "agent", told)]
 
-    async def _open_waits(self, each: Execution, name: str, state: AgentRun) -> list[WaitView]:
+    async def _open_waits(self, each: Execution, name: str, state: AgentRun) -> list[RunWaitView]:
         """What the agent waits for beside its calls. Of messages only one that has left its worker is known to wait."""
         found = []
         for key, kind in sorted(state.waits.items())[:MOST]:
