@@ -81,6 +81,7 @@ SCHEDULE = schedules.Definition(
 LATER = AT + timedelta(seconds=150)
 due = st.sampled_from([AT + timedelta(seconds=60), AT + timedelta(seconds=120)])
 
+ANN = runs.ByPerson(by="key:ann", reason="by hand")
 COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "tenants": (tenants.CreateTenant(tenant_id=ID, name="t"), st.one_of(
         st.builds(
@@ -112,6 +113,9 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         st.builds(runs.CompleteStep, run_id=st.just(ID), step=run_step, agent_run_id=some_id, result=json),
         st.builds(runs.FailStep, run_id=st.just(ID), step=run_step, agent_run_id=some_id, error=failure),
         st.builds(runs.CancelRun, run_id=st.just(ID), reason=st.none() | text),
+        st.builds(runs.PauseRun, run_id=st.just(ID), reason=st.none() | text, by=st.just("key:ann"), parent_number=st.none() | few),
+        st.builds(runs.ResumeRun, run_id=st.just(ID), reason=st.none() | text, parent_number=st.none() | few),
+        st.builds(runs.ForceStep, run_id=st.just(ID), step=run_step, error=failure, person=st.just(ANN)),
     )),
     "agent_runs": (
         agent_runs.RequestAgentRun(agent_run_id=ID, run_id=RUN, step="s", agent="a", timeout_s=5, retry=Retry(max_attempts=9)),
@@ -125,6 +129,8 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             st.builds(agent_runs.ReceiveMail, **agent_run, attempt=few, key=key, message_id=st.none() | some_id),
             st.builds(agent_runs.FailAgentRun, **agent_run, attempt=few, error=failure),
             st.builds(agent_runs.ResumeAgentRun, **agent_run, dispatch=few),
+            st.builds(agent_runs.PauseAgentRun, **agent_run, number=few),
+            st.builds(agent_runs.UnpauseAgentRun, **agent_run, number=few),
             st.builds(agent_runs.CompleteAgentRun, **agent_run, attempt=few, result=json),
         ),
     ),
@@ -139,6 +145,8 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             st.builds(invocations.LapseAttempt, **invocation, attempt=few, reason=lapse),
             st.builds(invocations.FailInvocation, **invocation, attempt=few, error=failure),
             st.builds(invocations.RequeueInvocation, **invocation, dispatch=few),
+            st.builds(invocations.PauseInvocation, **invocation, dispatch=few),
+            st.builds(invocations.UnpauseInvocation, **invocation),
             st.builds(invocations.PutOffInvocation, **invocation, dispatch=few, error=failure, wait_s=st.none() | st.just(1.5)),
             st.builds(invocations.CompleteInvocation, **invocation, attempt=few, result=json),
             st.builds(invocations.CancelInvocation, **invocation),
