@@ -91,6 +91,9 @@ async def use_steering(http: httpx2.AsyncClient, other: str) -> None:
     assert [(step["status"], step["why"]["person"]["reason"]) for step in steps] == [
         ("completed", "by hand"), ("skipped", "not needed"),
     ]  # fmt: skip
+    third = f"/v1/runs/{(await http.post('/v1/runs', json={'agent': 'other', 'deadline_s': 3_600})).json()['run_id']}"
+    for what, body in (("deadline", {"deadline_s": None}), ("cancel", {}), ("retry", {}), ("cancel", {})):
+        assert (await http.post(f"{third}/{what}", json={"reason": "why", **body})).status_code == 202, what
     waits = (await http.get(f"{other}/waits")).json()
     assert [wait["waits_for"] for wait in waits["data"]] in (["worker"], ["free_worker"]), waits
     assert (await http.get("/v1/runs", params={"unmoved_s": 0})).status_code == 200

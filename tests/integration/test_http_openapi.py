@@ -426,7 +426,8 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     of_schedules = {("POST", f"/v1/schedules{what}") for what in ("", *(f"/{{name}}/{w}" for w in ("pause", "resume", "run-now")))}
     changed = ("PATCH", "/v1/schedules/{name}")
     of_keys |= of_schedules | {changed}
-    assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | {cancelled} | {
+    of_retries = {("POST", f"/v1/runs/{{run_id}}/{what}") for what in ("retry", "deadline")}
+    assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | of_retries | {cancelled} | {
         ("POST", "/v1/runs"), ("POST", "/v1/commands"), ("POST", "/v1/projects"), ("POST", "/v1/tools/{name}/breaker"),
         *of_steering, *of_steps, ("POST", "/v1/runs/{run_id}/signals"),
     }  # fmt: skip
@@ -443,9 +444,10 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     changes = of_tools - {("POST", "/v1/tools")} | {("DELETE", "/v1/tools/{name}")}
     changes |= of_workflows | {("DELETE", f"{one}/draft")}
     changes |= of_triggers | {("DELETE", "/v1/triggers/{name}")}
-    assert (
-        readers("If-Match") == of_steering | of_steps - {("POST", "/v1/runs/{run_id}/steps/{step}/dispatch")} | {changed} | changes
+    of_versions = (
+        of_steering | of_steps - {("POST", "/v1/runs/{run_id}/steps/{step}/dispatch")} | {("POST", "/v1/runs/{run_id}/retry")}
     )
+    assert readers("If-Match") == of_versions | {changed} | changes
     assert readers("Last-Event-ID") == {("GET", "/v1/events"), ("GET", "/v1/runs/{run_id}/events")}
     for method, path in readers("Tidelog-Position"):
         asked = (
