@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome, CommandRequest
-from application.plans.spelling import graph_of, name_and_version
 from application.reads import MadeByAgents
 from application.schedules.defining import Schedules
+from application.starting import spelled_start
 from application.triggers.roots import Roots
 from application.wording import meant, told
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
@@ -214,7 +214,7 @@ def _full_name(tenant_id: UUID, asker: _Asker, name: str) -> str:
 
 
 def _definition(wanted: _Wanted, at: datetime) -> Definition:
-    given = _spelled(wanted.definition)
+    given = spelled_start(dict(wanted.definition))
     if wanted.in_s is not None:
         if "when" in given:
             raise InvalidCommand("give either `when` or `in_s`", pointer="/in_s")
@@ -225,20 +225,6 @@ def _definition(wanted: _Wanted, at: datetime) -> Definition:
         faults = [(json_pointer(each["loc"]), told(each)) for each in meant(error.errors(include_url=False))][:50]
         pointer, detail = faults[0]
         raise InvalidCommand(f"{pointer}: {detail}" if pointer else detail, pointer=pointer, faults=faults) from None
-
-
-def _spelled(definition: Mapping[str, Json]) -> dict[str, Json]:
-    """With the short forms of its start spelled out: `critic@2`, and a plan of a kind as its steps."""
-    start = definition.get("start")
-    if not isinstance(start, dict):
-        return dict(definition)
-    spelled = dict(start)
-    if isinstance(spelled.get("agent"), str) and spelled.get("agent_version") is None:
-        name, version = name_and_version(spelled["agent"])
-        spelled |= {"agent": name} if version is None else {"agent": name, "agent_version": version}
-    if isinstance(spelled.get("plan"), dict):
-        spelled["plan"] = graph_of(spelled["plan"])
-    return {**definition, "start": spelled}
 
 
 def _kept_anchor(definition: Definition, state: Schedule) -> Definition:

@@ -133,7 +133,7 @@ class Stream:
 
 
 async def look(side: DueSide, limit: int = 10) -> DueLook:
-    return await side.due.look(limit)
+    return await side.due.look(limit, limit)
 
 
 async def looked(side: DueSide, fits: Callable[[DueLook], bool]) -> DueLook:
