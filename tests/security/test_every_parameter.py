@@ -114,7 +114,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs/{run_id}/steps/{step}/skip": [{"reason": "why"}],
     "/v1/runs/{run_id}/steps/{step}/force": [
         {"result": 1, "reason": "why"},
-        {"error": {"type": "T", "message": "m"}, "reason": "why"},
+        {"error": FAILURE, "reason": "why"},
     ],
     "/v1/runs/{run_id}/steps/{step}/dispatch": [{"invocation_id": "{invocation_id}", "reason": "why"}],
     "/v1/runs/{run_id}/deadline": [{"deadline_s": 60, "reason": "why"}, {"deadline_s": None, "reason": "why"}],
@@ -407,7 +407,7 @@ def compared(other: Other, place: Place, pair: Pair, answer: httpx2.Response) ->
 
     def without(text: str) -> str:
         if place.method != "GET":
-            text = re.sub(r'"(position|version)":\d+', "", text)
+            text = re.sub(r'"(position|version|policy_version)":\d+', "", text)
         text = re.sub(r'"trace_id":"[^"]*"|tl_\w+|"sha256":"\w+"|"secret":"[\w-]+"|\(invalid [^)]*\)|\bt[0-9a-f]{32}\b', "", text)
         for form in {form for value in pair for form in (value, quote(value, safe=""), json.dumps(value)[1:-1])}:
             if form in text:
