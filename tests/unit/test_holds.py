@@ -87,6 +87,7 @@ def released(dispatch: int = 2, **more: Any) -> InvocationReleased:
 
 def test_a_call_that_needs_an_approval_is_held_in_the_decision_that_requests_it() -> None:
     [requested, hold] = given(invocations.DECIDER).when(request()).events()
+    assert work_of([requested, hold]) == []
     assert isinstance(requested, InvocationRequested) and requested.approval == DEMAND and requested.stored_version == 3
     assert hold == InvocationHeld(
         run_id=RUN, why="approval", approval_id=APPROVAL, tool="a", tool_version="1", arguments_hash=arguments_hash({"to": "ada"}),
@@ -197,6 +198,7 @@ def test_a_fallback_has_an_approval_of_its_own() -> None:
     assert isinstance(fell, InvocationFellBack) and fell.held and fell.stored_version == 2
     assert isinstance(hold, InvocationHeld)
     assert (hold.approval_id, hold.tool, hold.tool_version, hold.demand) == (NEXT, "b", "2", DEMAND)
+    assert work_of([fell, hold]) == []
     waits = call.after(fail())
     assert waits.state.status == "held" and waits.state.requested.approval == DEMAND and waits.state.requested.untrusted
     waits.when(claim(3)).refused(WorkOver, "held")
@@ -241,11 +243,15 @@ def work_of(events: list[Event]) -> list[WorkItem]:
     return found
 
 
-@over(st.lists(COMMANDS, min_size=1, max_size=14))
-def test_no_order_of_commands_lets_a_tool_be_called_without_its_own_approval(commands: list[Any]) -> None:
+PATHS: list[list[Any]] = [[], [release(), claim(2)], [release(), claim(2), fail(1)]]
+"""Beginnings, from which the commands go on."""
+
+
+@over(st.sampled_from(PATHS), st.lists(COMMANDS, min_size=1, max_size=12))
+def test_no_order_of_commands_lets_a_tool_be_called_without_its_own_approval(path: list[Any], commands: list[Any]) -> None:
     call = given(invocations.DECIDER).after(request(GUARDED))
     approved: set[UUID] = set()
-    for command in commands:
+    for command in (*path, *commands):
         try:
             events = call.when(command).events()
         except DomainError:
