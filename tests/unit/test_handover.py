@@ -192,7 +192,7 @@ async def test_the_mask_of_an_event_names_all_sagas_that_have_answered(engine: E
     await worker.done(await worker.hears(WorkForAgent), Complete)
     [completed] = [event for event in engine.log.events if event.topic == "agent_run.completed" and event.root_id == run_id]
     numbers = engine.catalog.numbers
-    assert completed.settled == 1 << numbers["tool_execution"] | 1 << numbers["run_lifecycle"]
+    assert completed.settled == sum(1 << numbers[saga] for saga in ("tool_execution", "run_lifecycle", "waits"))
 
 
 async def test_an_append_has_room_for_so_many_claims_and_the_others_go_to_the_queue(engine: Engine, process: Hosting) -> None:
