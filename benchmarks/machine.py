@@ -71,6 +71,12 @@ def rss_mb(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
+def pss_mb(pid: int) -> float:
+    """As `rss_mb`, with a page that several processes share counted once over all of them."""
+    line = next(line for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
+    return int(line.split()[1]) / 1024
+
+
 def cpu_seconds(pid: int) -> float:
     return parsed_stat((PROC / str(pid) / "stat").read_text()).own
 

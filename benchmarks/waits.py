@@ -2,8 +2,8 @@
 
 `python -m benchmarks.waits [--agents 10000] [--warm 4000] [--signals 200] [--seconds 20]`. Half of the agents sleep for a year,
 half wait for a signal. Before, so many runs of three steps are carried out: what grows with the runs that a process has seen, grew
-then. Memory is that of the kernel's count (RSS), summed over all processes: server, worker, PostgreSQL and NATS. The clock of a
-signal goes from its request to the first line of the agent after its wait.
+then. Memory is that of the kernel's count (PSS: shared pages count once), summed over all processes: server, worker, PostgreSQL and
+NATS. The clock of a signal goes from its request to the first line of the agent after its wait.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import psycopg
 
 from adapters.embedded import EmbeddedServices
 from benchmarks import table
-from benchmarks.machine import command, cpu_by_part, part_of, rss_mb, stats, tree
+from benchmarks.machine import command, cpu_by_part, part_of, pss_mb, stats, tree
 from benchmarks.run_load import quantile
 from benchmarks.run_server import KEY, Tidelog, run
 from benchmarks.servers import embedded, make_wal, quiet
@@ -50,7 +50,7 @@ def memory(root: int) -> dict[str, float]:
     for pid in tree(root, stats()):
         try:
             part = part_of(command(pid))
-            parts[part] = parts.get(part, 0.0) + rss_mb(pid)
+            parts[part] = parts.get(part, 0.0) + pss_mb(pid)
         except (OSError, StopIteration):
             continue  # the process has ended
     return parts

@@ -120,7 +120,7 @@ def test_a_wait_ends_once_with_a_result_or_an_error() -> None:
     waiting.when(finish("g", result=[1])).then(WaitFinished(key="g", kind="signal", result=[1]))
     waiting.when(finish("g", error=LATE)).then(WaitFinished(key="g", kind="signal", error=LATE))
     assert waiting.after(finish("g", result=[1])).state.journal["g"] == Entry("signal", "ok", [1], None, 4)
-    assert waiting.after(finish("g", error=LATE)).state.journal["g"] == Entry("signal", "error", None, None, 4, None, LATE)
+    assert waiting.after(finish("g", error=LATE)).state.journal["g"] == Entry("signal", "error", None, None, 4, error=LATE)
     waiting.after(finish("g")).when(finish("g", result=2)).then()
     waiting.when(finish("other")).then()
     running.after(CALL).when(finish("c")).then()
