@@ -38,6 +38,7 @@ from projections.engine.kernel import Database
 
 if TYPE_CHECKING:
     from api.tools_told import ToolsTold
+    from application.budgets.managing import BudgetOffice
     from application.workers import Workers
     from application.workers.hosting.host import SessionHost
 
@@ -139,6 +140,8 @@ class Container:
     triggers: TriggerUses
     roots: Roots
     """Of which project an event is, and which triggers led to it."""
+    budgets: "BudgetOffice"
+    """What people do with budgets."""
     blobs: Blobs
     """Contents that are too large for events."""
     plan_checks: PlanChecks

@@ -5,6 +5,7 @@ from application.engine.sagas.reactions import Reactions
 from application.routes import ROUTES
 from application.sagas import (
     approvals,
+    budgets,
     chains,
     child_runs,
     compensations,
@@ -28,6 +29,7 @@ SAGAS: dict[str, Reactions] = {
     "child_runs": child_runs.REACTIONS,
     "steering": steering.REACTIONS,
     "waits": waits.REACTIONS,
+    "budgets": budgets.REACTIONS,
 }
 """The names must never change: ids of commands are derived from them. They react to an event in this order: an effect is noted
 before its agent hears of it, and perhaps causes the next one, and so is untrusted output; the calls of an ended agent run are
@@ -35,7 +37,7 @@ cancelled before its run hears of the end, and perhaps ends."""
 
 NUMBERS: dict[str, int] = {
     "tool_execution": 1, "run_lifecycle": 2, "work_dispatch": 3, "message_delivery": 4, "chains": 5, "compensations": 6,
-    "child_runs": 7, "steering": 8, "waits": 9, "approvals": 10,
+    "child_runs": 7, "steering": 8, "waits": 9, "approvals": 10, "budgets": 11,
 }  # fmt: skip
 """The bit of each saga in `event.settled`, for ever: no number is given twice. A saga whose answers change gets a new number."""
 

@@ -1,6 +1,6 @@
 """Chains of tools: what is wrong with one that is declared, and what a call of one begins with."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from application.compensations import compensation_of
 from application.engine.commands.loop import CommandLoop
 from application.engine.ports.expressions import Expressions
 from application.suggestions import KnownNames, did_you_mean, names_of
+from domain.amounts import MaxCost
 from domain.chain_plans import MAX_DEPTH, MOST_TOOLS, VARIABLES, ChainPlan, fault_of_names, kept_by, plan_of
 from domain.chains import StartChain
 from domain.errors import InvalidCommand
@@ -162,7 +163,23 @@ def _declared(tool: ToolRegistered) -> dict[str, Any]:
         "max_attempts": tool.max_attempts,
         "reconcile_timeout_s": tool.reconcile_timeout_s,
         "parameters": tool.parameters,
+        **({} if tool.rules.max_cost is None else {"max_cost": [tool.rules.max_cost.micros, tool.rules.max_cost.tokens or 0]}),
     }
+
+
+def cost_of_chain(chain: StartChain) -> MaxCost | None:
+    """What the tools of a chain cost at most, each as often as the chain has it. None: nothing."""
+    money, tokens = _cost_of_steps(chain.plan, chain.tools)
+    return MaxCost(money=money, tokens=tokens) if money or tokens else None
+
+
+def _cost_of_steps(plan: Json, tools: Mapping[str, Any]) -> tuple[int, int]:
+    money = tokens = 0
+    for step in plan_of(plan).steps:
+        declared = tools[step.tool]
+        most = declared.get("max_cost") or (_cost_of_steps(declared["plan"], tools) if "plan" in declared else (0, 0))
+        money, tokens = money + most[0], tokens + most[1]
+    return money, tokens
 
 
 def _faults_of_names(tool: ToolRegistered, arguments: Collection[str]) -> Iterator[Fault]:

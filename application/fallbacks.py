@@ -7,6 +7,7 @@ from application.approvals.needs import Needs
 from application.compensations import compensation_of
 from application.engine.commands.loop import CommandLoop
 from application.tool_schemas import ToolSchemas
+from domain.amounts import MaxCost
 from domain.errors import InvalidCommand, TidelogError, Unavailable
 from domain.invocations import FallbackTool
 from domain.kernel import Json
@@ -72,6 +73,7 @@ async def fallbacks_of(
         except TidelogError as error:
             skipped[name] = error.message[:500]
             continue
+        cost = other.rules.max_cost
         found.append(
             FallbackTool(
                 tool=name,
@@ -83,6 +85,7 @@ async def fallbacks_of(
                 compensation=undo,
                 approval=needs.demand(other, arguments),
                 untrusted=other.untrusted_output,
+                max_cost=None if cost is None else MaxCost(money=cost.micros, tokens=cost.tokens or 0),
             )
         )
     return Fallbacks(tuple(found), skipped, tuple(uses))

@@ -7,10 +7,12 @@ from application.engine.commands.routes import Route
 from domain import (
     agent_runs,
     agents,
+    allowances,
     approval_policies,
     approvals,
     audit,
     breakers,
+    budgets,
     chains,
     compensations,
     context,
@@ -73,6 +75,8 @@ def _for_whom_chain(state: Any) -> str | None:
 _OF_CHAIN = Route(chains.DECIDER, lambda c: c.chain_id, _run_of_chain, on_behalf_of=_for_whom_chain, of_state=True)
 _COMPENSATION = Route(compensations.DECIDER, lambda c: compensations.compensation_id_of(c.run_id), lambda c, _: c.run_id)
 """The stream of a run's compensation. Its id follows from the run."""
+_ALLOWANCE = Route(allowances.DECIDER, lambda c: c.allowance_id, lambda c, _: c.root_id)
+"""What a budget allows in a run or on a day: in the root of the run, or a root of its own."""
 _AUDIT_ENTRY = Route(audit.DECIDER, lambda c: c.entry_id, lambda c, _: c.tenant_id, creates=True)
 """A stream for each entry, so that no stream is hot. Its root is the tenant."""
 
@@ -116,6 +120,7 @@ ROUTES: dict[type[Command], Route] = {
     runs.RetryRun: _own_stream(runs.DECIDER, "run_id", "reason", "fresh", "versions"),
     runs.SetDeadline: _own_stream(runs.DECIDER, "run_id", "deadline_s", "reason"),
     runs.EndAtDeadline: _own_stream(runs.DECIDER, "run_id"),
+    runs.StopRun: _own_stream(runs.DECIDER, "run_id"),
     runs.CheckRun: _own_stream(runs.DECIDER, "run_id"),
     runs.TaintRun: _own_stream(runs.DECIDER, "run_id"),
     runs.CheckUntainted: _own_stream(runs.DECIDER, "run_id"),
@@ -137,6 +142,8 @@ ROUTES: dict[type[Command], Route] = {
     agent_runs.FinishWait: _of_agent_run(),
     agent_runs.SuspendAgentRun: _of_agent_run(),
     agent_runs.WakeAgentRun: _of_agent_run(),
+    agent_runs.GrantPortion: _of_agent_run(),
+    agent_runs.ReleasePortion: _of_agent_run(),
     agent_runs.CompleteAgentRun: _of_agent_run("result", "unused_keys"),
     agent_runs.FailAgentRun: _of_agent_run("error"),
     agent_runs.ResumeAgentRun: _of_agent_run(),
@@ -201,6 +208,16 @@ ROUTES: dict[type[Command], Route] = {
     triggers.FireTrigger: _own_stream(triggers.DECIDER, "trigger_id"),
     triggers.RecordMisfire: _own_stream(triggers.DECIDER, "trigger_id"),
     triggers.RecordLimited: _own_stream(triggers.DECIDER, "trigger_id"),
+    budgets.SetBudget: _own_stream(budgets.DECIDER, "book_id"),
+    budgets.RemoveBudget: _own_stream(budgets.DECIDER, "book_id"),
+    allowances.OpenAllowance: _ALLOWANCE,
+    allowances.DrawPortion: _ALLOWANCE,
+    allowances.SettlePortion: _ALLOWANCE,
+    allowances.TightenAllowance: _ALLOWANCE,
+    allowances.NoteSpent: _ALLOWANCE,
+    allowances.EndTime: _ALLOWANCE,
+    allowances.ChangeAllowance: _ALLOWANCE,
+    allowances.LiftAllowance: _ALLOWANCE,
     audit.RecordAction: _AUDIT_ENTRY,
     audit.RecordRefusals: _AUDIT_ENTRY,
 }

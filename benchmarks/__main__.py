@@ -19,12 +19,12 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "large": (("runs", "--large"), ("runs", "--idle-workers", "64"), ("run_lists",), ("starter_lists",)),
     "long": (("long_runs",), ("cold_claim",)),
     "peers": (("peers",), ("run_peers",)),
-    "tools": (("outside",), ("breaker",), ("permits",), ("compensations",)),
+    "tools": (("outside",), ("breaker",), ("permits",), ("budgets",), ("compensations",)),
 }
 """Names for several benchmarks, each with its options."""
 BY_NAME = (
     *BENCHMARKS, "permissions", "walls", "run_peers", "long_runs", "cold_claim", "run_lists", "tenants", "vacuum", "soak",
-    "outside", "breaker", "compensations", "permits", "plans", "plan_checks", "schedules", "starter_lists", "triggers",
+    "outside", "breaker", "compensations", "permits", "budgets", "plans", "plan_checks", "schedules", "starter_lists", "triggers",
     "waits", *GROUPS,
 )  # fmt: skip
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600

@@ -20,8 +20,8 @@ class Role(StrEnum):
     ADMIN = "admin"
     """Everything but keys of owners."""
     OPERATOR = "operator"
-    """Reads, cancels and retries runs, takes their effects back, approves and resolves tool calls, holds breakers, rebuilds read
-    models."""
+    """Reads, cancels and retries runs, takes their effects back, approves and resolves tool calls, holds breakers, lifts budgets,
+    rebuilds read models."""
     DEVELOPER = "developer"
     """Reads, starts, cancels and retries runs, makes projects."""
     AUDITOR = "auditor"
@@ -82,6 +82,12 @@ class Action(StrEnum):
     BLOBS_REMOVE = "blobs.remove"
     BREAKERS_FORCE = "breakers.force"
     """Holds the breaker of a tool open or closed, whatever the outcomes of its calls are."""
+    BUDGETS_READ = "budgets.read"
+    """Budgets, and what calls have used."""
+    BUDGETS_SET = "budgets.set"
+    """Sets and removes budgets."""
+    BUDGETS_LIFT = "budgets.lift"
+    """Gives more of a budget, for today or for a run."""
     SCHEDULES_READ = "schedules.read"
     SCHEDULES_DEFINE = "schedules.define"
     """Creates, changes and removes schedules, and starts a run of one out of turn."""
@@ -119,6 +125,7 @@ _CONTENT = frozenset(
         Action.APPROVALS_READ,
         Action.CATALOG_READ,
         Action.BLOBS_READ,
+        Action.BUDGETS_READ,
         Action.SCHEDULES_READ,
         Action.PROJECTS_READ,
         Action.WORKERS_READ,
@@ -142,6 +149,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.INVOCATIONS_RESOLVE,
         Action.APPROVALS_DECIDE,
         Action.BREAKERS_FORCE,
+        Action.BUDGETS_LIFT,
         Action.TRIGGERS_PAUSE,
         Action.INVOCATIONS_CANCEL,
         Action.SCHEDULES_PAUSE,
@@ -171,6 +179,8 @@ AUDITED = frozenset(
         Action.WORKFLOWS_DEFINE,
         Action.BLOBS_REMOVE,
         Action.BREAKERS_FORCE,
+        Action.BUDGETS_SET,
+        Action.BUDGETS_LIFT,
         Action.TRIGGERS_DEFINE,
         Action.TRIGGERS_PAUSE,
         Action.RUNS_CANCEL,

@@ -8,10 +8,12 @@ were stored, not as the server upcasts them. Golden files in tests/golden hold o
 from domain import (
     agent_runs,
     agents,
+    allowances,
     approval_policies,
     approvals,
     audit,
     breakers,
+    budgets,
     chains,
     compensations,
     context,
@@ -48,7 +50,8 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "agent_runs": (
         agent_runs.AgentRunRequested, agent_runs.AgentRunClaimed, agent_runs.StepRecorded, agent_runs.CallStarted,
         agent_runs.CallFinished, agent_runs.WaitStarted, agent_runs.WaitFinished, agent_runs.AgentRunSuspended,
-        agent_runs.MailDelivered, agent_runs.MailRefused, agent_runs.MailReceived,
+        agent_runs.PortionGranted, agent_runs.PortionSettled, agent_runs.MailDelivered,
+        agent_runs.MailRefused, agent_runs.MailReceived,
         agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunResumed, agent_runs.AgentRunCompleted,
         agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled, agent_runs.AgentRunPaused, agent_runs.AgentRunUnpaused,
         agent_runs.AgentRunReopened,
@@ -87,6 +90,11 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         approvals.ApprovalRequested, approvals.ApprovalDecided, approvals.ApprovalExpired, approvals.ApprovalWithdrawn,
     ),
     "approval_policies": (approval_policies.ApprovalPolicyPublished, approval_policies.ApprovalPolicyRemoved),
+    "budgets": (budgets.BudgetSet, budgets.BudgetRemoved),
+    "allowances": (
+        allowances.AllowanceOpened, allowances.AllowanceDrawn, allowances.AllowanceSettled, allowances.AllowanceTightened,
+        allowances.AllowanceSpent, allowances.AllowanceChanged, allowances.AllowanceLifted,
+    ),
     "audit": (audit.ActionRecorded, audit.RefusalsCounted),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from domain.amounts import MOST, MoneyText, micros_of
 from domain.kernel import Json, Name, Value
 
 MOST_FALLBACKS = 5
@@ -53,6 +54,18 @@ class Compensation(Value):
     """What becomes of the effects before this one where it cannot be taken back: `stop` leaves them until a person has spoken."""
 
 
+class Cost(Value):
+    """The most that one call of the tool costs, and what it counts as where its worker does not say what it has used."""
+
+    money: MoneyText | None = None
+    """In the tenant's unit: `0.002`."""
+    tokens: int | None = Field(default=None, ge=0, le=MOST)
+
+    @property
+    def micros(self) -> int:
+        return 0 if self.money is None else micros_of(self.money)
+
+
 class ToolPolicy(Value):
     breaker: Breaker | None = None
     max_parallel: int | None = Field(default=None, ge=1, le=10_000)
@@ -66,6 +79,8 @@ class ToolPolicy(Value):
     approval: Literal[True] | Expression | None = None
     """Whether a call begins only after a person has approved it: each one, or those for which a CEL expression is true
     (`domain.approval_rules.VARIABLES`). None: as the policies of the tenant say."""
+    max_cost: Cost | None = None
+    """None: a call costs nothing but being a call."""
 
     def said(self) -> Json:
         """As an event holds it: what says nothing is left out. None: nothing is said."""
@@ -73,7 +88,7 @@ class ToolPolicy(Value):
 
 
 NO_POLICY = ToolPolicy()
-_PARTS: dict[str, type[Value]] = {"breaker": Breaker, "rate": Rate, "compensation": Compensation}
+_PARTS: dict[str, type[Value]] = {"breaker": Breaker, "rate": Rate, "compensation": Compensation, "max_cost": Cost}
 
 
 def policy_of(stored: Json) -> ToolPolicy:

@@ -16,6 +16,7 @@ from projections.schedules import ScheduleQueries
 from projections.tenants import ApiKeyQueries
 from projections.tools import ToolQueries
 from projections.triggers import TriggerQueries
+from projections.usage import UsageQueries
 from projections.workflows import WorkflowQueries
 
 
@@ -51,4 +52,5 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         schedules=ScheduleQueries(database),
         approvals=ApprovalQueries(database),
         triggers=TriggerQueries(database),
+        usage=UsageQueries(database),
     )

@@ -17,6 +17,7 @@ from projections import (
     tool_versions,
     tools,
     triggers,
+    usage,
     work,
     workflows,
 )
@@ -41,5 +42,6 @@ PROJECTIONS: tuple[Projection, ...] = (
     schedules.PROJECTION,
     triggers.PROJECTION,
     approvals.PROJECTION,
+    usage.PROJECTION,
 )
 """Their tables are made by migrations."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from application.engine.ports.timers import DueTimer
-from domain import agent_runs, approvals, invocations, runs
+from domain import agent_runs, allowances, approvals, invocations, runs
 from domain.kernel import Metadata, RecordedEvent, derive_id
 from projections.kernel import Connection, Projection, decoded, topics_of
 
@@ -26,6 +26,7 @@ def timer_of(recorded: RecordedEvent) -> tuple[datetime, DueTimer] | None:
         or invocations.scheduled_by(event, recorded.stream_id)
         or runs.scheduled_by(event, recorded.stream_id)
         or approvals.scheduled_by(event, recorded.stream_id)
+        or allowances.scheduled_by(event, recorded.stream_id)
     )
     if scheduled is None:
         return None
@@ -79,7 +80,12 @@ WAITS = topics_of(agent_runs.WaitStarted, agent_runs.AgentRunSuspended, runs.Sig
 PROJECTION = Projection(
     "timers",
     topics_of(agent_runs.AgentRunRequested, agent_runs.AgentRunUnpaused, agent_runs.AgentRunReopened)
-    | topics_of(runs.StepStarted, runs.DeadlineSet, approvals.ApprovalRequested)
+    | topics_of(
+        runs.StepStarted,
+        runs.DeadlineSet,
+        approvals.ApprovalRequested,
+        allowances.AllowanceOpened,
+    )
     | WAITS
     | RETRIES
     | GIVING_UP

@@ -112,6 +112,8 @@ TABLES: dict[str, Table] = {
     "tool_version": _walled(),
     "trigger": _walled(),
     "upkeep": Table("app"),
+    "usage_day": _walled(),
+    "usage_run": _walled(),
     "work_log": _walled(),
     "work_log_tally": _walled(),
     "worker_offer": Table("app", reader="all", wall=OF_SESSION),

@@ -1,7 +1,9 @@
 """What the start of a run or of a call needs beside the command loop, for every role that starts something."""
 
 from api.assembly import storage
+from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
+from application.budgets.books import Books
 from application.reads import Reads
 from application.runs.admission import RunAdmission
 from projections.activity import ActivityQueries
@@ -32,5 +34,7 @@ async def admission(parts: Parts) -> RunAdmission:
         most_of_tenant=settings.max_open_runs_per_tenant,
         refused=refused,
     )
+    if "api" not in parts.roles:  # which hears of changes at once
+        own.default_budget = Books(await commands(parts)).default_of
     parts.stack.push_async_callback(own.close)
     return own

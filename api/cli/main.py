@@ -10,6 +10,7 @@ from api.cli import (
     approval_policies,
     audit,
     blobs,
+    budgets,
     commands,
     compensations,
     contents,
@@ -44,6 +45,7 @@ from api.cli import (
     tools,
     triggers,
     up,
+    usage,
     verify,
     worker,
     workers,
@@ -70,7 +72,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (up, worker, demo, do, replay, verify, restored, doctor):
+for module in (up, worker, demo, do, usage, replay, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 runs.app.registered_commands.extend(explain.app.registered_commands)
 runs.app.registered_commands.extend(steering.app.registered_commands)
@@ -93,6 +95,7 @@ app.add_typer(workflows.app, name="workflows")
 app.add_typer(commands.app, name="commands")
 app.add_typer(plans.app, name="plans")
 app.add_typer(triggers.app, name="triggers")
+app.add_typer(budgets.app, name="budgets")
 app.add_typer(blobs.app, name="blobs")
 app.add_typer(workers.app, name="workers")
 app.add_typer(invocations.app, name="invocations")

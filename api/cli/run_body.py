@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from api.cli import options, output
+from api.cli.amounts import amounts_of
 from api.cli.options import seconds_of
 from api.cli.plan_files import plan_of
 
 OnFailure = Literal["fail", "continue"]
 Priority = Literal["high", "normal", "low"]
+OnSpent = Literal["stop", "degrade"]
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 
 
@@ -30,6 +32,8 @@ class StartOptions:
     compensate: Compensate | None = None
     workflow: str | None = None
     deadline: str | None = None
+    budget: str | None = None
+    on_spent: OnSpent | None = None
 
 
 def body_of(given: StartOptions) -> dict[str, Any]:
@@ -50,6 +54,10 @@ def body_of(given: StartOptions) -> dict[str, Any]:
         body["compensate"] = given.compensate
     if given.deadline is not None:
         body["deadline_s"] = seconds_of("--deadline", given.deadline)
+    if given.budget is not None:
+        body["budget"] = amounts_of("--budget", given.budget) | ({} if given.on_spent is None else {"on_spent": given.on_spent})
+    elif given.on_spent is not None:
+        raise output.CommandFailed("--on-spent goes with --budget", output.WRONG_USAGE)
     return body
 
 

@@ -22,14 +22,22 @@ MOST_CHILDREN = 5
 """Child runs of a step that are shown, without --tree."""
 
 
-def show(run: dict[str, Any], values: "RunValues | None" = None, *, full: bool = False, traceback: bool = False) -> None:
+def show(
+    run: dict[str, Any],
+    values: "RunValues | None" = None,
+    *,
+    full: bool = False,
+    traceback: bool = False,
+    budget: str | None = None,
+) -> None:
     """Prints the head, the steps and the calls of a run, and what a person should know or do.
 
     `values`: arguments and results of its calls. `full`: values are not cut. `traceback`: with the tracebacks of its failures.
+    `budget`: what it may spend, and has spent.
     """
     console = output.console()
     console.print(f"[bold]Run {run['run_id']}[/bold]  {phrases.run_status(run)}")
-    for name, value in _head(run, full).items():
+    for name, value in {**_head(run, full), "budget": budget}.items():
         if value:
             console.print(f"  [dim]{name:<12}[/dim]{output.escape(value)}", soft_wrap=full)
     console.print(_steps(run, full))

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output, phrases
+from api.cli.amounts import FORM
 from api.cli.ids import GivenId
 from api.cli.reaching import server_of
-from api.cli.run_body import Compensate, OnFailure, Priority, StartOptions, agents_of, body_of, check_key
+from api.cli.run_body import Compensate, OnFailure, OnSpent, Priority, StartOptions, agents_of, body_of, check_key
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -69,6 +70,14 @@ def start(
         str | None,
         typer.Option("--deadline", metavar="TIME", help="Time for the whole run, such as 10m; it fails when that is over."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="LIMITS", help=f"What the run may spend, with its child runs, as {FORM}."),
+    ] = None,
+    on_spent: Annotated[
+        OnSpent | None,
+        typer.Option("--on-spent", help="What follows when the budget is spent: stop (if not given) or degrade."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the run's id and nothing else, for scripts.")] = False,
     on_behalf_of: options.OnBehalfOf = None,
@@ -98,13 +107,15 @@ def start(
 
       tidelog runs start shop --input @order.json --compensate on_failure --deadline 10m
 
+      tidelog runs start researcher --budget 0.01usd,calls=10 --wait
+
       RUN=$(tidelog runs start writer --quiet)
     """
     if quiet and (wait or as_json):
         output.fail("--quiet goes without --wait and --json", output.WRONG_USAGE)
     given = StartOptions(
         tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure, priority,
-        compensate, workflow, deadline,
+        compensate, workflow, deadline, budget, on_spent,
     )  # fmt: skip
     output.run(_start(given, idempotency_key, wait, quiet, on_behalf_of, folders, workspace, data_dir, url, as_json))
 
@@ -354,7 +365,7 @@ def show(
 
 
 async def _show(run_id: str, full: bool, traceback: bool, data_dir: Path | None, url: str | None, as_json: bool) -> None:
-    from api.cli import large_values, run_calls, run_view
+    from api.cli import budgets, large_values, run_calls, run_view
 
     given = GivenId.parse(run_id)
     async with server_of(data_dir, url, as_json) as server:
@@ -362,10 +373,11 @@ async def _show(run_id: str, full: bool, traceback: bool, data_dir: Path | None,
         if full:
             await large_values.fill(server, run)
         values = None if as_json else await run_calls.values_of(server, run, full=full)
+        budget = None if as_json else await budgets.of_run(server, run["run_id"])
     if as_json:
         output.document(run)
     else:
-        run_view.show(run, values, full=full, traceback=traceback)
+        run_view.show(run, values, full=full, traceback=traceback, budget=budget)
         _show_outcome(run)
 
 

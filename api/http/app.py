@@ -17,6 +17,7 @@ from api.http.routes import (
     audit,
     blobs,
     breakers,
+    budgets,
     calls,
     commands,
     compensations,
@@ -52,6 +53,7 @@ ROUTERS = (
     invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
     asyncapi.router, projections.router, audit.router, triggers.router, hooks.router, approvals.router, approval_policies.router,
     retries.router,
+    budgets.router,
 )  # fmt: skip
 
 

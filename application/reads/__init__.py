@@ -14,6 +14,7 @@ from application.reads.approvals import ApprovalReads, ApprovalsWanted, Mine
 from application.reads.runs import ActivityReads, CurrentRun, CurrentRuns, DueInRun, MessageReads, RunReads, RunsWanted
 from application.reads.starts import AllTriggers, MadeByAgents, ScheduleReads, SchedulesWanted, StoredTrigger, TriggerReads
 from application.reads.tools import BreakerReads, DataTool, DataToolReads, InvocationReads, InvocationsWanted, ToolReads
+from application.reads.usage import UsageBy, UsageReads, UsageWanted
 from application.reads.workflows import WorkflowReads, WorkflowsWanted
 
 __all__ = [
@@ -51,6 +52,9 @@ __all__ = [
     "StoredTrigger",
     "ToolReads",
     "TriggerReads",
+    "UsageBy",
+    "UsageReads",
+    "UsageWanted",
     "WorkflowReads",
     "WorkflowsWanted",
 ]
@@ -75,3 +79,4 @@ class Reads:
     schedules: ScheduleReads
     triggers: TriggerReads
     approvals: ApprovalReads
+    usage: UsageReads

@@ -10,7 +10,7 @@ are counted here. Other processes count for themselves, so all together may pass
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, Self
 from uuid import UUID
 
@@ -19,6 +19,7 @@ import structlog
 from application.engine.background import OnDemand
 from application.views.activity import OpenRunCount
 from domain.errors import TidelogError, TooManyOpenRuns, TooManyOpenRunsOfTenant
+from domain.runs import RunBudget
 
 COUNTED_EVERY_S = 1.0
 FIRST_COUNT_S = 1.0
@@ -52,6 +53,10 @@ class Admitted:
         self._admission.end(self._tenant_id, self.position)
 
 
+async def _no_budget(_tenant_id: UUID, _project_id: UUID, _workflow: str | None) -> RunBudget | None:
+    return None
+
+
 class RunAdmission:
     """Admits the starts of one process. The owner closes it."""
 
@@ -81,6 +86,8 @@ class RunAdmission:
         self._since_of: Counter[UUID] = Counter()
         self._counting = OnDemand(self._count, "open-runs")
         self._known = asyncio.Event()
+        self.default_budget: Callable[[UUID, UUID, str | None], Awaitable[RunBudget | None]] = _no_budget
+        """The budget of a run that is given none: by tenant, project and the name of its workflow."""
 
     async def close(self) -> None:
         await self._counting.close()

@@ -10,7 +10,7 @@ from application.runs.admission import RunAdmission
 from application.runs.pinning import NamedAgent, agents_of, asked_in, is_asked_for, pinned
 from application.runs.terms import NO_TERMS, Terms
 from application.suggestions import KnownNames, did_you_mean, names_of
-from domain import agents, projects, runs
+from domain import agents, budgets, projects, runs
 from domain.errors import AlreadyExists, NotFound, Unavailable
 from domain.kernel import Command, Event, Json, Metadata, Priority, RecordedEvent, same_json
 from domain.projects import UnknownProject
@@ -52,6 +52,7 @@ async def start_run(
     compensate: runs.Compensate = "never",
     workflow: runs.WorkflowRef | None = None,
     origin: runs.Origin | None = None,
+    budget: runs.RunBudget | None = None,
     with_children: runs.Plan | None = None,
     conditions: Sequence[Command] = (),
     terms: Terms = NO_TERMS,
@@ -62,7 +63,8 @@ async def start_run(
     one, and starts the run.
 
     `known`: the registered agents by capability, and their names for the refusal of a misspelt one. `workflow`: what the plan is
-    of. `origin`: what starts the run, where no client does. `with_children`: the plan with the plans of its child workflows.
+    of. `origin`: what starts the run, where no client does. `budget`: None: the one that the tenant's runs have by default.
+    `with_children`: the plan with the plans of its child workflows.
     `conditions`: go into the append of the start.
 
     Raises:
@@ -75,6 +77,8 @@ async def start_run(
         await admission.ready()
     with admission.admitted(request.tenant_id) as start:
         of_project = await _part_of_project(commands, request.tenant_id, project_id)
+        if budget is None:
+            budget = await admission.default_budget(request.tenant_id, project_id, None if workflow is None else workflow.name)
         whole = await with_capable_agents(known, request.tenant_id, with_children or plan)
         for look in range(MOST_LOOKS):
             versions, of_agents = await _versions(commands, request.tenant_id, whole, known, fresh=look > 0)
@@ -89,6 +93,7 @@ async def start_run(
                 compensate=compensate,
                 workflow=workflow,
                 origin=origin,
+                budget=budget,
             )
             try:
                 outcome = await commands.execute(request, command, *terms.commands(run_id), *of_project, *of_agents, *conditions)
@@ -133,9 +138,20 @@ async def prepared_start(
     versions, of_agents = await _versions(commands, tenant_id, plan, known, fresh=fresh)
     command = runs.StartRun(
         run_id=project_id, project_id=project_id, plan=_pinned(plan, versions), versions_asked=asked_in(plan), priority=priority,
-        compensate=compensate,
+        compensate=compensate, budget=await _default_budget(commands, tenant_id, project_id),
     )  # fmt: skip
     return command, (*of_project, *of_agents)
+
+
+async def _default_budget(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> runs.RunBudget | None:
+    """The budget of a run that is given none, as the log has it: many starts are prepared at once, and rest on one look."""
+    book: budgets.Book = (await commands.load(budgets.DECIDER, tenant_id, budgets.book_id_of(tenant_id))).state
+    found = book.of_runs(project_id, None)
+    if found is None:
+        return None
+    return runs.RunBudget(
+        limits=found.limits, wall_s=found.wall_s, on_spent=found.on_spent, budget=found.name, currency=found.currency
+    )
 
 
 async def first_answer(commands: CommandLoop, request: CommandRequest, run_id: UUID) -> CommandOutcome | None:
@@ -165,10 +181,11 @@ def check_repeat(request: CommandRequest, command: runs.StartRun, plan: runs.Pla
         and first.priority == command.priority
         and first.compensate == command.compensate
         and first.workflow == command.workflow
+        and _own_budget(first.budget) == _own_budget(command.budget)
         and Metadata.model_validate_json(recorded.metadata).on_behalf_of == request.on_behalf_of
     )
     if not same:
-        what = "with another plan, input, project, priority, compensation or metadata, or on behalf of another"
+        what = "with another plan, input, project, priority, compensation, budget or metadata, or on behalf of another"
         raise StartedDifferently(f"run {recorded.stream_id} was started before, {what}")
 
 
@@ -177,6 +194,11 @@ def check_terms(terms: Terms, run_id: UUID, first: Sequence[Event]) -> None:
     said = next((event.deadline_s for event in first if isinstance(event, runs.DeadlineSet)), None)
     if said != terms.deadline_s:
         raise StartedDifferently(f"run {run_id} was started before, with another deadline")
+
+
+def _own_budget(budget: runs.RunBudget | None) -> runs.RunBudget | None:
+    """The budget that a start asked for, and not the one of all runs, which may have changed meanwhile."""
+    return None if budget is None or budget.budget is not None else budget
 
 
 async def _part_of_project(

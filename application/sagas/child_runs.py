@@ -27,6 +27,7 @@ def on_part_scheduled(event: runs.PartScheduled, cause: ReactionCause) -> list[R
             version_asked=event.version_asked,
             priority=event.priority,
             on_behalf_of=cause.on_behalf_of,
+            budgets=event.budgets,
         )
         return [requested(said, event)]
     assert event.child_id is not None
@@ -50,6 +51,7 @@ def on_part_scheduled(event: runs.PartScheduled, cause: ReactionCause) -> list[R
             tainted=event.tainted,
             again=event.again,
             fresh=event.fresh,
+            budgets=event.budgets,
         )
     ]
 

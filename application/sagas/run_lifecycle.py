@@ -19,6 +19,7 @@ def on_step_scheduled(event: runs.StepScheduled, cause: ReactionCause) -> list[R
         version_asked=event.version_asked,
         priority=event.priority,
         on_behalf_of=cause.on_behalf_of,
+        budgets=event.budgets,
     )
     return [requested(said, event)]
 

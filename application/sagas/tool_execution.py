@@ -29,7 +29,11 @@ def _finished(event: invocations.Outcome, cause: ReactionCause, *, succeeded: bo
     if event.asked_by != "agent_run":
         return []
     agent_run_id, key, call = event.agent_run_id, event.key, cause.stream_id
-    return [FinishCall(agent_run_id=agent_run_id, key=key, invocation_id=call, succeeded=succeeded, effect=effect)]
+    return [
+        FinishCall(
+            agent_run_id=agent_run_id, key=key, invocation_id=call, succeeded=succeeded, effect=effect, usage=event.usage
+        )
+    ]  # fmt: skip
 
 
 def on_agent_run_completed(event: agent_runs.AgentRunCompleted, cause: ReactionCause) -> list[Reaction]:

@@ -4,6 +4,7 @@ A worker may repeat every request. The id of each command is derived from names 
 claim). So a repeat is the same command, through every entrance.
 """
 
+from application.budgets.calls import BudgetedCalls
 from application.cached_results import CachedCalls, CachedResults
 from application.calls import ClientCalls
 from application.chains import Chains
@@ -58,7 +59,8 @@ class Workers:
         self.registration = Registration(commands, queue, self.declarations, problems)
         self.journals = Journals(commands)
         self.claims = Claims(commands, self.journals)
-        self.calls = Calls(commands, schemas, tools, self.chains, cache)
+        self.budgets = BudgetedCalls(commands)
+        self.calls = Calls(commands, schemas, tools, self.chains, cache, self.budgets)
         self.client_calls = ClientCalls(commands, schemas, tools, self.chains, cache)
         self.mail = Mailboxes(commands)
         self.waits = AgentWaits(commands)

@@ -1,6 +1,7 @@
 """Calling a tool: the intent in the journal and the request of the invocation, in one append."""
 
 from application.approvals.needs import Asker
+from application.budgets.calls import BudgetedCalls
 from application.cached_results import AskedAgain, CachedResults
 from application.chains import Chains
 from application.compensations import compensation_of
@@ -11,7 +12,7 @@ from application.suggestions import KnownNames
 from application.tool_calls import MOST_LOOKS, Called, ToolsToCall
 from application.tool_schemas import ToolSchemas
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
-from domain.agent_runs import StartCall
+from domain.agent_runs import PortionShort, StartCall
 from domain.approval_policies import PoliciesChanged
 from domain.chains import chain_id_of
 from domain.errors import Unavailable
@@ -24,7 +25,13 @@ from domain.tools import ToolChanged
 
 class Calls:
     def __init__(
-        self, commands: CommandLoop, schemas: ToolSchemas, known: KnownNames, chains: Chains, cached: CachedResults
+        self,
+        commands: CommandLoop,
+        schemas: ToolSchemas,
+        known: KnownNames,
+        chains: Chains,
+        cached: CachedResults,
+        budgets: BudgetedCalls,
     ) -> None:
         """`known`: the names of the registered tools."""
         self._commands = commands
@@ -32,6 +39,7 @@ class Calls:
         self._schemas = schemas
         self._tools = ToolsToCall(commands, known)
         self._cached = cached
+        self._budgets = budgets
 
     async def call(self, caller: Caller, command: StartCall, arguments: dict[str, Json]) -> Called:
         """Calls a tool.
@@ -47,12 +55,13 @@ class Calls:
         if state.attempt < command.attempt:  # it went on in another process, and calls have other ids since
             state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id, fresh=True)
         assert state.requested is not None
+        requested_run = state.requested
         invocation_id = state.call_id(agent_run_id, key)
         for look in range(MOST_LOOKS):
             tool, current, use = await self._tools.find(caller.tenant_id, command.tool, fresh=look > 0, pointer="/tool")
             self._schemas.check_arguments(current.name, current.parameters, arguments)
-            on_behalf_of = state.requested.on_behalf_of
-            asker = Asker(state.requested.run_id, state.requested, on_behalf_of)
+            on_behalf_of = requested_run.on_behalf_of
+            asker = Asker(requested_run.run_id, requested_run, on_behalf_of)
             needs = await self._chains.needs.of(caller.tenant_id, current, asker, fresh=look > 0)
             demand = needs.demand(current, arguments)
             asked_again = {} if demand is not None else {0: AskedAgain(arguments, on_behalf_of)}
@@ -65,7 +74,7 @@ class Calls:
                 )
             requested = RequestInvocation(
                 invocation_id=invocation_id,
-                run_id=state.requested.run_id,
+                run_id=requested_run.run_id,
                 agent_run_id=agent_run_id,
                 key=key,
                 tool=command.tool,
@@ -74,7 +83,7 @@ class Calls:
                 idempotent=current.idempotent,
                 timeout_s=current.timeout_s,
                 retry=Retry(max_attempts=current.max_attempts),
-                priority=state.requested.priority,
+                priority=requested_run.priority,
                 on_behalf_of=on_behalf_of,
                 reconcile_timeout_s=current.reconcile_timeout_s,
                 chain_id=chain_id_of(invocation_id) if is_chain else None,
@@ -89,9 +98,14 @@ class Calls:
             begun: list[Command] = []
             if is_chain:
                 begun = await self._chains.begin(caller.tenant_id, current, requested, needs, fresh=look > 0)
+            paid = await self._budgets.settled(caller, state, command, requested, current, instead, begun)
+            if not paid.goes_on:
+                begun = []
             try:
-                outcome = await self._commands.execute(request, command, requested, *begun, use, *instead.uses, *needs.conditions)
-            except (ToolChanged, PoliciesChanged, GotTainted):  # this process had not heard of it
+                outcome = await self._commands.execute(request, *paid.commands, *begun, use, *instead.uses, *needs.conditions)
+            except (ToolChanged, PoliciesChanged, GotTainted, PortionShort):
+                # this process had not heard of it, or another call was faster
+                state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id, fresh=True)
                 continue
             return Called(invocation_id, outcome, tool.warning)
         raise Unavailable(f"the tool '{command.tool}' is being changed: try again")

@@ -98,7 +98,9 @@ class WorkerInvocations:
         fault = await self._fault_of_result(caller, command)
         if fault is None:
             return await self._report(caller, command, name)
-        failed = FailInvocation(invocation_id=command.invocation_id, attempt=command.attempt, error=fault, effect="happened")
+        failed = FailInvocation(
+            invocation_id=command.invocation_id, attempt=command.attempt, error=fault, effect="happened", usage=command.usage
+        )
         return await self._report(caller, failed, name)
 
     async def _fault_of_result(self, caller: Caller, command: CompleteInvocation) -> Failure | None:

@@ -141,6 +141,7 @@ class Workflows:
         project_id: UUID,
         origin: runs.Origin | None = None,
         terms: Terms = NO_TERMS,
+        budget: runs.RunBudget | None = None,
         known: KnownAgents,
         admission: RunAdmission,
     ) -> CommandOutcome:
@@ -154,13 +155,14 @@ class Workflows:
                 return await start_run(
                     self._commands, request, run_id=run_id, project_id=project_id, plan=start.plan,
                     with_children=start.with_children, input=start.input, metadata=start.metadata, priority=start.priority,
-                    compensate=start.compensate, workflow=start.workflow, origin=origin, conditions=start.conditions, terms=terms,
+                    compensate=start.compensate, workflow=start.workflow, origin=origin, budget=budget, conditions=start.conditions,
+                    terms=terms,
                     known=known, admission=admission,
                 )  # fmt: skip
             except WorkflowChanged:  # this process had not heard of it
                 continue
             except DomainError:
-                repeated = await self._repeated(request, asked, run_id, project_id)
+                repeated = await self._repeated(request, asked, run_id, project_id, budget)
                 if repeated is None:
                     raise
                 return repeated
@@ -179,6 +181,7 @@ class Workflows:
         compensate: Compensate,
         origin: runs.Origin | None = None,
         terms: Terms = NO_TERMS,
+        budget: runs.RunBudget | None = None,
         known: KnownAgents,
         admission: RunAdmission,
     ) -> CommandOutcome:
@@ -188,7 +191,7 @@ class Workflows:
             try:
                 return await start_run(
                     self._commands, request, run_id=run_id, project_id=project_id, plan=plan, with_children=whole.plan,
-                    input=input, metadata=metadata, priority=priority, compensate=compensate, origin=origin,
+                    input=input, metadata=metadata, priority=priority, compensate=compensate, origin=origin, budget=budget,
                     conditions=whole.conditions, terms=terms, known=known, admission=admission,
                 )  # fmt: skip
             except WorkflowChanged:
@@ -196,7 +199,7 @@ class Workflows:
         raise Unavailable("the workflows of the plan are being changed: try again")
 
     async def _repeated(
-        self, request: CommandRequest, asked: AskedWorkflow, run_id: UUID, project_id: UUID
+        self, request: CommandRequest, asked: AskedWorkflow, run_id: UUID, project_id: UUID, budget: runs.RunBudget | None
     ) -> CommandOutcome | None:
         """The first answer of a start that was recorded before, and that the workflow of now would refuse. None: it was not.
 
@@ -213,7 +216,7 @@ class Workflows:
         start = await self._as_then(request.tenant_id, asked, first.workflow.version)
         command = runs.StartRun(
             run_id=run_id, project_id=project_id, plan=start.plan, input=start.input, metadata=start.metadata,
-            priority=start.priority, compensate=start.compensate, workflow=start.workflow,
+            priority=start.priority, compensate=start.compensate, workflow=start.workflow, budget=budget,
         )  # fmt: skip
         check_repeat(request, command, start.plan, recorded.recorded[0], first)
         return recorded

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from tidelog import Agent, Breaker, Context, Policy, Rate, ToolError, TransientError, tool
+from tidelog import Agent, Breaker, Context, Cost, Policy, Rate, ToolError, TransientError, tool
 
 TEXT = "x" * 200
 DONE = "benchmark-done"
@@ -40,6 +40,24 @@ async def down(given: str) -> str:
 async def limited(given: str) -> str:
     """The given text. The limits are in force, and not reached."""
     return given
+
+
+@tool("benchmark.costly", idempotent=True, policy=Policy(max_cost=Cost(money="0.001")))
+async def costly(given: str) -> str:
+    """The given text, at a price."""
+    return given
+
+
+class ThreeStepsAndCall(Agent):
+    """Three steps, and a call of a tool."""
+
+    name = f"three-steps-and-call{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> str:
+        for number in range(3):
+            await ctx.step(f"step-{number}", text)
+        await ctx.tool(ctx.input["tool"], given=TEXT)
+        return DONE
 
 
 class ThreeSteps(Agent):

@@ -8,6 +8,7 @@ Others import from here, never from the modules:
 - `commands`: what sagas, timers and workers may ask for.
 - `journal`: entries, one under each key; when a key may be recorded, and when a call may start and finish.
 - `mail`: the mailbox; when a message is delivered, refused, received.
+- `purse`: what it holds of its budgets, and what its calls set aside and spend of it.
 - `state`: the agent run, and how each event changes it (`evolve`).
 - `pausing`: how it is taken from its worker while the run is paused, and given back; and dispatched again for a person.
 - `timers`: which commands are due later because of an event.
@@ -29,10 +30,12 @@ from domain.agent_runs.commands import (
     Fingerprint,
     FinishCall,
     FinishWait,
+    GrantPortion,
     LapseClaim,
     PauseAgentRun,
     ReceiveMail,
     RecordStep,
+    ReleasePortion,
     ReopenAgentRun,
     RequestAgentRun,
     ResumeAgentRun,
@@ -66,6 +69,8 @@ from domain.agent_runs.events import (
     MailRefused,
     OpenReceive,
     OpenWait,
+    PortionGranted,
+    PortionSettled,
     StepRecorded,
     WaitFinished,
     WaitKind,
@@ -73,6 +78,7 @@ from domain.agent_runs.events import (
 )
 from domain.agent_runs.journal import Entry, child_id_of, invocation_id_of
 from domain.agent_runs.mail import Mail, message_id_of
+from domain.agent_runs.purse import PortionShort, Purse, Reservation
 from domain.agent_runs.rules import DECIDER, decide
 from domain.agent_runs.state import TERMINAL, WAITS, AgentRun, Status, evolve
 from domain.agent_runs.timers import scheduled_by
@@ -113,6 +119,7 @@ __all__ = [
     "Fingerprint",
     "FinishCall",
     "FinishWait",
+    "GrantPortion",
     "LapseClaim",
     "Mail",
     "MailDelivered",
@@ -121,10 +128,16 @@ __all__ = [
     "OpenReceive",
     "OpenWait",
     "PauseAgentRun",
+    "PortionGranted",
+    "PortionSettled",
+    "PortionShort",
+    "Purse",
     "ReceiveMail",
     "RecordStep",
+    "ReleasePortion",
     "ReopenAgentRun",
     "RequestAgentRun",
+    "Reservation",
     "ResumeAgentRun",
     "SettleCalls",
     "SettledCall",

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.agent_runs.events import OpenReceive, StepKind, WaitKind
+from domain.amounts import AllowanceRef, Amounts
 from domain.failures import Failure, LapseReason, Retry
 from domain.kernel import Command, Json, Name, Priority, ShortText, Value
 
@@ -28,6 +29,7 @@ class RequestAgentRun(Command):
     version_asked: bool = False
     priority: Priority = "normal"
     on_behalf_of: str | None = None
+    budgets: tuple[UUID, ...] = ()
 
 
 class ReopenAgentRun(RequestAgentRun):
@@ -67,6 +69,12 @@ class StartCall(Command):
     key: EntryKey
     tool: Name
     fingerprint: Fingerprint | None = None
+    reserve: Amounts | None = None
+    """What is set aside for the call. None: no budget counts it."""
+    purse: int | None = None
+    """The portion that it is set aside of."""
+    refused: bool = False
+    """No budget has anything left for it: the call fails in the same append."""
 
 
 class FinishCall(Command):
@@ -75,6 +83,8 @@ class FinishCall(Command):
     invocation_id: UUID
     succeeded: bool
     effect: bool = False
+    usage: Amounts | None = None
+    """What the call has used, beside being a call."""
 
 
 class SettledCall(Value):
@@ -133,6 +143,23 @@ class WakeAgentRun(Command):
     agent_run_id: UUID
     attempt: int
     """The one that was suspended."""
+
+
+class GrantPortion(Command):
+    """In one append with the draws from the allowances."""
+
+    agent_run_id: UUID
+    attempt: int
+    allowances: tuple[AllowanceRef, ...]
+    amounts: Amounts
+    exact: bool = False
+
+
+class ReleasePortion(Command):
+    """Somebody needs what the agent run does not."""
+
+    agent_run_id: UUID
+    allowance_id: UUID
 
 
 class DeliverMail(Command):
@@ -209,6 +236,6 @@ class CancelAgentRun(Command):
 
 AgentRunCommand = (
     RequestAgentRun | ReopenAgentRun | ClaimAgentRun | RecordStep | StartCall | FinishCall | SettleCalls | DeliverMail | ReceiveMail
-    | CompleteAgentRun | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun | CancelAgentRun | PauseAgentRun
-    | UnpauseAgentRun | DispatchAgentRun | StartWait | FinishWait | SuspendAgentRun | WakeAgentRun
+    | CompleteAgentRun | GrantPortion | ReleasePortion | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun
+    | CancelAgentRun | PauseAgentRun | UnpauseAgentRun | DispatchAgentRun | StartWait | FinishWait | SuspendAgentRun | WakeAgentRun
 )  # fmt: skip

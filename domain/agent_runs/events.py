@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from domain.amounts import AllowanceRef, Amounts
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Priority, Value, unsaid, unsaid_number
 
@@ -48,6 +49,8 @@ class AgentRunRequested(Event):
     """The priority of the run."""
     on_behalf_of: str | None = None
     """For whom the work is: the metadata of all that comes of the work has it, too. None: for nobody."""
+    budgets: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """The runs whose budgets its calls are paid from: its own, and those above it, as far as they have one."""
 
 
 class AgentRunClaimed(Event):
@@ -79,6 +82,10 @@ class CallStarted(Event):
     tool: str
     invocation_id: UUID
     fingerprint: str | None = Field(default=None, exclude_if=unsaid)
+    reserved: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """What is set aside for the call: the most that it may cost. None: no budget counts it."""
+    purse: int | None = Field(default=None, exclude_if=unsaid)
+    """The portion that it is set aside of."""
 
 
 class CallFinished(Event):
@@ -91,6 +98,32 @@ class CallFinished(Event):
     effect: bool = Field(default=False, exclude_if=unsaid)
     """Of a call that failed: it had its effect all the same, or perhaps had it. So it is not made again when the agent run goes on
     after its end."""
+    cost: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """What the call has cost. None: no budget counts it."""
+
+
+class PortionGranted(Event):
+    """The agent run holds a further portion of its budgets. Its calls are paid from it."""
+
+    TOPIC = "agent_run.portion_granted"
+    purse: int
+    """1, 2, 3 …: another number where the portion is of other allowances."""
+    allowances: tuple[AllowanceRef, ...]
+    amounts: Amounts
+    exact: bool = Field(default=False, exclude_if=unsaid)
+    """Little is left: what is not needed goes back at once."""
+
+
+class PortionSettled(Event):
+    """What the agent run has spent of a portion, and what it gives back. All allowances of the portion hear of it."""
+
+    TOPIC = "agent_run.portion_settled"
+    purse: int
+    allowances: tuple[AllowanceRef, ...]
+    spent: Amounts
+    returned: Amounts
+    exact: bool = Field(default=False, exclude_if=unsaid)
+    """It holds nothing more than its calls under way need."""
 
 
 class WaitStarted(Event):
@@ -258,7 +291,7 @@ class AgentRunCancelled(Event):
 
 AgentRunEvent = (
     AgentRunRequested | AgentRunClaimed | StepRecorded | CallStarted | CallFinished | MailDelivered | MailRefused
-    | MailReceived | AgentRunRetryScheduled | AgentRunResumed | AgentRunReopened | AgentRunCompleted | AgentRunFailed
-    | AgentRunCancelled | AgentRunPaused | AgentRunUnpaused
+    | MailReceived | PortionGranted | PortionSettled | AgentRunRetryScheduled | AgentRunResumed | AgentRunReopened
+    | AgentRunCompleted | AgentRunFailed | AgentRunCancelled | AgentRunPaused | AgentRunUnpaused
     | WaitStarted | WaitFinished | AgentRunSuspended
 )  # fmt: skip

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from domain.agent_runs.commands import FinishCall, RecordStep, SettledCall, StartCall
 from domain.agent_runs.events import CallFinished, CallStarted, EntryKind, StepRecorded
+from domain.amounts import Amounts
 from domain.errors import InvalidState, RepeatedDifferently
 from domain.failures import Failure
 from domain.kernel import Event, Json, derive_id, same_json
@@ -51,19 +52,20 @@ def start_call(journal: Mapping[str, Entry], command: StartCall, number: int) ->
     return [
         CallStarted(
             attempt=command.attempt, key=command.key, tool=command.tool, invocation_id=invocation_id,
-            fingerprint=command.fingerprint,
+            fingerprint=command.fingerprint, reserved=command.reserve, purse=command.purse,
         )
     ]  # fmt: skip
 
 
-def finish_call(journal: Mapping[str, Entry], command: FinishCall | SettledCall) -> list[Event]:
+def finish_call(journal: Mapping[str, Entry], command: FinishCall | SettledCall, cost: Amounts | None = None) -> list[Event]:
     """Nothing, for a call that is not under way."""
     entry = journal.get(command.key)
     if entry is None or entry.status != "pending" or entry.invocation_id != command.invocation_id or entry.kind != "call":
         return []
     return [
         CallFinished(
-            key=command.key, invocation_id=command.invocation_id, succeeded=command.succeeded, effect=command.effect
+            key=command.key, invocation_id=command.invocation_id, succeeded=command.succeeded, effect=command.effect,
+            cost=cost,
         )
     ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from domain.agent_runs import purse
 from domain.agent_runs.commands import (
     AgentRunCommand,
     CancelAgentRun,
@@ -12,10 +13,12 @@ from domain.agent_runs.commands import (
     FailAgentRun,
     FinishCall,
     FinishWait,
+    GrantPortion,
     LapseClaim,
     PauseAgentRun,
     ReceiveMail,
     RecordStep,
+    ReleasePortion,
     ReopenAgentRun,
     RequestAgentRun,
     ResumeAgentRun,
@@ -49,7 +52,16 @@ from domain.kernel import Decider, Event
 
 def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
     match command:
-        case RecordStep() | StartCall() | ReceiveMail() | StartWait() | SuspendAgentRun() | CompleteAgentRun() | FailAgentRun():
+        case (
+            RecordStep()
+            | StartCall()
+            | ReceiveMail()
+            | StartWait()
+            | SuspendAgentRun()
+            | GrantPortion()
+            | CompleteAgentRun()
+            | FailAgentRun()
+        ):
             return _decide_for_worker(run, command)
         case RequestAgentRun():
             if run.requested is not None:
@@ -59,8 +71,8 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             return _claim(run, command)
         case LapseClaim():
             return _lapse(run, command)
-        case SettleCalls():
-            return _settle_calls(run, command)
+        case SettleCalls() | ReleasePortion():
+            return _told(run, command)
         case FinishCall() | FinishWait() | WakeAgentRun() | DeliverMail():
             return _settle(run, command)
         case ResumeAgentRun():
@@ -71,13 +83,13 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             if run.requested is None or run.status in TERMINAL or run.paused or _is_of_before(run, command):
                 return []
             why = f"the step did not finish within {run.requested.timeout_s:g} s"
-            return [_failed(run, Failure(type="StepTimeout", message=why, kind="timeout"))]
+            return _ended(run, _failed(run, Failure(type="StepTimeout", message=why, kind="timeout")))
         case CancelAgentRun():
             if run.requested is None:
                 raise NotFound(f"there is no agent run {command.agent_run_id}")
-            return [] if run.status in TERMINAL else [
-                AgentRunCancelled(reason=command.reason, abandoned=run.pending_calls, open_waits=run.open_waits)
-            ]  # fmt: skip
+            if run.status in TERMINAL:
+                return []
+            return _ended(run, AgentRunCancelled(reason=command.reason, abandoned=run.pending_calls, open_waits=run.open_waits))
         case PauseAgentRun() | UnpauseAgentRun() | DispatchAgentRun():
             return _steer(run, command)
         case _:
@@ -88,7 +100,7 @@ def _settle(run: AgentRun, command: FinishCall | FinishWait | WakeAgentRun | Del
     """What comes from outside. It wakes an agent run that is suspended."""
     match command:
         case FinishCall():
-            return [] if run.status in TERMINAL else _and_wake(run, finish_call(run.journal, command))
+            return [] if run.status in TERMINAL else _and_wake(run, _pay(run, command))
         case FinishWait():
             return [] if run.status in TERMINAL else _and_wake(run, finish_wait(run, command))
         case WakeAgentRun():
@@ -122,6 +134,7 @@ def _requested(command: RequestAgentRun) -> AgentRunRequested:
         version_asked=command.version_asked,
         priority=command.priority,
         on_behalf_of=command.on_behalf_of,
+        budgets=command.budgets,
     )
 
 
@@ -141,10 +154,28 @@ def _is_of_before(run: AgentRun, command: TimeOutAgentRun) -> bool:
     return command.pause != run.unpaused or (not command.pause and command.number != run.reopened)
 
 
-def _settle_calls(run: AgentRun, command: SettleCalls) -> list[Event]:
+def _told(run: AgentRun, command: SettleCalls | ReleasePortion) -> list[Event]:
+    """Outcomes of calls of an agent run that is over, or somebody needs what it holds and does not need."""
+    if isinstance(command, ReleasePortion):
+        return [] if run.status in TERMINAL else purse.release(run.purses, command)
     if run.status not in TERMINAL:
         raise InvalidState(f"the agent run is {run.status}: its calls are its own")
     return [event for call in command.calls for event in finish_call(run.journal, call)]
+
+
+def _pay(run: AgentRun, command: FinishCall) -> list[Event]:
+    """A call has ended: its budgets count what it has cost."""
+    reservation = run.reservations.get(command.key)
+    if reservation is None:
+        return finish_call(run.journal, command)
+    cost, more = purse.paid(run.purses, run.newest_purse, reservation, command.usage)
+    finished = finish_call(run.journal, command, cost)
+    return [*finished, *more] if finished else []
+
+
+def _ended(run: AgentRun, end: Event) -> list[Event]:
+    """The end of an agent run, behind what its budgets are to know."""
+    return [*purse.closing(run.purses), end] if run.purses else [end]
 
 
 def _claim(run: AgentRun, command: ClaimAgentRun) -> list[Event]:
@@ -159,7 +190,7 @@ def _claim(run: AgentRun, command: ClaimAgentRun) -> list[Event]:
     if run.status == "running" and run.session_id is not None:
         raise WorkOver(f"dispatch {command.dispatch} is claimed by a session, as attempt {run.attempt}")
     if run.lost_claims >= MAX_LOST_CLAIMS:
-        return [_workers_lost(run)]
+        return _ended(run, _workers_lost(run))
     return [
         AgentRunClaimed(
             attempt=run.attempt + 1, worker_id=command.worker_id, dispatch=command.dispatch, session_id=command.session_id
@@ -172,7 +203,7 @@ def _lapse(run: AgentRun, command: LapseClaim) -> list[Event]:
     if run.status != "running" or command.attempt != run.attempt or run.session_id is None or run.requested is None:
         return []
     if run.lost_claims >= MAX_LOST_CLAIMS and command.reason == "lost":
-        return [_workers_lost(run)]
+        return _ended(run, _workers_lost(run))
     return [_resumed(run.requested, run.dispatch + 1, lapsed=command.attempt, reason=command.reason)]
 
 
@@ -193,7 +224,7 @@ def _resumed(
 
 def _decide_for_worker(
     run: AgentRun,
-    command: RecordStep | StartCall | ReceiveMail | StartWait | SuspendAgentRun | CompleteAgentRun | FailAgentRun,
+    command: RecordStep | StartCall | ReceiveMail | StartWait | SuspendAgentRun | GrantPortion | CompleteAgentRun | FailAgentRun,
 ) -> list[Event]:
     if run.requested is None:
         raise NotFound(f"there is no agent run {command.agent_run_id}")
@@ -205,7 +236,11 @@ def _decide_for_worker(
         case RecordStep():
             return record_step(run.journal, command)
         case StartCall():
+            if command.key not in run.journal:
+                _check_paid(run, command)
             return start_call(run.journal, command, run.reopened)
+        case GrantPortion():
+            return purse.grant(run.purses, run.newest_purse, command)
         case ReceiveMail():
             return receive(run.journal, run.mailbox, command)
         case StartWait():
@@ -213,30 +248,38 @@ def _decide_for_worker(
         case SuspendAgentRun():
             return suspend(run, command)
         case CompleteAgentRun():
-            return [
-                AgentRunCompleted(
-                    run_id=run.requested.run_id,
-                    step=run.requested.step,
-                    attempt=command.attempt,
-                    result=command.result,
-                    unused_keys=command.unused_keys,
-                    abandoned=run.pending_calls,
-                    open_waits=run.open_waits,
-                )
-            ]
+            completed = AgentRunCompleted(
+                run_id=run.requested.run_id,
+                step=run.requested.step,
+                attempt=command.attempt,
+                result=command.result,
+                unused_keys=command.unused_keys,
+                abandoned=run.pending_calls,
+                open_waits=run.open_waits,
+            )
+            return _ended(run, completed)
         case FailAgentRun():
-            return [_retry_or_fail(run, command)]
+            return _retry_or_fail(run, command)
         case _:
             assert_never(command)
 
 
-def _retry_or_fail(run: AgentRun, command: FailAgentRun) -> Event:
+def _check_paid(run: AgentRun, command: StartCall) -> None:
+    """Raises PortionShort: a call of a run with a budget is paid for before it begins, or it is refused."""
+    assert run.requested is not None
+    if command.reserve is None and run.requested.budgets and not command.refused:
+        raise purse.PortionShort("the run has a budget, and nothing was set aside for the call", pointer="/tool")
+    purse.check(run.purses, run.newest_purse, command)
+
+
+def _retry_or_fail(run: AgentRun, command: FailAgentRun) -> list[Event]:
     assert run.requested is not None
     retry = run.requested.retry
     if command.error.kind in RETRYABLE and run.failures + 1 < retry.max_attempts:
         delay = backoff_s(retry, command.agent_run_id, run.failures + 1, command.error)
-        return AgentRunRetryScheduled(attempt=command.attempt, error=command.error, delay_s=delay, dispatch=run.dispatch + 1)
-    return _failed(run, command.error)
+        dispatch = run.dispatch + 1
+        return [AgentRunRetryScheduled(attempt=command.attempt, error=command.error, delay_s=delay, dispatch=dispatch)]
+    return _ended(run, _failed(run, command.error))
 
 
 def _workers_lost(run: AgentRun) -> AgentRunFailed:

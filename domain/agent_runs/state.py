@@ -27,6 +27,8 @@ from domain.agent_runs.events import (
     MailRefused,
     OpenReceive,
     OpenWait,
+    PortionGranted,
+    PortionSettled,
     StepRecorded,
     WaitFinished,
     WaitKind,
@@ -34,6 +36,7 @@ from domain.agent_runs.events import (
 )
 from domain.agent_runs.journal import Entry, invocation_id_of
 from domain.agent_runs.mail import Mail
+from domain.agent_runs.purse import Purse, Reservation, pay, with_grant, with_settlement
 from domain.kernel import replace
 from domain.maps import PersistentMap
 
@@ -82,6 +85,16 @@ class AgentRun:
     """The `receive` calls that were open when the agent run was suspended last."""
     news: int = 0
     """The version of the stream that brought something last which the worker did not do itself."""
+    purses: PersistentMap[int, Purse] = field(default_factory=Map)
+    """What it holds of its budgets. Older ones only while calls of theirs are under way."""
+    newest_purse: int = 0
+    reservations: PersistentMap[str, Reservation] = field(default_factory=Map)
+    """Key of a call under way → what it has set aside."""
+
+    @property
+    def purse(self) -> Purse | None:
+        """The portion that calls are paid from."""
+        return self.purses.get(self.newest_purse)
 
     def call_id(self, agent_run_id: UUID, key: str) -> UUID:
         """The id of the call under a key, which may be made before the newest retry of the run."""
@@ -110,7 +123,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
     version = run.version + 1
     match event:
         case StepRecorded() | CallStarted() | CallFinished() | WaitStarted():
-            return _written(run, ((event.key, _entry_of(event, version)),))
+            written = _written(run, ((event.key, _entry_of(event, version)),))
+            return written if _is_free(event) else _counted(written, event)
         case AgentRunRequested():
             return replace(run, version=version, status="requested", requested=event, dispatch=1)
         case AgentRunClaimed():
@@ -139,8 +153,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             return _paused(replace(run, version=version), event)
         case AgentRunUnpaused():
             return replace(run, version=version, paused=0, unpaused=event.number)
-        case AgentRunReopened():
-            return _reopened(run, event, version)
+        case AgentRunReopened() | PortionGranted() | PortionSettled():
+            return _reopened(run, event, version) if isinstance(event, AgentRunReopened) else _portioned(run, event, version)
         case AgentRunSuspended():
             return replace(run, version=version, status="suspended", receives=event.receives, lost_claims=0)
         case AgentRunFailed() | AgentRunCancelled():
@@ -160,11 +174,51 @@ def fold(run: AgentRun, events: Iterable[AgentRunEvent]) -> AgentRun:
     """As `evolve` for each of the events. Entries of the journal that follow one another are written together."""
     entries: list[tuple[str, Entry]] = []
     for version, event in enumerate(events, run.version + 1):
-        if isinstance(event, (StepRecorded, CallStarted, CallFinished, WaitStarted)):
+        if isinstance(event, (StepRecorded, CallStarted, CallFinished, WaitStarted)) and _is_free(event):
             entries.append((event.key, _entry_of(event, version)))
         else:
             run, entries = evolve(_written(run, entries), event), []
     return _written(run, entries)
+
+
+def _portioned(run: AgentRun, event: PortionGranted | PortionSettled, version: int) -> AgentRun:
+    if isinstance(event, PortionSettled):
+        return replace(run, version=version, purses=_settled(run, event))
+    purses = run.purses.set(event.purse, with_grant(run.purses.get(event.purse), event))
+    return replace(run, version=version, purses=purses, newest_purse=event.purse)
+
+
+def _settled(run: AgentRun, event: PortionSettled) -> Map[int, Purse]:
+    """The purses after one has told its allowances of itself. An older one is gone with its last call."""
+    before = run.purses.get(event.purse)
+    if before is None:
+        return run.purses
+    purse = with_settlement(before, event)
+    is_over = event.purse != run.newest_purse and not purse.reserved
+    return run.purses.delete(event.purse) if is_over else run.purses.set(event.purse, purse)
+
+
+def _is_free(event: StepRecorded | CallStarted | CallFinished | WaitStarted) -> bool:
+    """Whether no budget counts it."""
+    if isinstance(event, CallStarted):
+        return event.reserved is None
+    return not isinstance(event, CallFinished) or event.cost is None
+
+
+def _counted(run: AgentRun, event: StepRecorded | CallStarted | CallFinished | WaitStarted) -> AgentRun:
+    """The agent run after a call that a budget counts has begun, or ended."""
+    if isinstance(event, CallStarted) and event.reserved is not None and event.purse is not None:
+        purse = run.purses.get(event.purse)
+        if purse is None:
+            return run
+        purse = replace(purse, reserved=purse.reserved + event.reserved)
+        reservations = run.reservations.set(event.key, Reservation(event.purse, event.reserved))
+        return replace(run, purses=run.purses.set(event.purse, purse), reservations=reservations)
+    if isinstance(event, CallFinished) and event.cost is not None and event.key in run.reservations:
+        number, amounts = run.reservations[event.key]
+        purses = run.purses.set(number, pay(run.purses[number], amounts, event.cost))
+        return replace(run, purses=purses, reservations=run.reservations.delete(event.key))
+    return run
 
 
 def _entry_of(event: StepRecorded | CallStarted | CallFinished | WaitStarted, version: int) -> Entry:
@@ -227,7 +281,7 @@ def _reopened(run: AgentRun, event: AgentRunReopened, version: int) -> AgentRun:
     )  # fmt: skip
     run = replace(
         run, version=version, status="requested", requested=requested, dispatch=event.dispatch, failures=0, lost_claims=0,
-        reopened=event.number, paused=0, unpaused=0, waits=Map(), receives=(),
+        reopened=event.number, paused=0, unpaused=0, waits=Map(), receives=(), purses=Map(), reservations=Map(),
     )  # fmt: skip
     if event.fresh:
         mailbox = Map({message_id: replace(mail, received_as=None) for message_id, mail in run.mailbox.items()})

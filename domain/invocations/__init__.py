@@ -5,6 +5,7 @@ Others import from here, never from the modules:
 - `events`: the facts of the stream.
 - `commands`: what sagas, timers, workers and people may ask for.
 - `caching`: under which name a result is found again.
+- `spending`: what a call uses, and whether another attempt is paid for.
 - `state`: the invocation, and how each event changes it (`evolve`).
 - `holding`: calls that must not begin before a decision.
 - `compensating`: taking the effect back by another call.

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
+from domain.amounts import Amounts, MaxCost, Spender
 from domain.approval_rules import Demand
 from domain.failures import Failure, LapseReason, Retry
 from domain.invocations.events import AskedBy, CallCompensation, FallbackTool, Found
@@ -46,6 +47,13 @@ class RequestInvocation(Command):
     approval: Demand | None = None
     """What the approval of the call must be. Such a call is held, and never answered from the cache."""
     untrusted: bool = False
+    max_cost: MaxCost | None = None
+    reserved: Amounts | None = None
+    spender: Spender | None = None
+    refused: Failure | None = None
+    """Why a budget does not let the call begin. The call fails at once."""
+    begin_with: int = 0
+    """The number of the fallback tool that is called, because a budget has too little for the tool. 0: the tool itself."""
 
 
 class ClaimInvocation(Command):
@@ -80,6 +88,8 @@ class CompleteInvocation(Command):
     invocation_id: UUID
     attempt: int
     result: Json = None
+    usage: Amounts | None = None
+    """What the worker says that the attempt has used. None: it says nothing."""
 
 
 class FailInvocation(Command):
@@ -91,6 +101,7 @@ class FailInvocation(Command):
     effect: Literal["unknown", "happened"] | None = None
     """`unknown`: the tool was stopped in the middle, so it may have had its effect all the same. `happened`: only its result was
     wrong."""
+    usage: Amounts | None = None
 
 
 class EndInvocation(Command):

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from domain.amounts import Amounts, MaxCost, Spender
 from domain.approval_rules import ApprovalCheck, Demand
 from domain.failures import Failure, Retry
 from domain.invocations.caching import cache_key
@@ -69,6 +70,7 @@ class FallbackTool(BaseModel):
     """What the approval must be without which the tool is not called. None: it needs none."""
     untrusted: bool = Field(default=False, exclude_if=unsaid)
     """Its output holds text of strangers."""
+    max_cost: MaxCost | None = Field(default=None, exclude_if=unsaid)
 
 
 class InvocationRequested(Event):
@@ -110,6 +112,14 @@ class InvocationRequested(Event):
     """What the approval must be without which the tool is not called: the call is held. None: it needs none."""
     untrusted: bool = Field(default=False, exclude_if=unsaid)
     """The output of the tool holds text of strangers: what gets it is tainted."""
+    max_cost: MaxCost | None = Field(default=None, exclude_if=unsaid)
+    """What a call of the tool costs at most, and what it counts where its worker does not say. None: nothing."""
+    reserved: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """What is set aside for the call with all its attempts. None: no budget counts it."""
+    spender: Spender | None = Field(default=None, exclude_if=unsaid)
+    """Who asked. None: the call costs nothing, and no budget counts it."""
+    refused: bool = Field(default=False, exclude_if=unsaid)
+    """A budget is spent: the tool is not called."""
 
     @property
     def stored_version(self) -> int:
@@ -212,6 +222,8 @@ class InvocationRetryScheduled(Event):
     error: Failure
     delay_s: float
     dispatch: int
+    usage: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """What the worker said that the attempt has used."""
 
 
 class InvocationRequeued(Event):
@@ -263,6 +275,8 @@ class InvocationFellBack(Event):
     """The priority of the run."""
     held: bool = Field(default=False, exclude_if=unsaid)
     """The tool needs an approval: `invocation.held` follows, and no worker gets the call."""
+    usage: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """What the worker said that the last attempt has used."""
 
     @property
     def stored_version(self) -> int:
@@ -289,6 +303,9 @@ class InvocationSucceeded(Event):
     """The call that gave this result. None: the tool was called."""
     untrusted: bool = Field(default=False, exclude_if=unsaid)
     """What the outcome says holds text of strangers."""
+    usage: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """What the call has used. None: nobody counts it."""
+    spender: Spender | None = Field(default=None, exclude_if=unsaid)
 
 
 class InvocationFailed(Event):
@@ -305,6 +322,9 @@ class InvocationFailed(Event):
     """None: the tool declares no compensation."""
     untrusted: bool = Field(default=False, exclude_if=unsaid)
     """What the outcome says holds text of strangers."""
+    usage: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """What the call has used. None: nobody counts it."""
+    spender: Spender | None = Field(default=None, exclude_if=unsaid)
 
 
 class InvocationBecameAmbiguous(Event):
@@ -339,6 +359,9 @@ class InvocationResolved(Event):
     """None: the tool declares no compensation."""
     untrusted: bool = Field(default=False, exclude_if=unsaid)
     """What the outcome says may hold text of strangers."""
+    usage: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """What the call has used. None: nobody counts it."""
+    spender: Spender | None = Field(default=None, exclude_if=unsaid)
 
 
 class InvocationCancelRequested(Event):

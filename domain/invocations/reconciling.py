@@ -7,6 +7,7 @@ asked anew, one that failed is asked again after a while, and after `PATIENCE_S`
 from typing import Any, Literal
 from uuid import UUID
 
+from domain.amounts import Amounts
 from domain.errors import StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, LapseReason, Retry, backoff_s
 from domain.invocations.commands import FailInvocation, GiveUpReconcile, ReconcileInvocation
@@ -25,6 +26,7 @@ from domain.invocations.events import (
     InvocationRetryScheduled,
     InvocationSucceeded,
 )
+from domain.invocations.spending import is_covered, told
 from domain.invocations.state import RECONCILING, TERMINAL, Invocation
 from domain.kernel import Event, Json
 
@@ -112,8 +114,11 @@ def answer(invocation: Invocation, requested: InvocationRequested, command: Reco
     return [reconciled, nobody_knows(invocation, requested, "the reconcile function does not know")]
 
 
-def succeeded(invocation: Invocation, requested: InvocationRequested, result: Json) -> InvocationSucceeded:
-    return InvocationSucceeded(**asked(requested), attempt=invocation.called, result=result)
+def succeeded(
+    invocation: Invocation, requested: InvocationRequested, result: Json, usage: Amounts | None = None
+) -> InvocationSucceeded:
+    used = told(invocation, requested, usage)
+    return InvocationSucceeded(**asked(requested), **used, attempt=invocation.called, result=result)
 
 
 def had_no_effect(invocation: Invocation, requested: InvocationRequested, command: ReconcileInvocation) -> Event:
@@ -122,7 +127,8 @@ def had_no_effect(invocation: Invocation, requested: InvocationRequested, comman
         return cancelled(requested, invocation.cancel_request.reason)
     error = invocation.doubt
     if error is not None:
-        if error.kind in RETRYABLE and invocation.failures + 1 < requested.retry.max_attempts:
+        may = invocation.failures + 1 < requested.retry.max_attempts and is_covered(invocation, requested, requested.max_cost, None)
+        if error.kind in RETRYABLE and may:
             delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
             return InvocationRetryScheduled(attempt=invocation.called, error=error, delay_s=delay, dispatch=invocation.dispatch + 1)
         return over(invocation, requested, error)
@@ -145,13 +151,24 @@ def workers_lost() -> Failure:
 
 
 def failed(
-    invocation: Invocation, requested: InvocationRequested, error: Failure, effect: Effect | None = None
+    invocation: Invocation,
+    requested: InvocationRequested,
+    error: Failure,
+    effect: Effect | None = None,
+    usage: Amounts | None = None,
+    *,
+    began: bool = True,
 ) -> InvocationFailed:
-    return InvocationFailed(**asked(requested), attempt=invocation.called, error=error, effect=effect)
+    used = told(invocation, requested, usage, error, began=began)
+    return InvocationFailed(**asked(requested), **used, attempt=invocation.called, error=error, effect=effect)
 
 
 def over(
-    invocation: Invocation, requested: InvocationRequested, error: Failure, effect: Effect | None = None
+    invocation: Invocation,
+    requested: InvocationRequested,
+    error: Failure,
+    effect: Effect | None = None,
+    usage: Amounts | None = None,
 ) -> InvocationFellBack | InvocationFailed:
     """The tries of a tool are over: the next tool is called instead, if there is one and the failure is not the call's own fault.
 
@@ -160,28 +177,35 @@ def over(
     """
     can_go_on = effect is None or (requested.idempotent and requested.compensation is None)
     if error.kind in GOES_ON and can_go_on and invocation.cancel_request is None:
-        instead = fell_back(invocation, requested, error)
+        instead = fell_back(invocation, requested, error, usage)
         if instead is not None:
             return instead
-    return failed(invocation, requested, error, effect)
+    return failed(invocation, requested, error, effect, usage)
 
 
-def fell_back(invocation: Invocation, requested: InvocationRequested, error: Failure) -> InvocationFellBack | None:
-    """None: there is no other tool, or not any more."""
-    if invocation.fallback == len(requested.fallbacks):
+def fell_back(
+    invocation: Invocation, requested: InvocationRequested, error: Failure, usage: Amounts | None = None, number: int | None = None
+) -> InvocationFellBack | None:
+    """`number`: which of the fallbacks. None: the next one. Returns None: there is no other tool, or not any more, or what was set
+    aside for the call is not enough for it."""
+    number = invocation.fallback + 1 if number is None else number
+    if number > len(requested.fallbacks):
         return None
-    chosen = requested.fallbacks[invocation.fallback]
+    chosen = requested.fallbacks[number - 1]
+    if not is_covered(invocation, requested, chosen.max_cost, usage):
+        return None
     return InvocationFellBack(
         run_id=requested.run_id,
         from_tool=requested.tool,
         tool=chosen.tool,
         version=chosen.tool_version,
-        number=invocation.fallback + 1,
+        number=number,
         attempt=invocation.called,
         error=error,
         dispatch=invocation.dispatch + 1,
         priority=requested.priority,
         held=chosen.approval is not None,
+        usage=usage,
     )
 
 

@@ -65,6 +65,7 @@ from domain.invocations.reconciling import (
     succeeded,
     workers_lost,
 )
+from domain.invocations.spending import is_covered, told
 from domain.invocations.state import HELD, IN_DOUBT, RECONCILING, TERMINAL, Invocation, evolve
 from domain.kernel import NO_FUNCTIONS, Decider, Event, Functions, Scheduled, same_json
 
@@ -123,22 +124,45 @@ def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
             raise RepeatedDifferently(f"key '{first.key}' called '{tool}' before, with other arguments", pointer="/key")
         return []
     requested = InvocationRequested(
-        **command.model_dump(exclude={"invocation_id", "arguments", "retry", "fallbacks", "compensation", "cached", "approval"}),
+        **command.model_dump(exclude=_NOT_TAKEN_OVER),
         arguments=command.arguments,
         retry=command.retry,
         fallbacks=command.fallbacks,
         compensation=command.compensation,
         cached_from=None if command.cached is None else command.cached.invocation_id,
         approval=command.approval,
+        max_cost=command.max_cost,
+        reserved=command.reserved,
+        spender=command.spender,
+        refused=command.refused is not None,
     )
     if command.approval is not None and command.cached is not None:
         raise InvalidCommand("a call that needs an approval is not answered from the cache")
+    if command.refused is not None:
+        return [requested, failed(Invocation(), requested, command.refused, began=False)]
+    if command.begin_with:
+        return [requested, *_degraded(requested, command.begin_with)]
     if command.cached is None:
         return [requested]
     answer = InvocationSucceeded(
-        **asked(requested), attempt=0, result=command.cached.result, cached_from=command.cached.invocation_id
-    )
+        **asked(requested), **told(Invocation(), requested, None, began=False), attempt=0, result=command.cached.result,
+        cached_from=command.cached.invocation_id,
+    )  # fmt: skip
     return [requested, answer]
+
+
+_NOT_TAKEN_OVER = {
+    "invocation_id", "arguments", "retry", "fallbacks", "compensation", "cached", "approval", "max_cost", "reserved", "spender",
+    "refused", "begin_with",
+}  # fmt: skip
+
+
+def _degraded(requested: InvocationRequested, number: int) -> list[Event]:
+    """A fallback tool is called at once: a budget has too little for the tool itself."""
+    error = Failure(type="BudgetExceeded", message=f"a budget has too little for the tool '{requested.tool}'")
+    instead = fell_back(evolve(Invocation(), requested), requested, error, number=number)
+    assert instead is not None
+    return [instead]
 
 
 def _end(invocation: Invocation, requested: InvocationRequested, command: EndInvocation) -> list[Event]:
@@ -221,7 +245,7 @@ def _put_off(invocation: Invocation, requested: InvocationRequested, command: Pu
     if tries < requested.retry.max_attempts:
         delay = spread_s(command.invocation_id, tries, command.wait_s)
         return [InvocationRetryScheduled(attempt=invocation.called, error=command.error, delay_s=delay, dispatch=dispatch)]
-    return [failed(invocation, requested, command.error)]
+    return [failed(invocation, requested, command.error, began=False)]
 
 
 def _lapse(invocation: Invocation, requested: InvocationRequested, command: LapseAttempt) -> list[Event]:
@@ -291,17 +315,19 @@ def _report(invocation: Invocation, requested: InvocationRequested, command: Com
             return reconciling.fail(invocation, requested, command)
         raise InvalidState(f"attempt {command.attempt} asks whether the effect happened: it has an answer, not a result")
     if isinstance(command, CompleteInvocation):
-        return [succeeded(invocation, requested, command.result)]
-    error = command.error
+        return [succeeded(invocation, requested, command.result, command.usage)]
+    error, usage = command.error, command.usage
     if command.effect == "unknown" and reconciling.can_tell(invocation, requested):
         if invocation.status in IN_DOUBT:  # the worker knows no more than before
             return []
         return [reconciling.ask(invocation, requested, "reported", error=error)]
-    if _may_be_tried_again(invocation, requested, error):
+    if _may_be_tried_again(invocation, requested, error) and is_covered(invocation, requested, requested.max_cost, usage):
         delay = backoff_s(requested.retry, command.invocation_id, invocation.failures + 1, error)
         dispatch = invocation.dispatch + 1
-        return [InvocationRetryScheduled(attempt=command.attempt, error=error, delay_s=delay, dispatch=dispatch)]
-    return [over(invocation, requested, error, command.effect)]
+        return [
+            InvocationRetryScheduled(attempt=command.attempt, error=error, delay_s=delay, dispatch=dispatch, usage=usage)
+        ]  # fmt: skip
+    return [over(invocation, requested, error, command.effect, usage)]
 
 
 def _may_be_tried_again(invocation: Invocation, requested: InvocationRequested, error: Failure) -> bool:
@@ -315,6 +341,7 @@ def _resolve(invocation: Invocation, requested: InvocationRequested, command: Re
         return _not_happened(invocation, requested, command)
     resolution = InvocationResolved(
         **asked(requested),
+        **told(invocation, requested, None),
         attempt=invocation.called,
         outcome="succeeded" if command.error is None else "failed",
         result=command.result,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 from uuid import UUID
 
+from domain.amounts import NOTHING, Amounts
 from domain.failures import Failure, Retry
 from domain.invocations.events import (
     NOTHING_TAKES_IT_BACK,
@@ -88,6 +89,8 @@ class Invocation:
     not_happened: InvocationNotHappened | None = None
     """What a person said last."""
     cancel_request: InvocationCancelRequested | None = None
+    used: Amounts = NOTHING
+    """What the workers of attempts said that failed and were followed by another."""
     compensation_id: UUID | None = None
     """The last call that was to take the effect back."""
     approval_id: UUID | None = None
@@ -137,7 +140,8 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
         case InvocationSucceeded():
             return replace(invocation, status="succeeded", result=event.result)
         case InvocationRetryScheduled():
-            return replace(invocation, status="waiting", failures=invocation.failures + 1, lost_claims=0)
+            used = invocation.used if event.usage is None else invocation.used + event.usage
+            return replace(invocation, status="waiting", failures=invocation.failures + 1, lost_claims=0, used=used)
         case InvocationRequeued():
             counts = event.reason in (None, "lost", "not_happened", "unpaused", "person")
             lost = invocation.lost_claims if counts else max(0, invocation.lost_claims - 1)
@@ -211,8 +215,9 @@ def _of_decision(invocation: Invocation, event: InvocationHeld | InvocationRelea
 def _fell_back(invocation: Invocation, event: InvocationFellBack) -> Invocation:
     assert invocation.requested is not None
     chosen = invocation.requested.fallbacks[event.number - 1]
-    declared = chosen.model_dump(exclude={"max_attempts", "compensation", "approval"}) | {
+    declared = chosen.model_dump(exclude={"max_attempts", "compensation", "approval", "max_cost"}) | {
         "approval": chosen.approval,
+        "max_cost": chosen.max_cost,
         "retry": Retry(max_attempts=chosen.max_attempts),
         "compensation": chosen.compensation or (NOTHING_TAKES_IT_BACK if invocation.requested.is_awaited else None),
     }
@@ -225,6 +230,7 @@ def _fell_back(invocation: Invocation, event: InvocationFellBack) -> Invocation:
         dispatch=event.dispatch,
         failures=0,
         lost_claims=0,
+        used=invocation.used if event.usage is None else invocation.used + event.usage,
     )
 
 

@@ -49,6 +49,7 @@ from domain.runs.commands import (
     SignalRun,
     SkipStep,
     StartRun,
+    StopRun,
     TaintRun,
 )
 from domain.runs.deciding import MOST_NAMED
@@ -65,6 +66,7 @@ from domain.runs.events import (
     PauseCause,
     PlanV1,
     Receiver,
+    RunBudget,
     RunCancelled,
     RunCompleted,
     RunEvent,
@@ -141,6 +143,7 @@ __all__ = [
     "ResumeRun",
     "RetryRun",
     "Run",
+    "RunBudget",
     "RunCancelled",
     "RunCommand",
     "RunCompleted",
@@ -174,6 +177,7 @@ __all__ = [
     "StepStarted",
     "StepState",
     "StepStatus",
+    "StopRun",
     "TaintRun",
     "TooManySignals",
     "WorkflowRef",

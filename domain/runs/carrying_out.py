@@ -90,7 +90,7 @@ def schedule_step(d: Decision, step: Step, **more: Any) -> None:
     version, asked = d.run.version_of(step)
     said: dict[str, Any] = {
         "agent": step.agent, "agent_version": version, "agent_run_id": agent_run_id_of(d.run_id, step.key),
-        "version_asked": asked, "again": d.run.retries, "fresh": d.run.fresh,
+        "version_asked": asked, "again": d.run.retries, "fresh": d.run.fresh, "budgets": d.run.budgets,
     }  # fmt: skip
     priority = step.priority or d.run.priority
     d.add(StepScheduled(step=step.key, timeout_s=step.timeout_s, retry=step.retry, priority=priority, **(said | more)))

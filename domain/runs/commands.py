@@ -7,7 +7,7 @@ from pydantic import Field
 from domain.failures import Failure
 from domain.kernel import Command, Json, Name, Priority, ShortText
 from domain.plans import MAX_STEPS, Plan
-from domain.runs.events import ByPerson, Compensate, Origin, Parent, WorkflowRef
+from domain.runs.events import ByPerson, Compensate, Origin, Parent, RunBudget, WorkflowRef
 
 
 class StartRun(Command):
@@ -26,6 +26,9 @@ class StartRun(Command):
     again: int = 0
     """The number of the retry of the parent. A child run that was started before goes on, if it has ended."""
     fresh: bool = False
+    budget: RunBudget | None = None
+    budgets: tuple[UUID, ...] = ()
+    """The runs above it that have a budget."""
 
 
 class CompleteStep(Command):
@@ -187,6 +190,13 @@ class EndAtDeadline(Command):
     number: int
 
 
+class StopRun(Command):
+    """A budget of the run is over. Nothing happens to a run that has ended."""
+
+    run_id: UUID
+    error: Failure
+
+
 class CheckRun(Command):
     """A condition of other commands in the same append: the run has neither ended nor is it paused. It decides nothing."""
 
@@ -208,7 +218,17 @@ class CheckUntainted(Command):
 
 
 RunCommand = (
-    StartRun | CompleteStep | FailStep | FinishChild | EndWait | CancelRun | AbandonRun | PauseRun | ResumeRun | SkipStep
-    | ForceStep | RetryRun | SetDeadline | EndAtDeadline | CheckRun | TaintRun | CheckUntainted | SignalRun | AwaitSignal
+    StartRun
+    | CompleteStep
+    | FailStep
+    | FinishChild
+    | EndWait
+    | CancelRun
+    | AbandonRun
+    | StopRun
+    | PauseRun | ResumeRun | SkipStep
+    | ForceStep | RetryRun | SetDeadline | EndAtDeadline | CheckRun
+    | TaintRun
+    | CheckUntainted | SignalRun | AwaitSignal
     | ExpireSignalWait | LeaveSignals
 )  # fmt: skip

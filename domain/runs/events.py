@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from domain.amounts import Limits, OnSpent
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Name, Priority, ShortText, Value, is_empty, unsaid, unsaid_number
 from domain.plans import MAX_DEPTH, MAX_STEPS_V1, Plan, PlanV3, StepV3
@@ -52,6 +53,18 @@ class Origin(Value):
     """Triggers that led here: 1 for a trigger that fired on the event of a run that no trigger had started."""
 
 
+class RunBudget(Value):
+    """What a run may spend, with its child runs."""
+
+    limits: Limits
+    wall_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Seconds that the run may last."""
+    on_spent: OnSpent = "stop"
+    budget: ShortText | None = None
+    """The name of the budget that it is by default. None: it was given at the start."""
+    currency: ShortText | None = None
+
+
 class RunStarted(Event):
     TOPIC = "run.started"
     VERSION = 4
@@ -69,6 +82,9 @@ class RunStarted(Event):
     origin: Origin | None = Field(default=None, exclude_if=is_empty)
     tainted: bool = Field(default=False, exclude_if=is_empty)
     """What the run begins with comes from untrusted output."""
+    budget: RunBudget | None = Field(default=None, exclude_if=unsaid)
+    budgets: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """The runs whose budgets the calls of the run are paid from: itself, if it has one, and those above it that do."""
 
     @property
     def stored_version(self) -> int:
@@ -79,6 +95,8 @@ class RunStarted(Event):
             or self.origin is not None
             or not self.plan.is_plain
         ):
+            return 4
+        if self.budgets:
             return 4
         if self.compensate != "never":
             return 3
@@ -150,6 +168,8 @@ class StepScheduled(Event):
     """The number of the retry of the run. 0: it was not retried before. The agent run may have ended before, and goes on."""
     fresh: bool = Field(default=False, exclude_if=unsaid)
     """Whether the agent run begins from nothing, without what is in its journal."""
+    budgets: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """The runs whose budgets its calls are paid from."""
 
 
 class StepSkipped(Event):
@@ -230,6 +250,8 @@ class PartScheduled(Event):
     on. A child run that goes on has no `plan` here."""
     fresh: bool = Field(default=False, exclude_if=unsaid)
     """Whether the agent run, or the failed steps of the child run, begin from nothing."""
+    budgets: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """The runs whose budgets its calls are paid from."""
 
 
 class PartCompleted(Event):

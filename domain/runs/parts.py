@@ -114,7 +114,7 @@ def child_goes_on(d: Decision, step: Step, part: int) -> None:
     d.add(
         PartScheduled(
             step=step.key, part=part, child_id=child_id_of(d.run_id, step.key, part), again=d.run.retries, fresh=d.run.fresh,
-            priority=step.priority or d.run.priority,
+            priority=step.priority or d.run.priority, budgets=d.run.budgets,
         )
     )  # fmt: skip
 
@@ -131,7 +131,7 @@ def schedule_child(
             workflow=workflow, project_id=d.run.project_id, metadata=d.run.metadata,
             compensate=d.run.compensate, depth=d.run.depth + 1,
             compensable=d.run.compensable, priority=step.priority or d.run.priority, tainted=d.run.tainted,
-            again=d.run.retries, fresh=d.run.fresh,
+            again=d.run.retries, fresh=d.run.fresh, budgets=d.run.budgets,
         )
     )  # fmt: skip
 

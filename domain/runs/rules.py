@@ -29,6 +29,7 @@ from domain.runs.commands import (
     SignalRun,
     SkipStep,
     StartRun,
+    StopRun,
     TaintRun,
 )
 from domain.runs.deadlines import is_reached, missed, set_deadline
@@ -69,8 +70,8 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
             return _and_what_follows(d)
         case CancelRun():
             return _cancel(run, command)
-        case AbandonRun():
-            return [] if run.status != "running" else [_cancelled(run, command.reason, compensate=run.compensate in ON_CANCEL)]
+        case AbandonRun() | StopRun():
+            return _ended_from_outside(run, command)
         case TaintRun() | CheckUntainted() | CheckRun():
             return _condition(run, command)
         case PauseRun() | ResumeRun() | SkipStep() | ForceStep():
@@ -138,6 +139,8 @@ def _start(d: Decision, command: StartRun) -> list[Event]:
             workflow=command.workflow,
             origin=command.origin,
             tainted=command.tainted,
+            budget=command.budget,
+            budgets=command.budgets if command.budget is None else (*command.budgets, command.run_id),
         )
     )
     graph = d.run.graph
@@ -211,6 +214,15 @@ def _cancelled(run: Run, reason: str | None, *, compensate: bool) -> RunCancelle
     return RunCancelled(
         reason=reason, abandoned=run.under_way, compensate=compensate, abandoned_runs=run.children, parent=run.parent
     )
+
+
+def _ended_from_outside(run: Run, command: AbandonRun | StopRun) -> list[Event]:
+    if run.status != "running":
+        return []
+    if isinstance(command, AbandonRun):
+        return [_cancelled(run, command.reason, compensate=run.compensate in ON_CANCEL)]
+    under_way = (key for key in run.graph.steps if run.steps[key].status == "scheduled")
+    return [_failure(run, next(under_way, run.graph.last[-1]), command.error)]
 
 
 # --- what follows -------------------------------------------------------------------------------------------------------------

@@ -120,6 +120,9 @@ class Run:
     signal_number: int = 0
     """Of the last signal or wait."""
 
+    budgets: tuple[UUID, ...] = ()
+    """The runs whose budgets its calls are paid from."""
+
     @property
     def graph(self) -> Graph:
         return NO_STEPS if self.plan is None else self.plan.graph
@@ -290,7 +293,7 @@ def _started(event: RunStarted) -> Run:
         _ABSENT, status="running", plan=event.plan, input=event.input, steps=graph.pending, waiting=graph.waiting,
         versions_asked=event.versions_asked, priority=event.priority, compensate=event.compensate, metadata=event.metadata,
         project_id=event.project_id, parent=event.parent,
-        tainted=event.tainted or (event.origin is not None and event.origin.kind == "webhook"),
+        tainted=event.tainted or (event.origin is not None and event.origin.kind == "webhook"), budgets=event.budgets,
     )  # fmt: skip
 
 

@@ -14,10 +14,12 @@ from application.routes import ROUTES
 from domain import (
     agent_runs,
     agents,
+    allowances,
     approval_policies,
     approvals,
     audit,
     breakers,
+    budgets,
     chains,
     compensations,
     invocations,
@@ -37,7 +39,7 @@ MODULES: dict[str, ModuleType] = {name: importlib.import_module(f"domain.{name}"
 """Each module and each package directly in domain/."""
 DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
 
-IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn"}
+IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn", "drawn", "spent"}
 SINGULAR = {"context": "context", "approval_policies": "approval_policy"}
 
 IMPURE_CALLS = re.compile(
@@ -129,6 +131,9 @@ BY_THE_SERVER = {
     agent_runs.SettleCalls,
     runs.TaintRun, runs.CheckUntainted, invocations.ReleaseInvocation, invocations.DenyInvocation, chains.ReleaseChain,
     approvals.RequestApproval, approvals.ExpireApproval, approvals.WithdrawApproval, approval_policies.UsePolicies,
+    runs.StopRun, agent_runs.GrantPortion, agent_runs.ReleasePortion,
+    allowances.OpenAllowance, allowances.DrawPortion, allowances.SettlePortion, allowances.TightenAllowance, allowances.NoteSpent,
+    allowances.EndTime, allowances.ChangeAllowance,
 }  # fmt: skip
 """Commands of the set-up, of sagas, of timers, of the sweeper, and conditions: no client repeats these commands."""
 COMPARED_ELSEWHERE = {
@@ -146,6 +151,7 @@ COMPARED_ELSEWHERE = {
     triggers.CreateTrigger, triggers.ChangeTrigger,  # by the hash of the body
     approvals.DecideApproval, approval_policies.PublishPolicy, approval_policies.RemovePolicy,  # by the hash of the body, too
     triggers.ResumeTrigger, triggers.RemoveTrigger,  # say nothing but which trigger
+    budgets.SetBudget, budgets.RemoveBudget, allowances.LiftAllowance,  # by the hash of the body
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip
 

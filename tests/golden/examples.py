@@ -6,10 +6,12 @@ from uuid import UUID
 from domain import (
     agent_runs,
     agents,
+    allowances,
     approval_policies,
     approvals,
     audit,
     breakers,
+    budgets,
     chains,
     compensations,
     context,
@@ -25,6 +27,7 @@ from domain import (
     workflows,
 )
 from domain.access import Role
+from domain.amounts import AllowanceRef, Amounts, Limits, MaxCost, Spender
 from domain.approval_rules import ApprovalCheck, Because, BoundRule, Demand, Requirement, SeenCall
 from domain.failures import Cause, Failure, Retry
 from domain.kernel import Event
@@ -85,6 +88,13 @@ CHAIN_TOOL = {
     "version": "2", "idempotent": True, "timeout_s": 300.0, "max_attempts": 3, "reconcile_timeout_s": 30.0,
     "parameters": {"type": "object"},
 }  # fmt: skip
+
+LIMITS = Limits(money=10_000, tokens=50_000, calls=20)
+AMOUNTS = Amounts(money=2_500, tokens=1_200, calls=1)
+RUN_BUDGET = runs.RunBudget(limits=LIMITS, wall_s=600.0, on_spent="degrade", budget="runs", currency="eur")
+ALLOWANCES = (AllowanceRef(allowance_id=KEY, root_id=RUN),)
+SPENDER = Spender(run_id=RUN, project_id=PROJECT, agent="historian", tool="git.history")
+MAX_COST = MaxCost(money=2_500, tokens=1_200)
 
 SCHEDULE = schedules.Definition(
     when=schedules.When(cron="30 2 * * 1-5", time_zone="Europe/Berlin"),
@@ -207,6 +217,24 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     workflows.WorkflowDeprecated(name="digest", version=3, reason="it skips reviews"),
     workflows.WorkflowReinstated(name="digest", version=3),
+    budgets.BudgetSet(
+        name="runs:workflow:digest", scope="runs", per="run", project_id=PROJECT, agent="historian", workflow="digest",
+        limits=LIMITS, wall_s=600.0, on_spent="degrade", time_zone="Europe/Berlin", currency="eur", by="key:ada",
+        reason="it ran for a night", on_behalf_of="ada@example.com",
+    ),
+    budgets.BudgetRemoved(name="runs", by="key:ada", reason="nobody needs it", on_behalf_of="ada@example.com"),
+    allowances.AllowanceOpened(
+        budget="tenant", budget_id=KEY, day="2026-11-30", run_id=RUN, project_id=PROJECT, limits=LIMITS, wall_s=600.0,
+        on_spent="degrade", currency="eur",
+    ),
+    allowances.AllowanceDrawn(holder=AGENT_RUN, amounts=AMOUNTS, exact=True),
+    allowances.AllowanceSettled(holder=AGENT_RUN, spent=AMOUNTS, returned=AMOUNTS, exact=True, overrun=AMOUNTS),
+    allowances.AllowanceTightened(budget="tenant"),
+    allowances.AllowanceSpent(budget="tenant", kind="money", holder=AGENT_RUN, asked=AMOUNTS, run_id=RUN),
+    allowances.AllowanceChanged(limits=LIMITS, on_spent="degrade"),
+    allowances.AllowanceLifted(
+        budget="tenant", extra=AMOUNTS, limits=LIMITS, by="key:ada", reason="the report must be out", on_behalf_of="ada@example.com"
+    ),
     breakers.BreakerOpened(
         tool="git.history", because="rate", at=AT, open_s=30.0, probes=2, failures=12, calls=20,
         error="HTTPError: 503 from the service",
@@ -249,10 +277,11 @@ EXAMPLES: tuple[Event, ...] = (
         project_id=PROJECT, plan=EVERY_FORM, input=JSON, metadata={"ticket": "T-1"}, versions_asked=("collect",), priority="high",
         compensate="on_failure", parent=PARENT, workflow=runs.WorkflowRef(name="review", version=7),
         origin=runs.Origin(kind="trigger", name="on-release", event=f"{RUN}:12", due_at=AT, depth=2), tainted=True,
+        budget=RUN_BUDGET, budgets=(OTHER_RUN, RUN),
     ),
     runs.StepScheduled(
         step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,
-        version_asked=True, priority="high", input=JSON, mapped=True, saw={"input": [1]}, again=2, fresh=True,
+        version_asked=True, priority="high", input=JSON, mapped=True, saw={"input": [1]}, again=2, fresh=True, budgets=(RUN,),
     ),
     runs.StepSkipped(
         step="reviews", reason="not_needed", condition="size(input) > 0", value=False, saw={"input": []}, by="best",
@@ -265,6 +294,7 @@ EXAMPLES: tuple[Event, ...] = (
         versions_asked=("polish",), input=JSON, project_id=PROJECT,
         metadata={"ticket": "T-1"}, compensate="on_failure", depth=1, compensable=True, timeout_s=90.5, retry=RETRY, priority="low",
         tainted=True, again=2, fresh=True,
+        budgets=(RUN,),
     ),
     runs.PartCompleted(
         step="reviews", part=1, execution_id=AGENT_RUN, result=JSON, abandoned=(AGENT_RUN,), abandoned_runs=(OTHER_RUN,), person=ANN
@@ -305,14 +335,16 @@ EXAMPLES: tuple[Event, ...] = (
     runs.SignalWaitEnded(agent_run_id=AGENT_RUN, key="signal:go#1", name="go", reason="timed_out", timeout_s=60.0),
     agent_runs.AgentRunRequested(
         run_id=RUN, step="collect", agent="historian", agent_version="2", timeout_s=90.5, retry=RETRY, version_asked=True,
-        priority="high", on_behalf_of="user:ada",
+        priority="high", on_behalf_of="user:ada", budgets=(RUN,),
     ),
     agent_runs.AgentRunClaimed(attempt=2, worker_id="worker-1", dispatch=1, session_id=SESSION),
     agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON, fingerprint="f00dcafef00dcafef00d"),
     agent_runs.CallStarted(
         attempt=2, key="git.history#1", tool="git.history", invocation_id=INVOCATION, fingerprint="f00dcafef00dcafef00d"
-    ),
-    agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True, effect=True),
+    , reserved=AMOUNTS, purse=1),
+    agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True, effect=True, cost=AMOUNTS),
+    agent_runs.PortionGranted(purse=1, allowances=ALLOWANCES, amounts=AMOUNTS, exact=True),
+    agent_runs.PortionSettled(purse=1, allowances=ALLOWANCES, spent=AMOUNTS, returned=AMOUNTS, exact=True),
     agent_runs.MailDelivered(message_id=MESSAGE, sender="write", sent_at=AT),
     agent_runs.MailRefused(message_id=MESSAGE, reason="the recipient is completed"),
     agent_runs.MailReceived(attempt=2, key="receive#1", message_id=MESSAGE),
@@ -343,9 +375,11 @@ EXAMPLES: tuple[Event, ...] = (
         idempotent=True, timeout_s=300.0, retry=RETRY, priority="high", on_behalf_of="user:ada", reconcile_timeout_s=30.0,
         tool_version="2", asked_by="client", chain_id=CHAIN, cacheable=True, cached_from=OTHER_AGENT_RUN, fallbacks=(FALLBACK,),
         fallbacks_skipped={"git.cache": "there is no such tool"}, compensation=APPROVED_UNDO, approval=DEMAND, untrusted=True,
+        max_cost=MAX_COST, reserved=AMOUNTS,
+        spender=SPENDER, refused=True,
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION, permit_holder=SESSION),
-    invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2),
+    invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2, usage=AMOUNTS),
     invocations.InvocationRequeued(
         run_id=RUN, tool="git.history", dispatch=2, lapsed=1, reason="person", priority="high", by="key:ann", because="it hangs",
         on_behalf_of="user:ada",
@@ -353,15 +387,16 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationPaused(dispatch=1),
     invocations.InvocationSucceeded(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain", compensable=COMPENSABLE
-    , cached_from=OTHER_AGENT_RUN, untrusted=True
+, cached_from=OTHER_AGENT_RUN, untrusted=True, usage=AMOUNTS,
+        spender=SPENDER,
     ),
     invocations.InvocationFailed(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE, effect="unknown", asked_by="chain",
-        compensable=COMPENSABLE, untrusted=True,
+        compensable=COMPENSABLE, untrusted=True, usage=AMOUNTS, spender=SPENDER,
     ),
     invocations.InvocationFellBack(
         run_id=RUN, from_tool="git.history", tool="git.log", version="3", number=1, attempt=2, error=FAILURE, dispatch=3,
-        priority="high", held=True,
+        priority="high", held=True, usage=AMOUNTS,
     ),
     invocations.InvocationHeld(
         run_id=RUN, why="approval", approval_id=APPROVAL, tool="git.history", tool_version="2", arguments_hash=SHA256,
@@ -369,7 +404,7 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     invocations.InvocationReleased(
         run_id=RUN, approval_id=APPROVAL, tool="git.history", dispatch=2, arguments={"limit": 5, "extra": JSON}, chain_id=CHAIN,
-        priority="high",
+        priority="high", usage=AMOUNTS,
     ),
     invocations.InvocationBecameAmbiguous(attempt=1, worker_id="worker-1", reason="the reconcile function does not know"),
     invocations.InvocationNotHappened(
@@ -385,7 +420,7 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationResolved(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=1, outcome="failed", result=None, error=FAILURE,
         by=f"key:{KEY}", reason="The service has no trace of it.", evidence={"ticket": "T-7", "log": ["no such request"]},
-        on_behalf_of="user:bob", asked_by="chain", compensable=COMPENSABLE, untrusted=True,
+        on_behalf_of="user:bob", asked_by="chain", compensable=COMPENSABLE, untrusted=True, usage=AMOUNTS, spender=SPENDER,
     ),
     invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
     invocations.InvocationCancelled(

@@ -35,6 +35,7 @@ PROJECTIONS = {
     "workflows",
     "schedules",
     "triggers",
+    "usage",
 }
 CONSUMERS = {*PROJECTIONS, *PARTITIONS, CHECKPOINT}
 

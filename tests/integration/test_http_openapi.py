@@ -20,6 +20,7 @@ from application.engine.ports.work_logs import Author, NewLines, WorkLine
 from domain.agent_runs import ClaimAgentRun
 from domain.invocations import ClaimInvocation
 from domain.tenants import DEFAULT_TENANT_ID
+from tests.integration.budgets_kit import use_budgets
 from tests.integration.commands_kit import use_commands, use_workflows
 from tests.integration.documented_kit import Documented, use_steering
 from tests.integration.played_worker import PlayedWorker
@@ -134,6 +135,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         await use_blobs(shared, http)
         assert not (await http.post("/v1/plans:check", json={"plan": {"steps": [{"key": "a"}]}})).json()["valid"]
         await use_schedules(shared, http)
+        await use_budgets(shared, http)
         await use_triggers(shared, http)
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
@@ -429,12 +431,14 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     of_retries = {("POST", f"/v1/runs/{{run_id}}/{what}") for what in ("retry", "deadline")}
     assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | of_retries | {cancelled} | {
         ("POST", "/v1/runs"), ("POST", "/v1/commands"), ("POST", "/v1/projects"), ("POST", "/v1/tools/{name}/breaker"),
-        *of_steering, *of_steps, ("POST", "/v1/runs/{run_id}/signals"),
+        *of_steering, *of_steps, ("POST", "/v1/runs/{run_id}/signals"), 
+        ("PUT", "/v1/budgets"), ("POST", "/v1/budgets/{budget_id}/lift"),
     }  # fmt: skip
     assert readers("Tidelog-On-Behalf-Of") == readers("Idempotency-Key") | {
         ("POST", "/v1/invocations/{invocation_id}/resolve"), ("DELETE", "/v1/projects/{project_id}"),
         ("DELETE", "/v1/tools/{name}"), ("DELETE", "/v1/blobs/{sha256}"), ("DELETE", f"{one}/draft"),
         ("DELETE", "/v1/schedules/{name}"),
+        ("DELETE", "/v1/budgets/{budget_id}"),
         ("DELETE", "/v1/triggers/{name}"),
         ("POST", "/v1/triggers/{name}/rotate"),
     }  # fmt: skip
@@ -458,10 +462,11 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         )
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 38
+    assert len(readers("Tidelog-Position")) == 39
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
         *(path for _, path in of_schedules | {changed}),
+        "/v1/budgets/{budget_id}",
         *(path for _, path in of_steering | of_steps),
         "/v1/runs/{run_id}/signals",
         "/v1/audit/export",

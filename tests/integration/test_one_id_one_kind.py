@@ -20,6 +20,7 @@ from domain import (
     approvals,
     audit,
     breakers,
+    budgets,
     chains,
     compensations,
     context,
@@ -62,6 +63,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/runs/{run_id}/compensation/resume": {"reason": "why"},
     "/v1/approvals/{approval_id}/decision": {"decision": "approve"},
     "/v1/keys/{key_id}/rotate": {},
+    "/v1/budgets/{budget_id}/lift": {"add": {"calls": 1}, "reason": "why"},
     "/v1/keys/{key_id}/revoke": {},
 }
 """A valid body for each route with an id in its path."""
@@ -84,6 +86,7 @@ OWNERS = {
     "project_id": "projects",
     "approval_id": "approvals",
     "key_id": "",
+    "budget_id": "allowances",
 }
 """The slice to which the id of a path parameter belongs."""
 KINDS = (*CATALOG.deciders, "foreign")
@@ -124,6 +127,9 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
         assert (await system.http.post("/v1/schedules", json=due)).status_code == 201
         happens = {"name": "t", "on": {"topics": ["run.completed"], "when": "false"}, "start": {"agent": "alpha"}}
         assert (await system.http.post("/v1/triggers", json=happens)).status_code == 201
+        budget = await system.http.put("/v1/budgets", json={"scope": "tenant", "limits": {"calls": 9_999}})
+        lift = {"add": {"calls": 1}, "reason": "why"}
+        lifted = await system.http.post(f"/v1/budgets/{budget.json()['id']}/lift", json=lift)
         project = (await system.http.post("/v1/projects", json={"name": "p"})).json()["project_id"]
         foreign, entry, approval = new_id(), new_id(), new_id()
         await system.command(
@@ -150,6 +156,7 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
             "schedules": schedules.schedule_id_of(DEFAULT_TENANT_ID, "s"),
             "triggers": triggers.trigger_id_of(DEFAULT_TENANT_ID, "t"),
             "workflows": workflows.workflow_id_of(DEFAULT_TENANT_ID, "w"),
+            "budgets": budgets.book_id_of(DEFAULT_TENANT_ID), "allowances": UUID(lifted.json()["id"]),
         }  # fmt: skip
         assert ids.keys() == set(KINDS)
         await system.settled()

@@ -36,6 +36,7 @@ from application.workers.scheduling import AgentSchedules
 from application.workers.tokens import LeaseTokens
 from application.workflows import Workflows
 from domain import agent_runs, agents, invocations, runs, tools
+from domain.amounts import Amounts
 from domain.failures import Failure, Retry
 from domain.kernel import NO_FUNCTIONS, Command, Json, Priority, RecordedEvent
 from domain.projects import CreateProject, default_project_id
@@ -135,6 +136,8 @@ class Engine:
             MemoryCachedCalls(self.log),
             self._agent_schedules(),
         )
+        self.workers.budgets.books.hear_by(self.live.call)
+        self.admission.default_budget = self.workers.budgets.books.default_of
         self.data_tools = MemoryDataTools(self.log)
         self.outcomes = shared.outcomes if shared else MemoryOutcomeCounts(self.log)
         self.work_logs = shared.work_logs if shared else MemoryWorkLogs(self.log)
@@ -228,6 +231,7 @@ class Engine:
         project_id: UUID | None = None,
         priority: Priority = "normal",
         compensate: runs.Compensate = "never",
+        budget: runs.RunBudget | None = None,
     ) -> UUID:
         """Starts a sequential run of agents, or a plan."""
         run_id = run_id or new_id()
@@ -241,6 +245,7 @@ class Engine:
             metadata=metadata or {},
             priority=priority,
             compensate=compensate,
+            budget=budget,
             known=MemoryNames(self.log, agents.AgentRegistered),
             admission=self.admission,
         )
@@ -347,13 +352,13 @@ class Claim:
     def _workers(self) -> Workers:
         return self.worker.engine.workers
 
-    async def complete(self, result: Json = None) -> CommandOutcome:
+    async def complete(self, result: Json = None, usage: Amounts | None = None) -> CommandOutcome:
         caller = self.worker.caller
         if self.kind == "agent":
             command = agent_runs.CompleteAgentRun(agent_run_id=self.work_id, attempt=self.attempt, result=result)
             outcome = await self._workers.outcomes.complete(caller, command)
         else:
-            of_call = invocations.CompleteInvocation(invocation_id=self.work_id, attempt=self.attempt, result=result)
+            of_call = invocations.CompleteInvocation(invocation_id=self.work_id, attempt=self.attempt, result=result, usage=usage)
             outcome = await self._workers.invocations.complete(caller, of_call)
         await self.delivery.ack()
         return outcome

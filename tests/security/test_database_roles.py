@@ -160,6 +160,9 @@ async def used(shared: System) -> System:
     await shared.command(asked)
     trigger = {"name": "own", "on": {"topics": ["project.removed"]}, "start": {"agent": "walker"}}
     assert (await shared.http.post("/v1/triggers", json=trigger)).status_code == 201
+    for tenant_id in (DEFAULT_TENANT_ID, other):
+        await shared.sql("INSERT INTO usage_day VALUES (%s, '2026-11-30', %s, 'a', 't', 1, 1, 1)", tenant_id, new_id())
+        await shared.sql("INSERT INTO usage_run VALUES (%s, %s, %s, 'a', 't', 1, 1, 1)", tenant_id, new_id(), new_id())
     await shared.settled()
     return shared
 

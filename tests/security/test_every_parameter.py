@@ -20,6 +20,7 @@ import pytest_asyncio
 from application.engine.ports.pages import decode_cursor
 from application.slash_commands.line import CommandLine, Option, write_line
 from domain.errors import InvalidCommand
+from tests.integration.budgets_kit import OF_BUDGETS
 from tests.integration.system_kit import new_id
 from tests.integration.test_http_openapi import document, operations_of, takes_content
 from tests.security.two_tenants import ID, OPERATIONS_ON_ALL, TIME, Other, Pair
@@ -100,7 +101,7 @@ TRIGGERS: list[dict[str, Any]] = [
 ]
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs": [
-        {**RUN, "agent": "own", "project_id": "{project_id}"},
+        {**RUN, "agent": "own", "project_id": "{project_id}", "budget": {"money": "1", "currency": "usd"}},
         {**RUN, "plan": {"kind": "sequential", "agents": ["own"]}},
         {**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregator": "own"}},
         {**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregate": {"mode": "first_good", "good": "true"}}},
@@ -108,6 +109,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         *({**RUN, "plan": {"kind": "graph", **plan, "result": "steps.first.result"}} for plan in PLANS),
         {**RUN, "workflow": {"name": "own_flow"}},
     ],
+    **OF_BUDGETS,
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
     "/v1/runs/{run_id}/pause": [{"reason": "why"}],
     "/v1/runs/{run_id}/resume": [{"reason": "why"}],

@@ -148,7 +148,7 @@ def test_a_route_with_the_id_of_a_thing_keeps_to_the_projects_of_the_key_or_is_o
         found = [name for name in re.findall(r"{(\w+)}", route.path) if name in named and route.path.startswith("/v1/")]
         if found and route.permission.reach is not Reach.TENANT:
             assert route.permission.reach.value == found[0], route.path
-    assert len(of_reach(*BY_PATH)) > 20 and len(of_reach(Reach.LIMITED)) == 31
+    assert len(of_reach(*BY_PATH)) > 20 and len(of_reach(Reach.LIMITED)) == 32
 
 
 async def test_what_is_of_the_whole_tenant_is_refused(auditor: Auditor) -> None:
@@ -252,7 +252,7 @@ async def test_whatever_a_list_is_asked_for_it_has_nothing_of_another_project(au
     paths = {route.path for route in of_reach(Reach.LIMITED, Reach.CATALOG) if "GET" in route.methods and "{" not in route.path}
     assert paths == {"/v1/runs", "/v1/invocations", "/v1/events", "/v1/projects", "/v1/agents", "/v1/tools", "/v1/workflows",
                      "/v1/commands", "/v1/breakers", "/v1/schedules", "/v1/keys/self", "/v1/triggers",
-                     "/v1/approvals", "/v1/approval-policies"}  # fmt: skip
+                     "/v1/approvals", "/v1/approval-policies", "/v1/usage"}  # fmt: skip
     for (method, path), operation in operations_of(await document(auditor.system)).items():
         if method == "GET" and path in paths:
             for parameter in operation.get("parameters", ()):

@@ -203,6 +203,8 @@ class Other:
         own["hook_id"] = made["hook_path"].rpartition("/")[2]
         work = await worker.work()
         own["agent_run_id"] = work["work"]
+        budget = {"scope": "agent", "agent": "of_nobody", "limits": {"calls": 9_999}}
+        own["budget_id"] = (await self.http.put("/v1/budgets", json=budget)).json()["id"]
         await worker.done(work, "record", key="k", result={"a": 1})
         await worker.done(work, "send", key="m", to="own", body={"x": 1})
         own["invocation_id"] = (await worker.done(work, "call", key="c", tool="own_tool", arguments={"a": 1}))["invocation_id"]

@@ -17,10 +17,12 @@ from application.routes import ROUTES
 from domain import (
     agent_runs,
     agents,
+    allowances,
     approval_policies,
     approvals,
     audit,
     breakers,
+    budgets,
     chains,
     compensations,
     context,
@@ -35,6 +37,7 @@ from domain import (
     workflows,
 )
 from domain.access import Role
+from domain.amounts import AllowanceRef, Amounts, Limits
 from domain.approval_rules import ApprovalRule, Demand, Requirement
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
@@ -61,6 +64,9 @@ json = st.recursive(
     max_leaves=6,
 )
 few = st.integers(1, 3)
+amounts = st.builds(Amounts, money=few, tokens=few, calls=few)
+limits = st.builds(Limits, money=st.none() | few, tokens=st.none() | few, calls=few)
+allowance = {"allowance_id": st.just(ID), "root_id": st.just(RUN)}
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 key = st.sampled_from(["a", "b", "c"])
 some_id = st.sampled_from([RUN, OTHER])
@@ -124,6 +130,14 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             st.builds(agent_runs.LapseClaim, **agent_run, attempt=few, reason=lapse),
             st.builds(agent_runs.RecordStep, **agent_run, attempt=few, key=key, result=json),
             st.builds(agent_runs.StartCall, **agent_run, attempt=few, key=key, tool=key),
+            st.builds(
+                agent_runs.GrantPortion, **agent_run, attempt=few, amounts=amounts, exact=st.booleans(),
+                allowances=st.sampled_from([(AllowanceRef(allowance_id=id, root_id=RUN),) for id in (ID, OTHER)]),
+            ),
+            st.builds(agent_runs.ReleasePortion, **agent_run, allowance_id=st.sampled_from([ID, OTHER])),
+            st.builds(
+                agent_runs.StartCall, **agent_run, attempt=few, key=key, tool=key, reserve=st.just(Amounts(calls=1)), purse=few
+            ),
             st.builds(agent_runs.FinishCall, **agent_run, key=key, invocation_id=some_id, succeeded=st.booleans()),
             st.builds(agent_runs.DeliverMail, **agent_run, run_id=some_id, message_id=some_id, sender=text, sent_at=at),
             st.builds(agent_runs.ReceiveMail, **agent_run, attempt=few, key=key, message_id=st.none() | some_id),
@@ -254,6 +268,32 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
                 ),
             ),
             st.builds(approval_policies.RemovePolicy, policies_id=st.just(ID), name=st.just("p") | key, by=text),
+        ),
+    ),
+    "budgets": (
+        budgets.SetBudget(book_id=ID, covered=budgets.Covered(scope="tenant"), limits=Limits(calls=3), by="key:a"),
+        st.one_of(
+            st.builds(
+                budgets.SetBudget, book_id=st.just(ID), limits=limits, by=text, reason=st.none() | st.just("r"),
+                covered=st.builds(budgets.Covered, scope=st.just("agent"), agent=key, per=st.sampled_from(["day", "run"])),
+            ),
+            st.just(budgets.RemoveBudget(book_id=ID, name="tenant", by="key:a")),
+        ),
+    ),
+    "allowances": (
+        allowances.OpenAllowance(
+            allowance_id=ID, root_id=RUN, opening=allowances.Opening(budget="run", run_id=RUN, limits=Limits(calls=9), wall_s=5)
+        ),
+        st.one_of(
+            st.builds(allowances.DrawPortion, **allowance, holder=some_id, amounts=amounts, exact=st.booleans()),
+            st.builds(
+                allowances.SettlePortion, **allowance, holder=some_id, spent=amounts, returned=amounts, exact=st.booleans()
+            ),
+            st.builds(allowances.TightenAllowance, **allowance, asked=amounts),
+            st.builds(allowances.NoteSpent, **allowance, holder=some_id, asked=amounts),
+            st.builds(allowances.EndTime, **allowance),
+            st.builds(allowances.ChangeAllowance, **allowance, limits=limits, on_spent=st.just("degrade")),
+            st.builds(allowances.LiftAllowance, **allowance, extra=amounts, by=text, reason=st.just("r")),
         ),
     ),
     "schedules": (

@@ -26,6 +26,7 @@ from api.http.conventions.releases import all_know_schedules
 from api.tools_told import ToolsTold
 from application.audit import RefusalCounter
 from application.blobs import Blobs
+from application.budgets.managing import BudgetOffice
 from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
 from application.engine.ports.log import Gaps
@@ -168,7 +169,7 @@ async def lease_tokens(parts: Parts) -> LeaseTokens:
 
 @part
 async def workers(parts: Parts) -> Workers:
-    return Workers(
+    own = Workers(
         await commands(parts),
         await messaging.work_queue(parts),
         await problems(parts),
@@ -180,6 +181,10 @@ async def workers(parts: Parts) -> Workers:
         await _agent_schedules(parts),
         ChildRuns(await commands(parts), await workflows(parts), (await reads(parts)).agents),
     )
+    own.budgets.books.hear_by((await log_streams.live(parts)).call)
+    (await admission(parts)).default_budget = own.budgets.books.default_of
+    parts.stack.push_async_callback(own.budgets.close)
+    return own
 
 
 async def _schedules(parts: Parts) -> Schedules:
@@ -292,6 +297,7 @@ async def container(parts: Parts) -> Container:
         problems=await problems(parts),
         outcomes=PostgresOutcomeCounts(await storage.database_of(parts, "reads")),
         work_logs=PostgresWorkLogs(await storage.database_of(parts, "reads")),
+        budgets=BudgetOffice(loop, (await workers(parts)).budgets.books),
         blobs=await blobs(parts),
         plan_checks=plan_checks,
         workflow_lookup=of_workflows.lookup,

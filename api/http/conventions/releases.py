@@ -7,9 +7,12 @@ from fastapi import Request
 
 from api.container import Container, MemberView
 from api.http.conventions.request import container_of
+from domain.agent_runs import PortionGranted
+from domain.allowances import AllowanceDrawn
 from domain.approval_policies import ApprovalPolicyPublished
 from domain.approvals import ApprovalRequested
 from domain.breakers import BreakerForced
+from domain.budgets import BudgetSet
 from domain.chains import ChainStarted
 from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
@@ -41,6 +44,7 @@ WORKFLOWS = _shapes(WorkflowPublished, RunStarted)
 PAUSES = _shapes(RunPaused, StepSkipped)
 """A release that knows these knows pauses, and what persons say about steps."""
 TRIGGERS = _shapes(TriggerCreated, RunStarted)
+BUDGETS = _shapes(BudgetSet, AllowanceDrawn, PortionGranted, RunStarted)
 CALLS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 APPROVALS = _shapes(InvocationRequested, ApprovalRequested, ApprovalPolicyPublished)
 """A release that knows these asks for the approvals that policies demand, and holds calls."""
@@ -153,6 +157,16 @@ async def must_all_know_retries(request: Request) -> None:
         raise Unavailable(
             "a process of an earlier release still runs, which knows neither retries nor deadlines of runs: try again later"
         )
+
+
+async def must_all_know_budgets(request: Request) -> None:
+    """Raises Unavailable during an upgrade: a process of before would let calls go on without asking their budgets."""
+    state, now = request.app.state, time.monotonic()
+    if now - getattr(state, "all_knew_budgets_at", -SURE_S) < SURE_S:
+        return
+    if not await _all_know(container_of(request), BUDGETS):
+        raise Unavailable("a process of an earlier release still runs, which does not know budgets: try again after the upgrade")
+    state.all_knew_budgets_at = now
 
 
 async def must_all_know_calls(request: Request) -> None:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from pydantic_core import PydanticKnownError
 
 from api.http.conventions.bodies import Body
+from api.http.routes.budget_bodies import RunBudgetBody
 from application import workflows as starts
 from application.engine.ports.pages import MAX_POSITION
 from application.plans.spelling import name_and_version, of_versions, side_by_side, spelled_plan
@@ -118,6 +119,9 @@ class StartRunBody(Body):
         if not isinstance(plan, dict) or plan.get("kind") != "graph" or (spelled := spelled_plan(plan)) == plan:
             return written
         return {**written, "plan": spelled}
+
+    budget: RunBudgetBody | None = None
+    """What the run may spend, with its child runs. Null: what the tenant's runs may by default."""
 
     @model_validator(mode="after")
     def _one_plan(self) -> "StartRunBody":

@@ -25,7 +25,7 @@ from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.preferences import wait_seconds
-from api.http.conventions.releases import must_all_know_retries, must_all_know_workflows
+from api.http.conventions.releases import must_all_know_budgets, must_all_know_retries, must_all_know_workflows
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -158,22 +158,38 @@ async def _begin(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
     project_id, known, admission = project_for(request, body.project_id), container.reads.agents, container.admission
     if body.terms is not NO_TERMS:
         await must_all_know_retries(request)
+    budget = await _budget(request, body)
     if body.workflow is not None:
         await must_all_know_workflows(request)
         return await container.workflows.start(
-            asked, body.asked(), run_id=run_id, project_id=project_id, terms=body.terms, known=known, admission=admission
+            asked,
+            body.asked(),
+            run_id=run_id,
+            project_id=project_id,
+            terms=body.terms,
+            budget=budget,
+            known=known,
+            admission=admission,
         )
     plan = body.to_plan()
     if has_children(plan):
         await must_all_know_workflows(request)
         return await container.workflows.start_plan(
             asked, run_id=run_id, project_id=project_id, plan=plan, input=body.input, metadata=body.metadata,
-            priority=body.priority, compensate=body.compensate, terms=body.terms, known=known, admission=admission,
+            priority=body.priority, compensate=body.compensate, terms=body.terms, budget=budget, known=known, admission=admission,
         )  # fmt: skip
     return await start_run(
         container.commands, asked, run_id=run_id, project_id=project_id, plan=plan, input=body.input, metadata=body.metadata,
-        priority=body.priority, compensate=body.compensate, terms=body.terms, known=known, admission=admission,
+        priority=body.priority, compensate=body.compensate, terms=body.terms, budget=budget, known=known, admission=admission,
     )  # fmt: skip
+
+
+async def _budget(request: Request, body: StartRunBody) -> rules.RunBudget | None:
+    """What the run is given. Raises InvalidCommand, Unavailable."""
+    if body.budget is None:
+        return None
+    await must_all_know_budgets(request)
+    return body.budget.budget(await container_of(request).budgets.unit(principal_of(request).tenant_id))
 
 
 def _started(

@@ -17,6 +17,7 @@ from application.workers.journal import JournalView
 from application.workers.sessions import ClaimedCall
 from domain.access import Action
 from domain.agent_runs import LONGEST_WAIT_S, MOST_RECEIVES, EntryKey, Fingerprint
+from domain.amounts import MOST, Amounts, MoneyText, micros_of
 from domain.context import ValueName
 from domain.errors import Forbidden, InvalidCommand, TidelogError
 from domain.failures import Failure
@@ -280,10 +281,23 @@ class More(Report):
     """The key of a step whose result did not fit into `work`. None: the next page of the journal."""
 
 
+class Usage(Said):
+    """What an attempt of a call has used, as far as the tool knows."""
+
+    money: MoneyText | None = None
+    """In the tenant's unit: `0.002`."""
+    tokens: int | None = Field(default=None, ge=0, le=MOST)
+
+    def amounts(self) -> Amounts:
+        return Amounts(money=0 if self.money is None else micros_of(self.money), tokens=self.tokens or 0)
+
+
 class Complete(Report):
     t: Literal["complete"]
     result: Json = None
     unused_keys: tuple[ShortText, ...] = Field(default=(), max_length=1000)
+    usage: Usage | None = None
+    """Of a call. None: its tool's `max_cost` counts."""
 
 
 class Fail(Report):
@@ -291,6 +305,8 @@ class Fail(Report):
     error: Failure
     effect: Literal["unknown"] | None = None
     """Of a call that was stopped in the middle: whether it took effect is unknown."""
+    usage: Usage | None = None
+    """Of a call."""
 
 
 class Reconciled(Report):

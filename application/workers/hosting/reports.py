@@ -32,6 +32,7 @@ from application.workers.hosting.messages import (
 from application.workers.journal import Journals
 from application.workers.scheduling import AskedOfAgent
 from domain import agent_runs, invocations
+from domain.amounts import Amounts
 from domain.errors import InvalidCommand
 
 
@@ -121,11 +122,17 @@ async def _of_wait(workers: Workers, caller: Caller, report: BeginWait | BeginCh
 async def _of_call(workers: Workers, caller: Caller, report: RecordedReport) -> Done:
     match report:
         case Complete():
-            complete = invocations.CompleteInvocation(invocation_id=report.work, attempt=report.attempt, result=report.result)
+            complete = invocations.CompleteInvocation(
+                invocation_id=report.work, attempt=report.attempt, result=report.result, usage=used(report)
+            )
             return done(report, await workers.invocations.complete(caller, complete))
         case Fail():
             fail = invocations.FailInvocation(
-                invocation_id=report.work, attempt=report.attempt, error=report.error, effect=report.effect
+                invocation_id=report.work,
+                attempt=report.attempt,
+                error=report.error,
+                effect=report.effect,
+                usage=used(report),
             )
             return done(report, await workers.invocations.fail(caller, fail))
         case Reconciled():
@@ -135,6 +142,10 @@ async def _of_call(workers: Workers, caller: Caller, report: RecordedReport) -> 
             return done(report, await workers.invocations.reconcile(caller, answer))
         case _:
             raise InvalidCommand(f"the work is a tool call, which has no {report.t}: it is completed or fails")
+
+
+def used(report: Complete | Fail) -> Amounts | None:
+    return None if report.usage is None else report.usage.amounts()
 
 
 async def waiters_first() -> None:

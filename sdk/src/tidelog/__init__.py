@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tidelog.context import Context, Message
     from tidelog.errors import (
         BlobError,
+        BudgetExceededError,
         HistoryReplaced,
         InvalidError,
         PermanentError,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         ToolError,
         TransientError,
     )
-    from tidelog.policies import Breaker, Compensation, Policy, Rate
+    from tidelog.policies import Breaker, Compensation, Cost, Policy, Rate
     from tidelog.reconciling import Reconciled
     from tidelog.tool_classes import BaseTool
     from tidelog.tools import InvalidResultError, Tool, ToolContext, tool
@@ -35,9 +36,11 @@ __all__ = [
     "Blob",
     "BlobError",
     "Breaker",
+    "BudgetExceededError",
     "Client",
     "Compensation",
     "Context",
+    "Cost",
     "HistoryReplaced",
     "InvalidError",
     "InvalidResultError",
@@ -65,6 +68,7 @@ _NAMES = {
     "context": ("Context", "Message"),
     "errors": (
         "BlobError",
+        "BudgetExceededError",
         "HistoryReplaced",
         "InvalidError",
         "PermanentError",
@@ -76,7 +80,7 @@ _NAMES = {
         "ToolError",
         "TransientError",
     ),
-    "policies": ("Breaker", "Compensation", "Policy", "Rate"),
+    "policies": ("Breaker", "Compensation", "Cost", "Policy", "Rate"),
     "reconciling": ("Reconciled",),
     "tool_classes": ("BaseTool",),
     "tools": ("InvalidResultError", "Tool", "ToolContext", "tool"),

@@ -15,6 +15,7 @@ from tidelog.administration import Administration
 from tidelog.approvals import ClientApprovals
 from tidelog.blobs import ClientBlobs
 from tidelog.bodies import object_of, plan_of
+from tidelog.budgets import ClientBudgets, amounts_of
 from tidelog.catalog import Catalog
 from tidelog.commands import CommandClient
 from tidelog.compensation import Compensate, CompensationClient
@@ -95,6 +96,11 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         return ClientApprovals(self)
 
     @property
+    def budgets(self) -> ClientBudgets:
+        """What runs may spend: `list`, `get`, `of_run`, `set`, `lift`, `remove`, `usage`."""
+        return ClientBudgets(self)
+
+    @property
     def schedules(self) -> ClientSchedules:
         """Runs that begin by the clock: `create`, `get`, `list`, `change`, `pause`, `resume`, `run_now`, `remove`, `preview`."""
         return ClientSchedules(self)
@@ -119,6 +125,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         priority: Literal["high", "normal", "low"] | None = None,
         compensate: Compensate | None = None,
         deadline_s: float | None = None,
+        budget: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         wait_s: float | None = None,
         on_behalf_of: str | None = None,
@@ -131,6 +138,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         `priority`: the class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last.
         `compensate`: when the effects of the run are taken back, by the tools that its tools name for that (`@tool(compensate=…)`).
         `deadline_s`: seconds after which the run fails, if it has not ended.
+        `budget`: what the run may spend, with its child runs: `money`, `tokens`, `calls`, `wall_s`, and `on_spent`.
         `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
         are safe.
         `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
@@ -155,6 +163,8 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
             body["metadata"] = object_of(metadata, "the metadata")
         terms = (("priority", priority), ("compensate", compensate), ("deadline_s", deadline_s))
         body |= {name: said for name, said in terms if said is not None}
+        if budget is not None:
+            body["budget"] = amounts_of(budget)
         body["input"] = to_json(input, "the input", max_bytes=None)
         headers = {"Idempotency-Key": idempotency_key or str(uuid7()), **self._for(on_behalf_of)}
         if wait_s is not None:

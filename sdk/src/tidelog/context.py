@@ -17,7 +17,7 @@ from pydantic import JsonValue, ValidationError
 
 from tidelog.blobs import IN_MEMORY, AgentBlobs, BlobAccess
 from tidelog.calling import call
-from tidelog.errors import ChildRunError, PermanentError, SignalTimeoutError, ToolError
+from tidelog.errors import BudgetExceededError, ChildRunError, PermanentError, SignalTimeoutError, ToolError
 from tidelog.fingerprints import of_call, of_step, of_wait
 from tidelog.inbox import Clock, Inbox, OpenWaits, Place, TimeOfDay
 from tidelog.journal import Child, EntryError, Journal, JournalEntry, Mail, Recorder, Wait
@@ -175,7 +175,7 @@ class Context(Scheduling):
 
         Raises:
             ToolError: the tool failed for good (after the retries that its declaration allows), does not exist, or refuses the
-            arguments.
+            arguments. `BudgetExceededError`: a budget has too little left for the call.
         """
         plain = to_json(arguments, f"the arguments of tool {name!r}")
         assert isinstance(plain, dict)
@@ -350,7 +350,8 @@ class Context(Scheduling):
 
 def _tool_error(tool: str, error: EntryError) -> ToolError:
     text, kind = f"{error.type}: {error.message}", error.kind
-    return ToolError(text, kind, tool, type=error.type, reason=error.message, file=error.file, line=error.line)
+    of = BudgetExceededError if error.type == "BudgetExceeded" else ToolError
+    return of(text, kind, tool, type=error.type, reason=error.message, file=error.file, line=error.line)
 
 
 def _recorded_message(entry: JournalEntry) -> Message | None:

@@ -172,6 +172,11 @@ class ToolError(TidelogError):
         self.line = line
 
 
+class BudgetExceededError(ToolError):
+    """A budget has too little left for the call, and the tool was not called. Raised only where the budget lets the agent go on
+    (`degrade`); else the agent is stopped."""
+
+
 class DefinitionError(TidelogError):
     """An agent class or tool function cannot be used as it is written. `kind` is a `tidelog.discovery.ProblemKind`."""
 

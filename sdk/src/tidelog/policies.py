@@ -46,6 +46,14 @@ class Compensation(_Part):
     on_failure: Literal["stop", "continue"] = "stop"
 
 
+class Cost(_Part):
+    """The most that a call costs, and what it counts as where the tool does not say (`ToolContext.usage`). `money`: in the tenant's
+    unit, with at most six places, as text: "0.002"."""
+
+    money: str | None = Field(default=None, pattern=r"^\d{1,9}(\.\d{1,6})?$")
+    tokens: int | None = Field(default=None, ge=0, le=10**15)
+
+
 class Policy(_Part):
     """breaker: calls stop for a while when the tool fails too often.
     max_parallel: calls at once, over all workers.
@@ -55,6 +63,7 @@ class Policy(_Part):
     cache_s: seconds for which a result answers later calls with the same arguments. Only of idempotent tools.
     approval: True, or a CEL expression over `arguments`, `cost`, `tainted`, `tool`, `agent`, `run` and `on_behalf_of`: such a call
         begins only after a person has approved it.
+    max_cost: the most that a call costs. Budgets set it aside before the call begins.
     """
 
     breaker: Breaker | None = None
@@ -64,3 +73,4 @@ class Policy(_Part):
     compensation: Compensation | None = None
     cache_s: float | None = Field(default=None, gt=0, le=30 * 86_400)
     approval: Literal[True] | str | None = None
+    max_cost: Cost | None = None

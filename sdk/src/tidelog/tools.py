@@ -5,6 +5,7 @@ import threading
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
@@ -20,6 +21,7 @@ from tidelog.policies import Compensation, Policy
 from tidelog.reconciling import Reconciled, read_reconcile
 from tidelog.texts import text_of
 from tidelog.tool_options import Keywords, ToolOptions
+from tidelog.used import Used
 from tidelog.values import check_depth, encode, to_json
 from tidelog.work_log import Log
 
@@ -44,6 +46,14 @@ class ToolContext:
     _told: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
     on_behalf_of: str | None = None
     blob: ToolBlobs = field(default_factory=lambda: ToolBlobs(IN_MEMORY), repr=False, compare=False)
+    _used: Used = field(default_factory=Used, repr=False, compare=False)
+
+    def usage(self, *, money: Decimal | float | str | None = None, tokens: int | None = None) -> None:
+        """Says what this attempt has used, in place of what the tool's `max_cost` says. Several times: the sum counts.
+
+        `money`: in the tenant's unit; what is beyond six places is rounded up. Raises ValueError.
+        """
+        self._used.add(money, tokens)
 
     @property
     def cancelled(self) -> bool:

@@ -84,7 +84,7 @@ class ToolRunner:
             await self._fail(piece, tool_failure(outcome.error), outcome.error, fields, effect)
             return None
         try:
-            await self._api.complete(piece.ticket, outcome.result)
+            await self._api.complete(piece.ticket, outcome.result, usage=piece.used.said())
         except InvalidRequestError as refusal:
             await self._fail(piece, report_error(refusal, "permanent"), refusal, fields)
             return None
@@ -170,7 +170,14 @@ class ToolRunner:
         with keep_process():
             try:
                 yield ToolContext(
-                    self._workspace, str(claim.work), claim.attempt, log, piece.told, claim.on_behalf_of, ToolBlobs(blobs)
+                    self._workspace,
+                    str(claim.work),
+                    claim.attempt,
+                    log,
+                    piece.told,
+                    claim.on_behalf_of,
+                    ToolBlobs(blobs),
+                    piece.used,
                 )
             finally:
                 work_log.end()
@@ -179,5 +186,5 @@ class ToolRunner:
         self, piece: Piece, report: ErrorReport, error: BaseException, fields: Mapping[str, Any], effect: str | None = None,
         event: str = "tool_failed",
     ) -> None:  # fmt: skip
-        await self._api.fail(piece.ticket, report, effect)
+        await self._api.fail(piece.ticket, report, effect, usage=piece.used.said())
         log_failure(logger, event, error, kind=report.kind, **fields)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from tidelog.journal import JournalUpdate
+from tidelog.used import Used
 from tidelog.worker.leases import Lease
 from tidelog.worker.protocol import AgentWork, ReconcileWork, Ticket, ToolWork, parsed
 
@@ -29,6 +30,8 @@ class Piece:
         """Done when the server has cancelled the call of a tool, whose outcome is still wanted."""
         self.told = threading.Event()
         """The same for the thread of a sync tool."""
+        self.used = Used()
+        """What the call of a tool has used, as far as the tool says."""
         self._take: Callable[[JournalUpdate], None] | None = None
         """Takes the news of an agent run that is executed."""
         self._early: list[JournalUpdate] = []

@@ -181,19 +181,26 @@ class WorkerApi:
         value: JsonValue = (await self._report("more", ticket, {"result": step})).get("result")
         return value
 
-    async def complete(self, ticket: Ticket, result: JsonValue, unused_keys: Sequence[str] = ()) -> None:
-        await self._report("complete", ticket, {"result": result, **({"unused_keys": list(unused_keys)} if unused_keys else {})})
+    async def complete(
+        self, ticket: Ticket, result: JsonValue, unused_keys: Sequence[str] = (), usage: Mapping[str, Any] | None = None
+    ) -> None:
+        """`usage`: what a call has used, as far as its tool says."""
+        more: dict[str, Any] = {"unused_keys": list(unused_keys)} if unused_keys else {}
+        await self._report("complete", ticket, {"result": result, **more, **({"usage": dict(usage)} if usage else {})})
 
     async def reconciled(self, ticket: Ticket, answer: Reconciled) -> None:
         await self._report("reconciled", ticket, {"outcome": answer.outcome, "result": answer.result})
 
-    async def fail(self, ticket: Ticket, error: ErrorReport, effect: str | None = None) -> bool:
+    async def fail(
+        self, ticket: Ticket, error: ErrorReport, effect: str | None = None, usage: Mapping[str, Any] | None = None
+    ) -> bool:
         """Whether the work is tried again. `effect`: `unknown` for a call that may have had its effect all the same.
 
         A server that refuses the report as a whole gets its core: work that has failed must not be executed again because of its
         report.
         """
-        more = {} if effect is None else {"effect": effect}
+        more: dict[str, Any] = {} if effect is None else {"effect": effect}
+        more |= {"usage": dict(usage)} if usage else {}
         try:
             answer = await self._report("fail", ticket, {"error": error.model_dump(exclude_defaults=True), **more})
         except InvalidRequestError:

@@ -1,0 +1,116 @@
+"""The books of budgets of the tenants that this process knows. A change is heard of at once, so asking is a look into memory."""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from application.engine.commands.loop import CommandLoop
+from domain import budgets, runs
+from domain.agent_runs import AgentRunRequested
+from domain.allowances import Opening, allowance_of_run
+from domain.amounts import AllowanceRef
+from domain.budgets import Book, BudgetSet, allowance_of_agent, allowance_of_day, book_id_of, budget_id_of, day_of
+
+TOPICS = frozenset(event.TOPIC for event in (budgets.BudgetSet, budgets.BudgetRemoved))
+
+
+OLD_S = 1.0
+"""Seconds for which a book is taken as it was read, where nobody says that it has changed."""
+
+
+class _Known(NamedTuple):
+    book: Book
+    read_at: float
+
+
+class Watch(Protocol):
+    """How somebody hears of new events of a stream: `LiveFeed.call`."""
+
+    def __call__(self, stream_id: UUID, topics: frozenset[str], told: Callable[[object], None], /) -> Callable[[], None]: ...
+
+
+class Cover(NamedTuple):
+    """An allowance that counts a call."""
+
+    ref: AllowanceRef
+    opening: Opening | None
+    """How it is opened. None: it was, when its run began."""
+
+
+class Books:
+    def __init__(self, commands: CommandLoop, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._commands = commands
+        self._clock = clock
+        self._known: dict[UUID, _Known] = {}
+        self._stale: set[UUID] = set()
+        self._watch: Watch | None = None
+
+    def hear_by(self, watch: Watch) -> None:
+        """From now on the books that are read are followed."""
+        self._watch = watch
+        self._known.clear()
+
+    async def of(self, tenant_id: UUID) -> Book:
+        """The book of a tenant. Reads the log for the first time, and after a change. Raises Unavailable."""
+        known, now = self._known.get(tenant_id), time.monotonic()
+        if known is not None and tenant_id not in self._stale and (self._watch is not None or now < known.read_at + OLD_S):
+            return known.book
+        if self._watch is not None and known is None:
+            self._watch(book_id_of(tenant_id), TOPICS, lambda _: self._stale.add(tenant_id))
+        self._stale.discard(tenant_id)
+        try:
+            book: Book = (await self._commands.load(budgets.DECIDER, tenant_id, book_id_of(tenant_id))).state
+        except BaseException:
+            self._stale.add(tenant_id)
+            raise
+        self._known[tenant_id] = _Known(book, now)
+        return book
+
+    async def default_of(self, tenant_id: UUID, project_id: UUID, workflow: str | None) -> runs.RunBudget | None:
+        """The budget of a run that is given none at its start. None: it has none. Raises Unavailable."""
+        found = (await self.of(tenant_id)).of_runs(project_id, workflow)
+        if found is None:
+            return None
+        return runs.RunBudget(
+            limits=found.limits, wall_s=found.wall_s, on_spent=found.on_spent, budget=found.name, currency=found.currency
+        )
+
+    async def covering(self, tenant_id: UUID, requested: AgentRunRequested) -> tuple[Cover, ...]:
+        """The allowances that count the calls of an agent run; those of days first. Empty: no budget does. Raises Unavailable."""
+        book = await self.of(tenant_id)
+        of_runs = tuple(
+            Cover(AllowanceRef(allowance_id=allowance_of_run(run_id), root_id=run_id), None) for run_id in requested.budgets
+        )  # fmt: skip
+        if not book.budgets:
+            return of_runs
+        names = ["tenant", f"agent:{requested.agent}", f"agent:{requested.agent}/run"]
+        if any(name.startswith("project:") for name in book.budgets):
+            run = await self._commands.load(runs.DECIDER, tenant_id, requested.run_id, fresh=False)
+            names.insert(1, f"project:{run.state.project_id}")
+        found = (book.budgets.get(name) for name in names)
+        return (*(self._cover(tenant_id, budget, requested) for budget in found if budget is not None), *of_runs)
+
+    def _cover(self, tenant_id: UUID, budget: BudgetSet, requested: AgentRunRequested) -> Cover:
+        if budget.per == "run":
+            allowance_id = allowance_of_agent(requested.run_id, requested.agent)
+            opening = opening_of(tenant_id, budget, run_id=requested.run_id)
+            return Cover(AllowanceRef(allowance_id=allowance_id, root_id=requested.run_id), opening)
+        return self.of_today(tenant_id, budget)
+
+    def of_today(self, tenant_id: UUID, budget: BudgetSet) -> Cover:
+        day = day_of(self._clock(), budget.time_zone)
+        allowance_id = allowance_of_day(budget_id_of(book_id_of(tenant_id), budget.name), day)
+        return Cover(AllowanceRef(allowance_id=allowance_id, root_id=allowance_id), opening_of(tenant_id, budget, day=day))
+
+
+def opening_of(tenant_id: UUID, budget: BudgetSet, *, day: str | None = None, run_id: UUID | None = None) -> Opening:
+    return Opening(
+        budget=budget.name, budget_id=budget_id_of(book_id_of(tenant_id), budget.name), day=day, run_id=run_id,
+        project_id=budget.project_id, limits=budget.limits, on_spent=budget.on_spent, currency=budget.currency,
+    )  # fmt: skip
+
+
+def names(covers: Iterable[Cover]) -> tuple[AllowanceRef, ...]:
+    return tuple(cover.ref for cover in covers)

@@ -1,0 +1,112 @@
+"""A call of an agent before its budgets: what it may cost, what is paid, and what becomes of it where a budget is spent."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from application.budgets.books import Books, Cover
+from application.budgets.paying import Paid, Paying, Spent
+from application.chains import cost_of_chain
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller
+from application.fallbacks import Fallbacks
+from domain import runs
+from domain.agent_runs import AgentRun, FailAgentRun, FinishCall, StartCall
+from domain.amounts import NOTHING, Amounts, MaxCost, Spender
+from domain.chains import StartChain
+from domain.failures import Failure
+from domain.invocations import RequestInvocation
+from domain.kernel import Command
+from domain.tools import ToolRegistered
+
+
+class Settled(NamedTuple):
+    """A call with what its budgets make of it."""
+
+    commands: tuple[Command, ...]
+    """In place of the start and the request."""
+    goes_on: bool = True
+    """Whether the call begins, and a chain of tools with it."""
+
+
+class BudgetedCalls:
+    """One for each process, for all calls of agents."""
+
+    def __init__(self, commands: CommandLoop) -> None:
+        self._commands = commands
+        self.books = Books(commands)
+        self._paying = Paying(commands, self.books)
+
+    async def close(self) -> None:
+        await self._paying.close()
+
+    async def settled(
+        self, caller: Caller, state: AgentRun, start: StartCall, requested: RequestInvocation, tool: ToolRegistered,
+        instead: Fallbacks, begun: Sequence[Command],
+    ) -> Settled:  # fmt: skip
+        """The call as it may go on. Raises StaleAttempt, WorkOver, Unavailable."""
+        assert state.requested is not None
+        cost = max_cost_of(tool, begun)
+        covers = await self.books.covering(caller.tenant_id, state.requested)
+        if not covers and cost is None:
+            return Settled((start, requested))
+        requested = requested.model_copy(update={"max_cost": cost, "spender": await self._spender(caller.tenant_id, state)})
+        if not covers or start.key in state.journal:
+            return Settled((start, requested))
+        most = Amounts(calls=1) if requested.cached else (cost or MaxCost()).of_call
+        for other in instead.tools:
+            most = most.at_least((other.max_cost or MaxCost()).of_call)
+        answer = await self._paying.pay(caller, start.agent_run_id, start.attempt, most, covers=covers)
+        if isinstance(answer, Paid):
+            return _paid(start, requested, answer, most)
+        may_change = requested.cached is None and requested.approval is None  # people approve of the tool that was asked for
+        if answer.allowance.on_spent == "degrade" and may_change:
+            cheaper = await self._cheaper(caller, start, requested, covers, most)
+            if cheaper is not None:
+                return cheaper
+        return _refused(start, requested, answer)
+
+    async def _cheaper(
+        self, caller: Caller, start: StartCall, requested: RequestInvocation, covers: Sequence[Cover], most: Amounts
+    ) -> Settled | None:
+        """The call with the tool itself, if its fallbacks alone cost too much, or with the first fallback that can be paid."""
+        for number, cost in enumerate((requested.max_cost, *(other.max_cost for other in requested.fallbacks))):
+            wanted = (cost or MaxCost()).of_call
+            needs_approval = number > 0 and requested.fallbacks[number - 1].approval is not None
+            if not most.covers(wanted) or wanted == most or needs_approval:
+                continue
+            answer = await self._paying.pay(caller, start.agent_run_id, start.attempt, wanted, covers=covers)
+            if isinstance(answer, Paid):
+                return _paid(start, requested.model_copy(update={"begin_with": number}), answer, wanted)
+        return None
+
+    async def _spender(self, tenant_id: UUID, state: AgentRun) -> Spender:
+        assert state.requested is not None
+        run = await self._commands.load(runs.DECIDER, tenant_id, state.requested.run_id, fresh=False)
+        return Spender(run_id=state.requested.run_id, project_id=run.state.project_id, agent=state.requested.agent)
+
+
+def _paid(start: StartCall, requested: RequestInvocation, paid: Paid, reserve: Amounts) -> Settled:
+    also: dict[str, Any] = {"reserve": reserve, "purse": paid.purse}
+    return Settled((start.model_copy(update=also), requested.model_copy(update={"reserved": reserve})))
+
+
+def _refused(start: StartCall, requested: RequestInvocation, spent: Spent) -> Settled:
+    """The call is in the journal, with its failure. `stop`: the agent run fails, whatever its code makes of the failure."""
+    error = Failure(type="BudgetExceeded", message=spent.message)
+    refused = requested.model_copy(update={"refused": error, "cached": None, "chain_id": None, "approval": None})
+    invocation_id = requested.invocation_id
+    told = FinishCall(agent_run_id=start.agent_run_id, key=start.key, invocation_id=invocation_id, succeeded=False, usage=NOTHING)
+    commands: tuple[Command, ...] = (start.model_copy(update={"refused": True}), refused, told)
+    if spent.allowance.on_spent != "degrade":
+        commands += (FailAgentRun(agent_run_id=start.agent_run_id, attempt=start.attempt, error=error),)
+    return Settled(commands, goes_on=False)
+
+
+def max_cost_of(tool: ToolRegistered, begun: Sequence[Command] = ()) -> MaxCost | None:
+    """What a call of a tool costs at most: as it declares, or for a chain that declares nothing, as its tools do."""
+    declared = tool.rules.max_cost
+    if declared is not None:
+        return MaxCost(money=declared.micros, tokens=declared.tokens or 0)
+    chain = next((command for command in begun if isinstance(command, StartChain)), None)
+    return None if chain is None else cost_of_chain(chain)

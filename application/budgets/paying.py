@@ -1,0 +1,227 @@
+"""Paying for a call: what it may cost at most is set aside of the portion that the agent run holds.
+
+If that is not enough, a further portion is drawn.
+
+Drawing is one append: of each allowance, and the grant to the agent run. Where an allowance is short, those that hold more than
+they need give it back first; nobody hears that a budget is spent before they have.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from application.budgets.books import Books, Cover, names
+from application.engine.background import end
+from application.engine.commands.loop import CommandLoop
+from application.engine.commands.request import Caller, CommandRequest
+from application.workers.agent_runs import load_agent_run
+from domain import allowances
+from domain.agent_runs import AgentRun, GrantPortion, ReleasePortion
+from domain.allowances import Allowance, AllowanceShort, DrawPortion, NoteSpent, TightenAllowance
+from domain.amounts import NOTHING, Amounts, money_text
+from domain.errors import TidelogError, Unavailable, VersionConflict
+from domain.kernel import Command
+
+MOST_TRIES = 50
+RECALL_S = 5.0
+"""Seconds that holders have to give back what they do not need."""
+GRACE_S = 1.0
+"""Seconds that calls under way have to end and to give back what they did not use. Then somebody hears that a budget is spent."""
+MOST_RECALLS = 3
+"""How often one call waits for those who have not answered."""
+LOOK_S = 0.02
+AT_ONCE = 16
+"""Holders that are asked side by side."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """The call may begin. `purse`: of which portion it is paid. None: no budget counts it."""
+
+    purse: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """A budget has too little left."""
+
+    allowance: Allowance
+    kind: str
+    asked: Amounts
+
+    @property
+    def message(self) -> str:
+        opened, limits = self.allowance.opened, self.allowance.limits
+        assert opened is not None
+        limit, used = getattr(limits, self.kind), getattr(self.allowance.used, self.kind)
+        asked, left = getattr(self.asked, self.kind), max(0, limit - used)
+        of = f" of {opened.day}" if opened.day else ""
+        if self.kind == "money":
+            unit = opened.currency
+            amounts = f"{money_text(left)} of {money_text(limit)} {unit} is left, the call may cost {money_text(asked)}"
+        else:
+            amounts = f"{left:,} of {limit:,} {self.kind} are left, the call may need {asked:,}"
+        return f"the budget '{opened.budget}'{of} is spent: {amounts}"
+
+
+STRICTEST = ("stop", "ask", "degrade")
+
+
+class Paying:
+    def __init__(self, commands: CommandLoop, books: Books) -> None:
+        self._commands = commands
+        self._books = books
+        self._recalls: dict[UUID, asyncio.Task[None]] = {}
+
+    async def pay(
+        self, caller: Caller, agent_run_id: UUID, attempt: int, cost: Amounts, *, covers: Sequence[Cover]
+    ) -> Paid | Spent:
+        """Makes sure that the agent run holds enough for a call. Raises StaleAttempt, WorkOver, Unavailable."""
+        refs, fresh, recalls = names(covers), False, 0
+        for _ in range(MOST_TRIES):
+            run = await load_agent_run(self._commands, caller.tenant_id, agent_run_id, fresh=fresh)
+            purse = run.purse if run.purse is not None and run.purse.allowances == refs else None
+            if purse is not None and purse.free.covers(cost):
+                return Paid(run.newest_purse)
+            missing = cost if purse is None else cost - purse.free
+            states = [await self._state(caller.tenant_id, cover, fresh=fresh) for cover in covers]
+            short = _short(states, missing)
+            if short is None:
+                if await self._draw(caller, agent_run_id, attempt, run, covers, states, missing):
+                    fresh = False
+                    continue
+            elif fresh:
+                cover, (state, kind) = covers[short[0]], short[1:]
+                if recalls < MOST_RECALLS and (state.loose or _may_come_back(state, missing)):
+                    recalls += 1 if state.loose else MOST_RECALLS
+                    await self._recall(caller, cover, missing)
+                    continue
+                return await self._spent(caller, agent_run_id, covers, states, missing, Spent(state, kind, missing))
+            fresh = True
+        raise Unavailable("the budgets of the call are being drawn from by too many at once: try again")
+
+    async def close(self) -> None:
+        await end(*self._recalls.values())
+
+    async def _state(self, tenant_id: UUID, cover: Cover, *, fresh: bool) -> Allowance:
+        """The allowance. One that nobody has opened is as it will be."""
+        loaded = await self._commands.load(allowances.DECIDER, tenant_id, cover.ref.allowance_id, fresh=fresh)
+        state: Allowance = loaded.state
+        if state.opened is None and cover.opening is not None:
+            return allowances.DECIDER.evolve(state, allowances.AllowanceOpened(**dict(cover.opening)))
+        return state
+
+    async def _draw(
+        self, caller: Caller, agent_run_id: UUID, attempt: int, run: AgentRun, covers: Sequence[Cover], states: Sequence[Allowance],
+        missing: Amounts,
+    ) -> bool:  # fmt: skip
+        """Draws a portion. False: others were faster."""
+        exact = any(state.tight for state in states)
+        portion = missing
+        if not exact:
+            for number, state in enumerate(states):
+                own = state.limits.portion(state.used, missing)
+                portion = own if not number else portion.at_most(own)
+            portion = portion.at_least(missing)
+        draws: list[Command] = [
+            DrawPortion(
+                allowance_id=cover.ref.allowance_id, root_id=cover.ref.root_id, holder=agent_run_id, amounts=portion, exact=exact,
+                opening=cover.opening,
+            )
+            for cover in covers
+        ]  # fmt: skip
+        grant = GrantPortion(agent_run_id=agent_run_id, attempt=attempt, allowances=names(covers), amounts=portion, exact=exact)
+        try:
+            await self._commands.execute(self._request(caller, run), *draws, grant)
+        except (AllowanceShort, VersionConflict):
+            return False
+        return True
+
+    def _request(self, caller: Caller, run: AgentRun) -> CommandRequest:
+        assert run.requested is not None
+        request = caller.reporting(uuid7(), run.requested.run_id)
+        return request._replace(repeatable=False, goes_on=False, on_behalf_of=run.requested.on_behalf_of)
+
+    # --- what others do not need ------------------------------------------------------------------------------------------
+
+    async def _recall(self, caller: Caller, cover: Cover, missing: Amounts) -> None:
+        """Waits until holders have given back what they do not need, or have had the time. All who ask wait for one recall."""
+        allowance_id = cover.ref.allowance_id
+        task = self._recalls.get(allowance_id)
+        if task is None:
+            task = asyncio.create_task(self._called_back(caller, cover, missing), name="budget-recall")
+            self._recalls[allowance_id] = task
+            task.add_done_callback(lambda _: self._recalls.pop(allowance_id, None))
+        await asyncio.shield(task)
+
+    async def _called_back(self, caller: Caller, cover: Cover, missing: Amounts) -> None:
+        allowance_id, root_id = cover.ref.allowance_id, cover.ref.root_id
+        tighten = TightenAllowance(allowance_id=allowance_id, root_id=root_id, asked=missing)
+        await self._tried(caller, tighten)
+        state = await self._state(caller.tenant_id, cover, fresh=True)
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(holder: UUID) -> None:
+            async with gate:
+                await self._tried(caller, ReleasePortion(agent_run_id=holder, allowance_id=allowance_id))
+
+        await asyncio.gather(*(ask(holder) for holder in state.loose))
+        loop = asyncio.get_running_loop()
+        began, pause = loop.time(), LOOK_S
+        while True:
+            state = await self._state(caller.tenant_id, cover, fresh=True)
+            waited = loop.time() - began
+            if state.limits.short(state.used, missing) is None or waited > RECALL_S:
+                return
+            if not state.loose and (waited > GRACE_S or not _may_come_back(state, missing)):
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.1)
+
+    async def _tried(self, caller: Caller, command: Command) -> None:
+        """What comes of it is seen at the allowance. One holder that cannot be asked must not be in the way of the others."""
+        request = CommandRequest(caller.tenant_id, "system", uuid7(), uuid7(), "budget recall", checked=True)
+        try:
+            await self._commands.execute(request, command)
+        except Unavailable:
+            raise
+        except TidelogError as error:
+            log.info("portion_not_released", command=type(command).__name__, error=error.message)
+
+    async def _spent(
+        self, caller: Caller, agent_run_id: UUID, covers: Sequence[Cover], states: Sequence[Allowance], missing: Amounts,
+        first: Spent,
+    ) -> Spent:  # fmt: skip
+        """Notes it at each allowance that is short. The strictest one says what follows."""
+        found = [(cover, state, kind) for cover, state in zip(covers, states, strict=True) if (kind := _kind(state, missing))]
+        for cover, state, _ in found:
+            if not state.told:
+                ref = cover.ref
+                note = NoteSpent(allowance_id=ref.allowance_id, root_id=ref.root_id, holder=agent_run_id, asked=missing)
+                await self._tried(caller, note)
+        told = [Spent(state, kind, missing) for _, state, kind in found] or [first]
+        return min(told, key=lambda spent: STRICTEST.index(spent.allowance.on_spent))
+
+
+def _kind(state: Allowance, missing: Amounts) -> str | None:
+    return state.limits.short(state.used, missing)
+
+
+def _short(states: Sequence[Allowance], missing: Amounts) -> tuple[int, Allowance, str] | None:
+    """The first allowance that has too little: its number, and what there is too little of."""
+    for number, state in enumerate(states):
+        kind = _kind(state, missing)
+        if kind is not None:
+            return number, state, kind
+    return None
+
+
+def _may_come_back(state: Allowance, missing: Amounts) -> bool:
+    """Whether calls under way, if they use nothing, leave enough."""
+    return bool(state.held) and not state.told and state.limits.short(state.spent or NOTHING, missing) is None

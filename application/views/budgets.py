@@ -1,0 +1,108 @@
+"""Budgets and usage as people see them. Money is text with at most six places, in the unit of the tenant."""
+
+from datetime import date
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from domain.allowances import Allowance
+from domain.amounts import Amounts, Limits, OnSpent, money_text
+from domain.budgets import BudgetSet, Per, Scope
+
+
+class AmountsView(BaseModel):
+    money: str = "0"
+    tokens: int = 0
+    calls: int = 0
+
+
+class LimitsView(BaseModel):
+    """What is not limited is null."""
+
+    money: str | None = None
+    tokens: int | None = None
+    calls: int | None = None
+    wall_s: float | None = None
+
+
+class AllowanceView(BaseModel):
+    """What a budget allows in one run, or on one day."""
+
+    id: UUID
+    budget: str
+    """The name of the budget: `run` for one that was given at the start of the run."""
+    day: str | None = None
+    run_id: UUID | None = None
+    limits: LimitsView
+    spent: AmountsView
+    reserved: AmountsView
+    """What agent runs hold: for their calls under way, and for their next ones."""
+    left: LimitsView
+    """Null: not limited."""
+    overrun: AmountsView
+    """What calls have cost more than their tools declared, of the kinds that are limited."""
+    on_spent: OnSpent
+    currency: str
+    is_spent: bool
+    """A call was refused since the last change."""
+
+
+class BudgetView(BaseModel):
+    id: UUID
+    name: str
+    scope: Scope
+    per: Per
+    project_id: UUID | None = None
+    agent: str | None = None
+    workflow: str | None = None
+    limits: LimitsView
+    on_spent: OnSpent
+    time_zone: str
+    currency: str
+    by: str
+    reason: str | None = None
+    today: AllowanceView | None = None
+    """Null: it is a budget of each run, or nothing was drawn of it today."""
+
+
+class UsageView(BaseModel):
+    """What calls have used. The field that it is counted by is set."""
+
+    day: date | None = None
+    project_id: UUID | None = None
+    agent: str | None = None
+    tool: str | None = None
+    run_id: UUID | None = None
+    calls: int
+    money: str
+    tokens: int
+
+
+def amounts_view(amounts: Amounts) -> AmountsView:
+    return AmountsView(money=money_text(amounts.money), tokens=amounts.tokens, calls=amounts.calls)
+
+
+def limits_view(limits: Limits, wall_s: float | None = None) -> LimitsView:
+    money = None if limits.money is None else money_text(limits.money)
+    return LimitsView(money=money, tokens=limits.tokens, calls=limits.calls, wall_s=wall_s)
+
+
+def allowance_view(allowance_id: UUID, allowance: Allowance) -> AllowanceView:
+    opened, used = allowance.opened, allowance.used
+    assert opened is not None
+    left = Limits(**{kind: max(0, limit - getattr(used, kind)) for kind, limit in allowance.limits.kinds()})
+    return AllowanceView(
+        id=allowance_id, budget=opened.budget, day=opened.day, run_id=opened.run_id,
+        limits=limits_view(allowance.limits, opened.wall_s), spent=amounts_view(allowance.spent),
+        reserved=amounts_view(allowance.held), left=limits_view(left), overrun=amounts_view(allowance.overrun),
+        on_spent=allowance.on_spent, currency=opened.currency, is_spent=allowance.told or allowance.time_over,
+    )  # fmt: skip
+
+
+def budget_view(budget_id: UUID, budget: BudgetSet, today: AllowanceView | None) -> BudgetView:
+    said = budget.model_dump(
+        include={"name", "scope", "per", "project_id", "agent", "workflow", "on_spent", "time_zone", "currency"}
+    )
+    return BudgetView(
+        id=budget_id, limits=limits_view(budget.limits, budget.wall_s), by=budget.by, reason=budget.reason, today=today, **said
+    )

@@ -1,0 +1,165 @@
+"""What budgets count: money, tokens and calls. Money is a whole number of millionths of a unit, so sums are exact."""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from domain.kernel import unsaid
+
+MICROS = 1_000_000
+MOST = 10**15
+"""The largest amount: of money a thousand million units."""
+MONEY_PATTERN = r"^\d{1,9}(\.\d{1,6})?$"
+MoneyText = Annotated[str, StringConstraints(pattern=MONEY_PATTERN)]
+"""Money as people write it: `0.01`. At most six places."""
+CURRENCY = "usd"
+"""The unit of a tenant that has chosen none."""
+Currency = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,10}$")]
+"""The unit of a tenant's money, in lower case: `usd`, `eur`, `credits`."""
+
+Why = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"^[^\x00]+$")]
+"""Why a person changes a budget, in the person's own words."""
+
+OnSpent = Literal["stop", "degrade", "ask"]
+"""What follows when a budget is spent. `stop`: the call fails, and its agent run with it. `degrade`: a cheaper fallback tool is
+called, or the call fails alone. `ask`: reserved; it is `stop`."""
+
+
+def micros_of(text: str) -> int:
+    """`0.01` → 10,000 millionths. Raises ValueError."""
+    if re.match(MONEY_PATTERN, text) is None:
+        raise ValueError(f"not an amount of money with at most six places: {text[:40]!r}")
+    return int(Decimal(text) * MICROS)
+
+
+def money_text(micros: int) -> str:
+    """10,000 millionths → `0.01`."""
+    whole, rest = divmod(abs(micros), MICROS)
+    places = f"{rest:06d}".rstrip("0")
+    return f"{'-' if micros < 0 else ''}{whole}{'.' + places if places else ''}"
+
+
+class Amounts(BaseModel):
+    """A sum of each kind. As an event holds it: what is zero is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    money: int = Field(default=0, ge=0, exclude_if=lambda value: value == 0)
+    """In millionths of the tenant's unit."""
+    tokens: int = Field(default=0, ge=0, exclude_if=lambda value: value == 0)
+    calls: int = Field(default=0, ge=0, exclude_if=lambda value: value == 0)
+
+    def __add__(self, other: "Amounts") -> "Amounts":
+        return _amounts(self.money + other.money, self.tokens + other.tokens, self.calls + other.calls)
+
+    def __sub__(self, other: "Amounts") -> "Amounts":
+        """What is left; nothing of a kind is less than zero."""
+        return _amounts(
+            max(0, self.money - other.money), max(0, self.tokens - other.tokens), max(0, self.calls - other.calls)
+        )  # fmt: skip
+
+    def __bool__(self) -> bool:
+        return bool(self.money or self.tokens or self.calls)
+
+    def covers(self, other: "Amounts") -> bool:
+        return self.money >= other.money and self.tokens >= other.tokens and self.calls >= other.calls
+
+    def at_most(self, other: "Amounts") -> "Amounts":
+        """The smaller one of each kind."""
+        return _amounts(min(self.money, other.money), min(self.tokens, other.tokens), min(self.calls, other.calls))
+
+    def at_least(self, other: "Amounts") -> "Amounts":
+        """The larger one of each kind."""
+        return _amounts(max(self.money, other.money), max(self.tokens, other.tokens), max(self.calls, other.calls))
+
+
+def _amounts(money: int, tokens: int, calls: int) -> Amounts:
+    return Amounts.model_construct(money=money, tokens=tokens, calls=calls)
+
+
+NOTHING = Amounts()
+ONE_CALL = Amounts(calls=1)
+
+
+class Limits(BaseModel):
+    """The most of each kind. None: as much as there may be."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    money: int | None = Field(default=None, ge=0, le=MOST, exclude_if=unsaid)
+    """In millionths of the tenant's unit."""
+    tokens: int | None = Field(default=None, ge=0, le=MOST, exclude_if=unsaid)
+    calls: int | None = Field(default=None, ge=0, le=MOST, exclude_if=unsaid)
+
+    def kinds(self) -> Iterator[tuple[str, int]]:
+        """The kinds that have a limit, each with its limit."""
+        if self.money is not None:
+            yield "money", self.money
+        if self.tokens is not None:
+            yield "tokens", self.tokens
+        if self.calls is not None:
+            yield "calls", self.calls
+
+    def short(self, used: Amounts, asked: Amounts) -> str | None:
+        """The first kind of which less is left than is asked for. None: there is enough."""
+        for kind, limit in self.kinds():
+            if getattr(used, kind) + getattr(asked, kind) > limit:
+                return kind
+        return None
+
+    def portion(self, used: Amounts, asked: Amounts) -> Amounts:
+        """How much to draw for a call: the smaller of a sixteenth of what is left and four times the call, at least the call."""
+        drawn = {"money": 4 * asked.money, "tokens": 4 * asked.tokens, "calls": 4 * asked.calls}
+        for kind, limit in self.kinds():
+            left = max(0, limit - getattr(used, kind))
+            drawn[kind] = max(getattr(asked, kind), min(drawn[kind], left // 16))
+        return _amounts(drawn["money"], drawn["tokens"], drawn["calls"])
+
+    def counted(self, amounts: Amounts) -> Amounts:
+        """The kinds alone that have a limit."""
+        return _amounts(**{kind: 0 for kind in ("money", "tokens", "calls")} | {k: getattr(amounts, k) for k, _ in self.kinds()})
+
+    def raised(self, extra: Amounts) -> "Limits":
+        """With more of the kinds that have a limit."""
+        return Limits(**{kind: min(MOST, limit + getattr(extra, kind)) for kind, limit in self.kinds()})
+
+
+NO_LIMITS = Limits()
+
+
+class MaxCost(BaseModel):
+    """The most that one call of a tool costs, beside being a call."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    money: int = Field(default=0, ge=0, le=MOST, exclude_if=lambda value: value == 0)
+    tokens: int = Field(default=0, ge=0, le=MOST, exclude_if=lambda value: value == 0)
+
+    @property
+    def of_call(self) -> Amounts:
+        return _amounts(self.money, self.tokens, 1)
+
+
+class Spender(BaseModel):
+    """Whose call it is, for the account of what was used."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: UUID | None = None
+    project_id: UUID | None = None
+    agent: str | None = None
+    tool: str | None = None
+    """The tool that was called in the end."""
+
+
+class AllowanceRef(BaseModel):
+    """An allowance, and the root of its stream."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    allowance_id: UUID
+    root_id: UUID

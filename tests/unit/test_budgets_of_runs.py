@@ -1,0 +1,230 @@
+"""Budgets in whole runs: what stops a loop of calls, what comes back, and what a run of another tenant does not see."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from application.engine.background import end
+from domain import allowances, runs
+from domain.allowances import Allowance, allowance_of_run
+from domain.amounts import Amounts, Limits
+from domain.budgets import Covered, SetBudget, allowance_of_day, book_id_of, budget_id_of
+from domain.errors import DomainError
+from domain.runs import RunBudget
+from tests.kit.engine import Engine, PlayedWorker
+from tests.kit.waiting import TENANT
+
+CENT = RunBudget(limits=Limits(money=10_000))
+COSTS = {"policy": {"max_cost": {"money": "0.002"}}}
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine()
+    async with engine.running():
+        await engine.set_up()
+        yield engine
+
+
+async def worker_of(engine: Engine, **tools: dict[str, Any]) -> PlayedWorker:
+    worker = engine.worker()
+    await worker.register("looper", tools_=tools or {"search": COSTS})
+    return worker
+
+
+async def allowance(engine: Engine, allowance_id: UUID) -> Allowance:
+    await engine.settled()
+    state: Allowance = (await engine.commands.load(allowances.DECIDER, TENANT, allowance_id)).state
+    return state
+
+
+async def set_budget(engine: Engine, covered: Covered, **said: Any) -> UUID:
+    """The allowance of today."""
+    await engine.give(SetBudget(book_id=book_id_of(TENANT), covered=covered, by="key:test", **said))
+    day = engine.workers.budgets.books._clock().date().isoformat()
+    return allowance_of_day(budget_id_of(book_id_of(TENANT), covered.name), day)
+
+
+async def test_a_loop_of_calls_is_stopped_by_a_budget_of_one_cent(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    run_id = await engine.start("looper", budget=CENT)
+    claim = await worker.next("looper")
+    made = 0
+    while (await engine.agent_run(claim.work_id)).status == "running" and made < 50:
+        await claim.call(f"search:{made}", "search")
+        if (await engine.agent_run(claim.work_id)).status == "running":
+            await (await worker.next("search", "tool")).complete("found")
+            await engine.settled()
+            made += 1
+    assert made == 5
+    run = await engine.run(run_id)
+    assert run.status == "failed"
+    error = run.steps["looper"].error
+    assert error is not None and error.type == "BudgetExceeded"
+    assert error.message == "the budget 'run' is spent: 0 of 0.01 usd is left, the call may cost 0.002"
+    spent = await allowance(engine, allowance_of_run(run_id))
+    assert (spent.spent, spent.held, dict(spent.holders)) == (Amounts(money=10_000, calls=5), Amounts(), {})
+
+
+async def test_a_call_without_any_budget_says_nothing_of_one(engine: Engine) -> None:
+    worker = await worker_of(engine, search={})
+    run_id = await engine.start("looper")
+    claim = await worker.next("looper")
+    await claim.call("search:0", "search")
+    await (await worker.next("search", "tool")).complete("found")
+    await claim.complete("done")
+    await engine.settled()
+    assert not [topic for topic in engine.topics(run_id) if "portion" in topic or "allowance" in topic]
+
+
+async def test_what_a_worker_reports_counts_in_place_of_the_most(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    run_id = await engine.start("looper", budget=CENT)
+    claim = await worker.next("looper")
+    await claim.call("search:0", "search")
+    await (await worker.next("search", "tool")).complete("found", usage=Amounts(money=500, tokens=12))
+    await claim.complete("done")
+    spent = await allowance(engine, allowance_of_run(run_id))
+    assert spent.spent == Amounts(money=500, tokens=12, calls=1)
+    assert not spent.held and not spent.overrun
+
+
+async def test_a_call_that_breaks_its_maximum_overruns_alone_and_is_recorded_so(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    run_id = await engine.start("looper", budget=RunBudget(limits=Limits(money=2_000)))
+    claim = await worker.next("looper")
+    await claim.call("search:0", "search")
+    await (await worker.next("search", "tool")).complete("found", usage=Amounts(money=9_000))
+    await engine.settled()
+    await claim.call("search:1", "search")
+    spent = await allowance(engine, allowance_of_run(run_id))
+    assert (spent.spent.money, spent.overrun.money) == (9_000, 7_000)
+    assert (await engine.run(run_id)).status == "failed"
+
+
+async def test_a_budget_of_a_day_that_is_just_enough_stops_none_of_many_runs(engine: Engine) -> None:
+    number = 60
+    worker = await worker_of(engine)
+    day = await set_budget(engine, Covered(scope="tenant"), limits=Limits(calls=number, money=number * 2_000))
+    started = [await engine.start("looper") for _ in range(number)]
+    claims = [await worker.next("looper") for _ in range(number)]
+    await asyncio.gather(*(claim.call("search:0", "search") for claim in claims))
+    for _ in range(number):
+        await (await worker.next("search", "tool")).complete("found")
+    for claim in claims:
+        await claim.complete("done")
+    assert {(await engine.run(run_id)).status for run_id in started} == {"completed"}
+    spent = await allowance(engine, day)
+    assert (spent.spent, spent.held, spent.overrun) == (Amounts(money=number * 2_000, calls=number), Amounts(), Amounts())
+
+
+async def test_two_processes_and_dying_agent_runs_spend_no_more_than_there_is(engine: Engine) -> None:
+    """Agents call in loops in two processes with caches of their own, and some of their runs are cancelled in the middle."""
+    other = engine.another()
+    other.workers.budgets.books.hear_by(other.live.call)
+    live = asyncio.create_task(other.live.run())
+    limit, number = 25, 12
+    await worker_of(engine)
+    day = await set_budget(engine, Covered(scope="tenant"), limits=Limits(calls=limit))
+    started = [await engine.start("looper") for _ in range(number)]
+    await engine.settled()
+    workers = [PlayedWorker(process, f"w{n}") for n, process in enumerate((engine, other))]
+    for each in workers:
+        await each.register("looper", tools_={"search": COSTS})
+    claims = [await workers[n % 2].next("looper") for n in range(number)]
+
+    async def loop(n: int) -> None:
+        for turn in range(limit):
+            try:
+                await claims[n].call(f"search:{turn}", "search")
+            except DomainError:  # its agent run has ended
+                return
+            if n % 3 == 0 and turn == 1:
+                await engine.give(runs.AbandonRun(run_id=started[n]))
+                return
+
+    try:
+        await asyncio.gather(*(loop(n) for n in range(number)))
+        spent = await allowance(engine, day)
+    finally:
+        await end(live)
+    begun = [e for e in engine.log.events if e.topic == "agent_run.call_started" and b'"reserved"' in e.state]
+    assert len(begun) <= limit
+    assert spent.used.calls <= limit and spent.spent.calls >= len(begun) - spent.held.calls and not spent.overrun
+    assert {(await engine.run(run_id)).status for run_id in started} == {"failed", "cancelled"}
+
+
+async def test_child_runs_draw_from_the_budget_of_their_parent(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    child = {"steps": [{"key": "inner", "agent": "looper"}]}
+    plan = runs.Plan.model_validate({"steps": [{"key": "outer", "run": {"plan": child}}]})
+    run_id = await engine.start(plan=plan, budget=RunBudget(limits=Limits(calls=2)))
+    claim = await worker.next("looper")
+    for number in range(3):
+        await claim.call(f"search:{number}", "search")
+    run = await engine.run(run_id)
+    assert run.status == "failed"
+    assert (await allowance(engine, allowance_of_run(run_id))).spent.calls == 2
+
+
+async def test_a_budget_of_an_agent_counts_the_calls_of_that_agent_alone(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    await worker.register("other")
+    await set_budget(engine, Covered(scope="agent", agent="looper", per="run"), limits=Limits(calls=1))
+    run_id = await engine.start("looper", "other")
+    claim = await worker.next("looper")
+    await claim.call("search:0", "search")
+    await (await worker.next("search", "tool")).complete("found")
+    await claim.complete("done")
+    other = await worker.next("other")
+    for number in range(3):
+        await other.call(f"search:{number}", "search")
+    await other.complete("done")
+    assert (await engine.run(run_id)).status == "completed"
+
+
+async def test_the_budget_of_all_runs_counts_where_the_start_says_none(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    await set_budget(engine, Covered(scope="runs", per="run"), limits=Limits(calls=1))
+    run_id = await engine.start("looper")
+    claim = await worker.next("looper")
+    await claim.call("search:0", "search")
+    await claim.call("search:1", "search")
+    run = await engine.run(run_id)
+    assert run.status == "failed"
+    assert run.steps["looper"].error.message.startswith("the budget 'runs' is spent")  # type: ignore[union-attr]
+
+
+async def test_the_wall_time_of_a_run_ends_it(engine: Engine) -> None:
+    await worker_of(engine)
+    run_id = await engine.start("looper", budget=RunBudget(limits=Limits(), wall_s=60))
+    await engine.settled()
+    await engine.advance(59)
+    assert (await engine.run(run_id)).status == "running"
+    await engine.advance(2)
+    run = await engine.run(run_id)
+    assert run.status == "failed"
+
+
+async def test_degrade_calls_a_cheaper_tool_and_then_lets_the_agent_go_on(engine: Engine) -> None:
+    dear = {"policy": {"max_cost": {"money": "0.01"}, "fallbacks": ["cheap"]}}
+    worker = await worker_of(engine, dear=dear, cheap={"policy": {"max_cost": {"money": "0.001"}}})
+    budget = RunBudget(limits=Limits(money=12_000), on_spent="degrade")
+    run_id = await engine.start("looper", budget=budget)
+    claim = await worker.next("looper")
+    await claim.call("a", "dear")
+    await (await worker.next("dear", "tool")).complete("good")
+    await engine.settled()
+    for key in ("b", "c"):
+        await claim.call(key, "dear")
+        await (await worker.next("cheap", "tool")).complete("fair")
+        await engine.settled()
+    refused = await claim.call("d", "dear")
+    call = await engine.invocation(refused)
+    assert call.status == "failed" and call.error is not None and call.error.type == "BudgetExceeded"
+    assert (await engine.agent_run(claim.work_id)).status == "running"
+    await claim.complete("done")
+    assert (await engine.run(run_id)).status == "completed"
