@@ -29,6 +29,7 @@ from application.plans.check import PlanChecks
 from application.plans.registry import WorkflowLookup
 from application.reads import CurrentRuns, Reads
 from application.runs.admission import RunAdmission
+from application.runs.forking.fork import Forks
 from application.schedules.defining import Schedules
 from application.slash_commands.commands import SlashCommands
 from application.triggers.roots import Roots
@@ -107,6 +108,7 @@ class Container:
     """Decides whether a further run may be started."""
     workflows: Workflows
     """Starts by the name of a workflow."""
+    forks: Forks
     workflow_changes: WorkflowChanges
     slash_commands: SlashCommands
     schedules: Schedules

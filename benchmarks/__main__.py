@@ -24,8 +24,8 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
 """Names for several benchmarks, each with its options."""
 BY_NAME = (
     *BENCHMARKS, "permissions", "walls", "run_peers", "long_runs", "cold_claim", "run_lists", "tenants", "vacuum", "soak",
-    "outside", "breaker", "compensations", "permits", "budgets", "plans", "plan_checks", "schedules", "starter_lists", "triggers",
-    "waits", *GROUPS,
+    "outside", "breaker", "compensations", "permits", "budgets", "plans", "plan_checks", "forks", "schedules", "starter_lists",
+    "triggers", "waits", *GROUPS,
 )  # fmt: skip
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 

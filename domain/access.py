@@ -20,10 +20,10 @@ class Role(StrEnum):
     ADMIN = "admin"
     """Everything but keys of owners."""
     OPERATOR = "operator"
-    """Reads, cancels and retries runs, takes their effects back, approves and resolves tool calls, holds breakers, lifts budgets,
-    rebuilds read models."""
+    """Reads, cancels, forks and retries runs, takes their effects back, approves and resolves tool calls, holds breakers, lifts
+    budgets, rebuilds read models."""
     DEVELOPER = "developer"
-    """Reads, starts, cancels and retries runs, makes projects."""
+    """Reads, starts, cancels, forks and retries runs, makes projects."""
     AUDITOR = "auditor"
     """Reads everything, keys and the audit trail included, and changes nothing."""
     WORKER = "worker"
@@ -48,6 +48,8 @@ class Action(StrEnum):
     """What failed in a run runs again, and a run that had ended goes on."""
     RUNS_SIGNAL = "runs.signal"
     """Sends signals to the agents of a run."""
+    RUNS_FORK = "runs.fork"
+    """Starts a run that begins with what another one was."""
     RUNS_COMPENSATE = "runs.compensate"
     """Takes back the effects of a run that has ended, and says how that goes on."""
     EVENTS_READ = "events.read"
@@ -145,6 +147,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.RUNS_DEADLINE,
         Action.RUNS_RETRY,
         Action.RUNS_SIGNAL,
+        Action.RUNS_FORK,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.APPROVALS_DECIDE,
@@ -161,6 +164,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     Role.DEVELOPER: _CONTENT
     | {Action.RUNS_START, Action.RUNS_CANCEL, Action.RUNS_STEER, Action.RUNS_DEADLINE, Action.RUNS_RETRY}
     | {Action.RUNS_SIGNAL}
+    | {Action.RUNS_FORK}
     | {Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
     | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL, Action.WORKFLOWS_DEFINE}
     | {Action.BLOBS_WRITE, Action.BLOBS_REMOVE, Action.TRIGGERS_DEFINE, Action.TRIGGERS_PAUSE}
@@ -189,6 +193,7 @@ AUDITED = frozenset(
         Action.RUNS_DEADLINE,
         Action.RUNS_RETRY,
         Action.RUNS_SIGNAL,
+        Action.RUNS_FORK,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
         Action.INVOCATIONS_CANCEL,

@@ -23,6 +23,16 @@ class ContextValueSet(Event):
     value_version: int
 
 
+class ContextValueTakenOver(Event):
+    """A value as it was in the run that this one was forked from."""
+
+    TOPIC = "context.value_taken_over"
+    run_id: UUID
+    name: str
+    value: Json = None
+    value_version: int
+
+
 @dataclass(frozen=True, slots=True)
 class ContextEntry:
     value: Json
@@ -48,11 +58,21 @@ class SetContextValue(Command):
     """The version the value must have (0: it must not be set); None: the last write wins."""
 
 
+class TakeOverValues(Command):
+    """Begins the shared context of a run that was forked."""
+
+    context_id: UUID
+    run_id: UUID
+    values: tuple[ContextValueTakenOver, ...]
+
+
 def context_id_of(run_id: UUID) -> UUID:
     return derive_id(run_id, "context")
 
 
-def decide(context: Context, command: SetContextValue) -> list[Event]:
+def decide(context: Context, command: SetContextValue | TakeOverValues) -> list[Event]:
+    if isinstance(command, TakeOverValues):
+        return [] if context.entries else list(command.values)
     current = context.version_of(command.name)
     if command.expect is not None and command.expect != current:
         raise InvalidState(f"value '{command.name}' is at version {current}, not {command.expect}", pointer="/expect")
@@ -67,7 +87,7 @@ def decide(context: Context, command: SetContextValue) -> list[Event]:
     ]
 
 
-def evolve(context: Context, event: ContextValueSet) -> Context:
+def evolve(context: Context, event: ContextValueSet | ContextValueTakenOver) -> Context:
     return Context(context.entries.set(event.name, ContextEntry(event.value, event.value_version)))
 
 

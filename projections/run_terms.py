@@ -1,5 +1,6 @@
 """What runs are found by: their agents, who started them and for whom, values of their metadata, words of their errors; the run
-whose step started them, the workflow that they are of, the schedule, trigger or command that started them.
+whose step started them, the run that they were forked from, the workflow that they are of, the schedule, trigger or command that
+started them.
 
 Each of these is a term, and a term has an entry for each of its runs. A term is a number: 64 bits of a hash of tenant, kind, name
 and value. So entries are small and of one size. Another value with the same hash cannot be made for a given one, and the list
@@ -21,7 +22,7 @@ from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
 from projections.kernel import Connection, Projection, decoded, dump_json, in_turns, load_json, topics_of
 
-Kind = Literal["agent", "actor", "on_behalf_of", "metadata", "error", "parent", "workflow", "origin"]
+Kind = Literal["agent", "actor", "on_behalf_of", "metadata", "error", "parent", "workflow", "origin", "forked_from"]
 
 _WORD = re.compile(r"\w+")
 LONGEST_WORD = 64
@@ -62,6 +63,8 @@ def _terms_at_start(recorded: RecordedEvent) -> set[int]:
         found |= {term(tenant_id, kind, value) for kind, value in who.items() if isinstance(value, str)}
     if event.parent is not None:
         found.add(term(tenant_id, "parent", str(event.parent.run_id)))
+    if event.forked_from is not None:
+        found.add(term(tenant_id, "forked_from", str(event.forked_from.run_id)))
     if event.workflow is not None:
         name = event.workflow.name
         found |= {term(tenant_id, "workflow", value) for value in (name, f"{name}@{event.workflow.version}")}
@@ -88,6 +91,7 @@ def terms_of(tenant_id: UUID, wanted: RunsWanted) -> list[int]:
     exact: dict[Kind, str | None] = {
         "agent": wanted.agent, "actor": wanted.actor, "on_behalf_of": wanted.on_behalf_of, "workflow": wanted.workflow,
         "origin": wanted.origin, "parent": None if wanted.parent is None else str(wanted.parent),
+        "forked_from": None if wanted.forked_from is None else str(wanted.forked_from),
     }  # fmt: skip
     found = [term(tenant_id, kind, value) for kind, value in exact.items() if value is not None]
     if len(wanted.metadata) > MOST_WANTED:

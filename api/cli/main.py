@@ -11,14 +11,17 @@ from api.cli import (
     audit,
     blobs,
     budgets,
+    cases,
     commands,
     compensations,
     contents,
     demo,
+    diff,
     do,
     doctor,
     events,
     explain,
+    forks,
     inbox,
     invocations,
     keys,
@@ -72,7 +75,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (up, worker, demo, do, usage, replay, verify, restored, doctor):
+for module in (up, worker, demo, do, usage, replay, diff, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 runs.app.registered_commands.extend(explain.app.registered_commands)
 runs.app.registered_commands.extend(steering.app.registered_commands)
@@ -83,6 +86,7 @@ runs.app.registered_commands.extend(large_values.app.registered_commands)
 runs.app.registered_commands.extend(compensations.app.registered_commands)
 runs.app.registered_commands.extend(retries.app.registered_commands)
 runs.app.registered_commands.extend(run_signals.app.registered_commands)
+runs.app.registered_commands.extend(forks.app.registered_commands)
 tools.app.registered_commands.extend(tool_calls.app.registered_commands)
 nats.app.registered_commands.extend(nats_users.app.registered_commands)
 app.add_typer(runs.app, name="runs")
@@ -106,6 +110,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(roles.app, name="roles")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(audit.app, name="audit")
+app.add_typer(cases.app, name="cases")
 app.add_typer(nats.app, name="nats")
 
 

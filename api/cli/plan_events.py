@@ -124,6 +124,14 @@ def _took(line: Known, name: str, at: datetime) -> str:
     return f" in {duration((at - since).total_seconds())}" if since else ""
 
 
+def _step_taken_over(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return data["step"], f"taken over: {data['status']}", "quiet"
+
+
+def _part_taken_over(line: Known, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return part_name(data), f"taken over: {data['status']}", "quiet"
+
+
 OF_PLANS: Mapping[str, Callable[[Known, Event, Mapping[str, Any], datetime], Told]] = {
     "run.step_skipped": _skipped,
     "run.step_started": _started,
@@ -132,5 +140,7 @@ OF_PLANS: Mapping[str, Callable[[Known, Event, Mapping[str, Any], datetime], Tol
     "run.part_scheduled": _part_scheduled,
     "run.part_completed": _part_completed,
     "run.part_failed": _part_failed,
+    "run.step_taken_over": _step_taken_over,
+    "run.part_taken_over": _part_taken_over,
 }
 """Event type → function that returns actor, text and mood of a line."""

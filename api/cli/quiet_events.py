@@ -56,6 +56,18 @@ def _mail_refused(line: Timeline, event: Event, data: Mapping[str, Any], at: dat
     return line._actor(event["subject"]), f"does not take a message: {shortened(data['reason'])}", "quiet"
 
 
+def _entry_taken_over(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return line._actor(event["subject"]), f"takes over {data['key']}", "quiet"
+
+
+def _mail_taken_over(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return line._actor(event["subject"]), f"takes over a message of {data['sender']}", "quiet"
+
+
+def _value_taken_over(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return RUN, f"takes over {data['name']} = {gist(data['value'])}", "quiet"
+
+
 def _compensation_asked(line: Timeline, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     tool = data["compensation"]["tool"]
     return RUN, f"{tool} is to take back the effect of {_name(line, event['subject'])}", "quiet"
@@ -148,6 +160,9 @@ QUIET: Mapping[str, Teller] = {
     "agent_run.call_finished": _outcome_read,
     "agent_run.mail_delivered": _mail_delivered,
     "agent_run.mail_refused": _mail_refused,
+    "agent_run.entry_taken_over": _entry_taken_over,
+    "agent_run.mail_taken_over": _mail_taken_over,
+    "context.value_taken_over": _value_taken_over,
     "agent_run.mail_received": _of_agent("read a message"),
     "invocation.requested": _of_call("is asked for"),
     "invocation.requeued": _of_call("waits for a worker again"),

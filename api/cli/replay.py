@@ -19,6 +19,14 @@ app = typer.Typer()
 @app.command()
 def replay(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id, or its beginning.")] = None,
+    step: Annotated[str | None, typer.Argument(metavar="STEP", help="With --dry-run: only this step, or this part of one.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run the agents' present code against what they recorded, without any effect.")
+    ] = False,
+    folders: options.Agents = None,
+    run_steps: Annotated[
+        bool, typer.Option("--run-steps", help="With --dry-run: also run the functions of ctx.step, and compare their results.")
+    ] = False,
     at: Annotated[
         str | None, typer.Option("--at", metavar="POSITION|TIME", help="Show the run as it was then: 42, or 2026-01-31T12:00:00Z.")
     ] = None,
@@ -40,6 +48,9 @@ def replay(
     With --all the whole log is folded, by several processes, directly from the database (TIDELOG_DATABASE_URL, or the database of
     the data folder). The digest of all states is the same for the same log and the same rules.
 
+    With --dry-run no tool is called and nothing is written: each call gets what was recorded under its key. Other arguments,
+    missing and left-over keys, other results are told; exit code 1 if there are any.
+
     Examples:
 
       tidelog replay 0198c0de-…
@@ -51,7 +62,19 @@ def replay(
       tidelog replay 0198c0de-… --step-by-step
 
       tidelog replay --all
+
+      tidelog replay --dry-run 0198c0de-… review --agents ./agents
     """
+    if dry_run:
+        from api.cli import dry_run as dry
+
+        if run is None or at is not None or step_by_step or whole_log or full or traceback:
+            others = "--at, --all, --full, --traceback and --step-by-step"
+            output.fail(f"--dry-run takes a run, and goes without {others}", output.WRONG_USAGE)
+        output.run(dry.dry_run(run, step, folders, run_steps, data_dir, url, as_json))
+        return
+    if step is not None or folders or run_steps:
+        output.fail("STEP, --agents and --run-steps go with --dry-run", output.WRONG_USAGE)
     if whole_log:
         from api.cli import replay_all
 

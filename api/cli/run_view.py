@@ -80,8 +80,16 @@ def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
         "workflow": f"{run['workflow']['name']}@{run['workflow']['version']}" if run.get("workflow") else "",
         "parent": f"run {run['parent']['run_id']}, step {run['parent']['step']}" if run.get("parent") else "",
         "origin": _origin(run["origin"]) if run.get("origin") else "",
+        "fork of": forked_from(run["forked_from"]) if run.get("forked_from") else "",
         "priority": "" if run.get("priority", "normal") == "normal" else run["priority"],
     }
+
+
+def forked_from(place: dict[str, Any]) -> str:
+    """The run that a fork took over from, and where."""
+    if (step := place.get("step")) is None:
+        return f"run {place['run_id']}, at position {place['position']}"
+    return f"run {place['run_id']}, {'before' if place.get('anew') else 'at'} step {step}"
 
 
 def _origin(origin: dict[str, Any]) -> str:
@@ -131,6 +139,8 @@ def _show_tracebacks(run: dict[str, Any], wanted: bool) -> None:
 
 def _form(step: dict[str, Any]) -> str:
     """What a step is that is more than one execution of an agent, or why it was skipped."""
+    if step.get("taken_over"):
+        return "taken over"
     if step["status"] == "skipped":
         return why_skipped(step.get("why") or {})
     if step["status"] == "waiting":

@@ -22,6 +22,7 @@ from api.http.routes import (
     commands,
     compensations,
     events,
+    forks,
     health,
     hooks,
     ids,
@@ -47,7 +48,8 @@ from api.http.sessions.endpoint import Sessions
 from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
-    runs.router, steering.router, run_contents.router, signals.router, compensations.router, values.of_runs, events.router,
+    runs.router, steering.router, forks.router, run_contents.router, signals.router, compensations.router, values.of_runs,
+    events.router,
     ids.router, agents.router, tools.router, workflows.router, commands.router, calls.router, breakers.router, plans.router,
     schedules.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
     invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,

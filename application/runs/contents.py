@@ -27,6 +27,7 @@ T = TypeVar("T")
 JOURNAL = (
     agent_runs.StepRecorded.TOPIC, agent_runs.CallStarted.TOPIC, agent_runs.CallFinished.TOPIC, agent_runs.MailReceived.TOPIC,
     agent_runs.WaitStarted.TOPIC, agent_runs.WaitFinished.TOPIC,
+    agent_runs.EntryTakenOver.TOPIC,
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The agents that a plan names, in its steps and in the plans inside it, and the plan with the version of each of them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from domain.plans import AgentRef, ChildRun, Plan, Step, body_of
@@ -40,13 +40,13 @@ def _of_step(step: Step, at: str) -> Iterator[tuple[str, str, str | None]]:
             yield from _of_step(inner, f"{at}/run/plan/steps/{index}")
 
 
-def pinned(plan: Plan, versions: Iterator[str]) -> Plan:
+def pinned(plan: Plan, versions: Iterator[str | None]) -> Plan:
     """The plan with a version for each of `agents_of`."""
     steps = tuple(_pinned(step, versions) for step in plan.steps)
     return Plan.model_construct(steps=steps, result=plan.result)  # a copy of the plan would keep its graph, with the other steps
 
 
-def _pinned(step: Step, versions: Iterator[str]) -> Step:
+def _pinned(step: Step, versions: Iterator[str | None]) -> Step:
     changes: dict[str, Any] = {}
     if step.agent is not None:
         changes["agent_version"] = next(versions)
@@ -62,8 +62,36 @@ def _pinned(step: Step, versions: Iterator[str]) -> Step:
     return step.model_copy(update=changes) if changes else step
 
 
-def _ref(ref: AgentRef, versions: Iterator[str]) -> AgentRef:
+def _ref(ref: AgentRef, versions: Iterator[str | None]) -> AgentRef:
     return AgentRef(agent=ref.agent, agent_version=next(versions))
+
+
+def unpinned(plan: Plan, asked: Collection[str]) -> Plan:
+    """A started plan without the versions that its start has looked up. `asked`: `versions_asked` of the run."""
+    wanted = frozenset(asked)
+    steps = tuple(_unpinned(step, wanted) for step in plan.steps)
+    return Plan.model_construct(steps=steps, result=plan.result)
+
+
+def _unpinned(step: Step, asked: frozenset[str]) -> Step:
+    changes: dict[str, Any] = {}
+    if step.agent_version is not None and step.key not in asked:
+        changes["agent_version"] = None
+    if step.fallbacks:
+        changes["fallbacks"] = tuple(
+            ref if fallback_name(step.key, number) in asked else AgentRef(agent=ref.agent)
+            for number, ref in enumerate(step.fallbacks, 1)
+        )
+    if step.adaptive is not None:
+        refs = tuple(
+            ref if allowed_name(step.key, number) in asked else AgentRef(agent=ref.agent)
+            for number, ref in enumerate(step.adaptive.agents)
+        )
+        changes["adaptive"] = step.adaptive.model_copy(update={"agents": refs})
+    if step.run is not None and step.has_body:
+        body = unpinned(body_of(step), step.run.versions_asked).model_dump(mode="json", exclude_defaults=True)
+        changes["run"] = step.run.model_copy(update={"plan": body, "versions_asked": ()})
+    return step.model_copy(update=changes) if changes else step
 
 
 def asked_in(plan: Plan) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Starting runs: looks up the project and the agents' versions, which the rules need for the decision."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
@@ -19,6 +19,7 @@ MAX_NAMED = 5
 """Versions of an agent that a refusal names: the last ones."""
 MOST_LOOKS = 5
 """Looks at agents that others change meanwhile."""
+NONE_KEPT: Mapping[int, Sequence[str | None]] = {}
 MOST_REFUSED = 10
 """Unknown agents of a plan that a refusal names."""
 
@@ -125,17 +126,19 @@ async def prepared_start(
     compensate: runs.Compensate,
     known: KnownAgents,
     fresh: bool,
+    kept: Mapping[int, Sequence[str | None]] = NONE_KEPT,
 ) -> tuple[runs.StartRun, tuple[Command, ...]]:
     """The start of a run without its id and its input, and what it rests on, for one append with something else.
 
     `plan`: with the plans of its child workflows. `fresh`: the log is asked for the project and for each agent; else the append
-    finds out (AgentChanged) that others changed them.
+    finds out (AgentChanged) that others changed them. `kept`: place of a step → the versions of its agents, which are not
+    looked up.
 
     Raises UnknownAgent, UnknownCapability, UnknownProject, Unavailable.
     """
     of_project = await _part_of_project(commands, tenant_id, project_id, fresh=fresh)
     plan = await with_capable_agents(known, tenant_id, plan)
-    versions, of_agents = await _versions(commands, tenant_id, plan, known, fresh=fresh)
+    versions, of_agents = await _versions(commands, tenant_id, plan, known, fresh=fresh, kept=kept)
     command = runs.StartRun(
         run_id=project_id, project_id=project_id, plan=_pinned(plan, versions), versions_asked=asked_in(plan), priority=priority,
         compensate=compensate, budget=await _default_budget(commands, tenant_id, project_id),
@@ -217,7 +220,7 @@ async def _part_of_project(
     return (projects.UseProject(project_id=project_id),)
 
 
-_PINNED: dict[tuple[int, tuple[str, ...]], tuple[runs.Plan, runs.Plan]] = {}
+_PINNED: dict[tuple[int, tuple[str | None, ...]], tuple[runs.Plan, runs.Plan]] = {}
 """(id() of a plan, versions) → (plan, pinned plan). The stored plan stays alive, so its id() is not used again."""
 _PINNED_SIZE = 256
 _PINNED_STEPS = 20
@@ -225,7 +228,7 @@ _PINNED_STEPS = 20
 memory."""
 
 
-def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
+def _pinned(plan: runs.Plan, versions: tuple[str | None, ...]) -> runs.Plan:
     """The plan with its agents' versions.
 
     Pinned plans are cached: most runs have one of a few plans, and a copy costs as much as a decision. The constructors
@@ -243,18 +246,28 @@ def _pinned(plan: runs.Plan, versions: tuple[str, ...]) -> runs.Plan:
 
 
 async def _versions(
-    commands: CommandLoop, tenant_id: UUID, plan: runs.Plan, known: KnownNames, *, fresh: bool
-) -> tuple[tuple[str, ...], Iterable[agents.UseAgent]]:
+    commands: CommandLoop,
+    tenant_id: UUID,
+    plan: runs.Plan,
+    known: KnownNames,
+    *,
+    fresh: bool,
+    kept: Mapping[int, Sequence[str | None]] = NONE_KEPT,
+) -> tuple[tuple[str | None, ...], Iterable[agents.UseAgent]]:
     """The version of each agent that the plan names: the one that is asked for, or else the registered one; and what the start
     rests on.
 
     `fresh`: the log is asked for each agent. Raises UnknownAgent, which names the first `MOST_REFUSED` faults.
     """
-    versions: list[str] = []
+    versions: list[str | None] = []
+    of_kept = {place: iter(given) for place, given in kept.items()}
     looked_at: dict[UUID, agents.UseAgent] = {}
     refused: list[tuple[int, str, str]] = []
     names: Sequence[str] | None = None
     for wanted in agents_of(plan):
+        if wanted.step in of_kept:
+            versions.append(next(of_kept[wanted.step]))
+            continue
         agent_id = agents.agent_id_of(tenant_id, wanted.agent)
         for again in (fresh and agent_id not in looked_at, True):  # another process may have registered the agent since
             definition: agents.AgentDefinition = (await commands.load(agents.DECIDER, tenant_id, agent_id, fresh=again)).state

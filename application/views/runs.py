@@ -103,6 +103,10 @@ class JournalEntryView(HoldsLarge):
     """Of the signal that is waited for."""
     error: Failure | None = Field(default=None, exclude_if=unsaid)
     """Why what was waited for does not come."""
+    taken_over: bool = Field(default=False, exclude_if=unsaid)
+    """Whether it was finished in the run that this one was forked from, and is not carried out again."""
+    held_by: UUID | None = Field(default=None, exclude_if=unsaid)
+    """The agent run of that run whose journal has the result, where that is large."""
 
 
 class PersonView(BaseModel):
@@ -221,6 +225,9 @@ class StepView(Folded, HoldsLarge):
     parts: PartsView | None = Field(default=None, exclude_if=unsaid)
     exhausted: bool = Field(default=False, exclude_if=unsaid)
     """Whether a loop ended because of its bound."""
+    taken_over: bool = Field(default=False, exclude_if=unsaid)
+    """Whether the step ended in the run that this one was forked from, and does not run again. `agent_run_id` is then of that
+    run."""
     fallbacks: list[TriedFallback] | None = Field(default=None, exclude_if=unsaid)
     """Agents that were tried after the one of the plan. The last of them gave the result, or the error."""
 
@@ -294,6 +301,8 @@ class RunView(Folded):
     """The workflow that the plan is of."""
     origin: runs.Origin | None = None
     """What started the run, where no client did."""
+    forked_from: runs.ForkedFrom | None = Field(default=None, exclude_if=unsaid)
+    """The run that this one took over from, and where."""
     given_result: Json = Field(default=None, exclude=True)
     """What the plan's own `result` gave."""
 

@@ -156,7 +156,9 @@ class Journals:
 
     async def _entry(self, tenant_id: UUID, state: AgentRun, key: str, entry: agent_runs.Entry) -> EntryView:
         result, error = entry.result, entry.error
-        if entry.kind == "call" and entry.status != "pending" and entry.invocation_id is not None:
+        if entry.held_by is not None:
+            result = await self._held(tenant_id, entry.held_by, key)
+        elif entry.kind == "call" and entry.status != "pending" and entry.invocation_id is not None:
             invocation = await load_invocation(self._commands, tenant_id, entry.invocation_id)
             result, error = invocation.result, invocation.error
         elif entry.kind == "receive" and entry.result is not None:
@@ -166,6 +168,14 @@ class Journals:
             sent_at = timestamp(mail.sent_at)
             result = {"message_id": str(message_id), "sender": mail.sender, "body": message.body, "sent_at": sent_at}
         return EntryView(key, entry.kind, entry.status, result, error, entry.invocation_id, entry.fingerprint)
+
+    async def _held(self, tenant_id: UUID, agent_run_id: UUID, key: str) -> Json:
+        """A result that stands in the journal of another agent run. Raises NotFound."""
+        for fresh in (False, True):
+            state: AgentRun = (await self._commands.load(agent_runs.DECIDER, tenant_id, agent_run_id, fresh=fresh)).state
+            if (found := state.journal.get(key)) is not None:
+                return found.result
+        raise NotFound(f"agent run {agent_run_id} has nothing under the key '{key}'")
 
     async def _mail(self, tenant_id: UUID, message_id: UUID, mail: agent_runs.Mail) -> MailItem:
         message = await self._message(tenant_id, message_id)
@@ -208,6 +218,8 @@ def _content_of(change: _Change) -> _Content | None:
     if isinstance(part, agent_runs.Mail):
         assert isinstance(key, UUID)
         return key, messages.DECIDER
+    if part.held_by is not None:
+        return part.held_by, agent_runs.DECIDER
     if part.kind == "receive" and part.result is not None:
         return UUID(part.result), messages.DECIDER
     if part.kind == "call" and part.status != "pending" and part.invocation_id is not None:

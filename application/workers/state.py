@@ -83,7 +83,7 @@ class SharedContext:
 def _read_before(state: AgentRun, key: str, name: str) -> dict[str, Json] | None:
     """The answer that a `get` recorded under a key, if any. Raises RepeatedDifferently if the `get` was of another value."""
     entry = state.journal.get(key)
-    if entry is None or entry.kind != "state_get":
+    if entry is None or entry.kind != "state_get" or entry.held_by is not None:
         return None
     before: dict[str, Json] = entry.result
     if before.get("name", name) != name:  # journals of earlier releases do not have the value's name
@@ -94,7 +94,7 @@ def _read_before(state: AgentRun, key: str, name: str) -> dict[str, Json] | None
 def _set_before(state: AgentRun, key: str, name: str, value: Json, expect: int | None) -> dict[str, Json] | None:
     """The answer that a `set` recorded under a key, if any. Raises RepeatedDifferently if the `set` differs from this one."""
     entry = state.journal.get(key)
-    if entry is None or entry.kind != "state_set":
+    if entry is None or entry.kind != "state_set" or entry.held_by is not None:
         return None
     before: dict[str, Json] = entry.result
     if before.get("name", name) != name or not same_json(before["value"], value):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from domain.agent_runs.events import OpenReceive, StepKind, WaitKind
+from domain.agent_runs.events import EntryTakenOver, MailTakenOver, OpenReceive, StepKind, WaitKind
 from domain.amounts import AllowanceRef, Amounts
 from domain.failures import Failure, LapseReason, Retry
 from domain.kernel import Command, Json, Name, Priority, ShortText, Value
@@ -37,6 +37,15 @@ class ReopenAgentRun(RequestAgentRun):
 
     number: int = Field(ge=1)
     fresh: bool = False
+
+
+class TakeOverJournal(Command):
+    """Begins the agent run, which need not be requested yet, with what another one had finished."""
+
+    agent_run_id: UUID
+    run_id: UUID
+    entries: tuple[EntryTakenOver, ...] = ()
+    mail: tuple[MailTakenOver, ...] = ()
 
 
 class ClaimAgentRun(Command):
@@ -235,7 +244,8 @@ class CancelAgentRun(Command):
 
 
 AgentRunCommand = (
-    RequestAgentRun | ReopenAgentRun | ClaimAgentRun | RecordStep | StartCall | FinishCall | SettleCalls | DeliverMail | ReceiveMail
-    | CompleteAgentRun | GrantPortion | ReleasePortion | FailAgentRun | LapseClaim | ResumeAgentRun | TimeOutAgentRun
-    | CancelAgentRun | PauseAgentRun | UnpauseAgentRun | DispatchAgentRun | StartWait | FinishWait | SuspendAgentRun | WakeAgentRun
+    RequestAgentRun | ReopenAgentRun | TakeOverJournal | ClaimAgentRun | RecordStep | StartCall | FinishCall | SettleCalls
+    | DeliverMail | ReceiveMail | CompleteAgentRun | GrantPortion | ReleasePortion | FailAgentRun | LapseClaim | ResumeAgentRun
+    | TimeOutAgentRun | CancelAgentRun | PauseAgentRun | UnpauseAgentRun | DispatchAgentRun | StartWait | FinishWait
+    | SuspendAgentRun | WakeAgentRun
 )  # fmt: skip

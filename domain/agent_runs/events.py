@@ -155,6 +155,37 @@ class WaitFinished(Event):
     """Why it will not come. None: it came."""
 
 
+class EntryTakenOver(Event):
+    """A finished entry of the journal of another agent run, which this one goes on from. It is not carried out again."""
+
+    TOPIC = "agent_run.entry_taken_over"
+    key: str
+    kind: EntryKind
+    succeeded: bool = True
+    """Of a call."""
+    invocation_id: UUID | None = None
+    """Of a call: the invocation of the other agent run. Its outcome stays there."""
+    effect: bool = Field(default=False, exclude_if=unsaid)
+    """As in `agent_run.call_finished`."""
+    held_by: UUID | None = None
+    """The agent run whose journal holds the result, where that is large. None: it is `result`."""
+    result: Json = None
+    error: Failure | None = Field(default=None, exclude_if=unsaid)
+    """Of a wait: why it will not come."""
+    fingerprint: str | None = Field(default=None, exclude_if=unsaid)
+
+
+class MailTakenOver(Event):
+    """A message in the mailbox of another agent run, which this one goes on from."""
+
+    TOPIC = "agent_run.mail_taken_over"
+    message_id: UUID
+    sender: str
+    sent_at: datetime
+    received_as: str | None = None
+    """The key under which it was received. None: it waits in the mailbox."""
+
+
 class MailDelivered(Event):
     TOPIC = "agent_run.mail_delivered"
     message_id: UUID
@@ -293,5 +324,5 @@ AgentRunEvent = (
     AgentRunRequested | AgentRunClaimed | StepRecorded | CallStarted | CallFinished | MailDelivered | MailRefused
     | MailReceived | PortionGranted | PortionSettled | AgentRunRetryScheduled | AgentRunResumed | AgentRunReopened
     | AgentRunCompleted | AgentRunFailed | AgentRunCancelled | AgentRunPaused | AgentRunUnpaused
-    | WaitStarted | WaitFinished | AgentRunSuspended
+    | WaitStarted | WaitFinished | AgentRunSuspended | EntryTakenOver | MailTakenOver
 )  # fmt: skip

@@ -27,6 +27,8 @@ class Entry(NamedTuple):
     fingerprint: str | None = None
     error: Failure | None = None
     """Of a wait."""
+    held_by: UUID | None = None
+    """The agent run whose journal holds the result. None: it is `result`, or that of the invocation or message."""
 
 
 def invocation_id_of(agent_run_id: UUID, key: str, number: int = 0) -> UUID:
@@ -80,6 +82,6 @@ def known(journal: Mapping[str, Entry], key: str, kind: EntryKind) -> Entry | No
 
 def again(entry: Entry, key: str, result: Json) -> list[Event]:
     """Nothing, for a key that is recorded again with the same result. Raises RepeatedDifferently: with another one."""
-    if not same_json(entry.result, result):
+    if entry.held_by is None and not same_json(entry.result, result):
         raise RepeatedDifferently(f"key '{key}' was recorded before, with another result", pointer="/key")
     return []

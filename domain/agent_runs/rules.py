@@ -26,6 +26,7 @@ from domain.agent_runs.commands import (
     StartCall,
     StartWait,
     SuspendAgentRun,
+    TakeOverJournal,
     TimeOutAgentRun,
     UnpauseAgentRun,
     WakeAgentRun,
@@ -63,10 +64,8 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             | FailAgentRun()
         ):
             return _decide_for_worker(run, command)
-        case RequestAgentRun():
-            if run.requested is not None:
-                return _reopen(run, command) if isinstance(command, ReopenAgentRun) else []
-            return [_requested(command)]
+        case RequestAgentRun() | TakeOverJournal():
+            return _begin(run, command)
         case ClaimAgentRun():
             return _claim(run, command)
         case LapseClaim():
@@ -121,6 +120,14 @@ def _steer(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun | DispatchAge
     if ended and run.status == "requested" and run.requested is not None:
         return [*ended, _resumed(run.requested, run.dispatch + 1, reason="unpaused")]
     return list(ended)
+
+
+def _begin(run: AgentRun, command: RequestAgentRun | TakeOverJournal) -> list[Event]:
+    if isinstance(command, TakeOverJournal):
+        return [*command.mail, *command.entries] if not run.version else []
+    if run.requested is not None:
+        return _reopen(run, command) if isinstance(command, ReopenAgentRun) else []
+    return [_requested(command)]
 
 
 def _requested(command: RequestAgentRun) -> AgentRunRequested:

@@ -22,9 +22,11 @@ from domain.agent_runs.events import (
     AgentRunUnpaused,
     CallFinished,
     CallStarted,
+    EntryTakenOver,
     MailDelivered,
     MailReceived,
     MailRefused,
+    MailTakenOver,
     OpenReceive,
     OpenWait,
     PortionGranted,
@@ -46,6 +48,8 @@ agent waits."""
 
 WAITS: frozenset[str] = frozenset(get_args(WaitKind))
 """Kinds of entries that are open until something comes from outside."""
+
+_Written = StepRecorded | CallStarted | CallFinished | WaitStarted | EntryTakenOver
 
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
@@ -122,7 +126,7 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
     """The cases stand in the order of how often they come: each one that does not match costs time in every fold."""
     version = run.version + 1
     match event:
-        case StepRecorded() | CallStarted() | CallFinished() | WaitStarted():
+        case StepRecorded() | CallStarted() | CallFinished() | WaitStarted() | EntryTakenOver():
             written = _written(run, ((event.key, _entry_of(event, version)),))
             return written if _is_free(event) else _counted(written, event)
         case AgentRunRequested():
@@ -133,10 +137,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             return replace(run, version=version, status="running", lost_claims=lost)
         case AgentRunCompleted():
             return replace(run, version=version, status="completed")
-        case MailDelivered():
-            mailbox = run.mailbox.set(event.message_id, Mail(event.sender, event.sent_at, version))
-            unreceived = run.unreceived.set(version, event.message_id)
-            return replace(run, version=version, mailbox=mailbox, unreceived=unreceived, news=version)
+        case MailDelivered() | MailTakenOver():
+            return _delivered(run, event, version)
         case WaitFinished():
             return _written(run, ((event.key, _finished(run.journal[event.key], event, version)),))
         case MailReceived():
@@ -163,6 +165,22 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             assert_never(event)
 
 
+def _delivered(run: AgentRun, event: MailDelivered | MailTakenOver, version: int) -> AgentRun:
+    received_as = event.received_as if isinstance(event, MailTakenOver) else None
+    mailbox = run.mailbox.set(event.message_id, Mail(event.sender, event.sent_at, version, received_as))
+    if received_as is not None:
+        return replace(run, version=version, mailbox=mailbox)
+    unreceived = run.unreceived.set(version, event.message_id)
+    return replace(run, version=version, mailbox=mailbox, unreceived=unreceived, news=version)
+
+
+def _taken_over(event: EntryTakenOver, version: int) -> Entry:
+    return Entry(
+        event.kind, "ok" if event.succeeded else "error", event.result, event.invocation_id, version, event.effect,
+        fingerprint=event.fingerprint, error=event.error, held_by=event.held_by,
+    )  # fmt: skip
+
+
 def _paused(run: AgentRun, event: AgentRunPaused) -> AgentRun:
     run = replace(run, paused=event.number, paused_dispatch=run.dispatch)
     if event.attempt is None:
@@ -174,7 +192,7 @@ def fold(run: AgentRun, events: Iterable[AgentRunEvent]) -> AgentRun:
     """As `evolve` for each of the events. Entries of the journal that follow one another are written together."""
     entries: list[tuple[str, Entry]] = []
     for version, event in enumerate(events, run.version + 1):
-        if isinstance(event, (StepRecorded, CallStarted, CallFinished, WaitStarted)) and _is_free(event):
+        if isinstance(event, (StepRecorded, CallStarted, CallFinished, WaitStarted, EntryTakenOver)) and _is_free(event):
             entries.append((event.key, _entry_of(event, version)))
         else:
             run, entries = evolve(_written(run, entries), event), []
@@ -198,14 +216,14 @@ def _settled(run: AgentRun, event: PortionSettled) -> Map[int, Purse]:
     return run.purses.delete(event.purse) if is_over else run.purses.set(event.purse, purse)
 
 
-def _is_free(event: StepRecorded | CallStarted | CallFinished | WaitStarted) -> bool:
+def _is_free(event: _Written) -> bool:
     """Whether no budget counts it."""
     if isinstance(event, CallStarted):
         return event.reserved is None
     return not isinstance(event, CallFinished) or event.cost is None
 
 
-def _counted(run: AgentRun, event: StepRecorded | CallStarted | CallFinished | WaitStarted) -> AgentRun:
+def _counted(run: AgentRun, event: _Written) -> AgentRun:
     """The agent run after a call that a budget counts has begun, or ended."""
     if isinstance(event, CallStarted) and event.reserved is not None and event.purse is not None:
         purse = run.purses.get(event.purse)
@@ -221,13 +239,15 @@ def _counted(run: AgentRun, event: StepRecorded | CallStarted | CallFinished | W
     return run
 
 
-def _entry_of(event: StepRecorded | CallStarted | CallFinished | WaitStarted, version: int) -> Entry:
+def _entry_of(event: _Written, version: int) -> Entry:
     if isinstance(event, StepRecorded):
         return Entry(event.kind, "ok", event.result, None, version, fingerprint=event.fingerprint)
     if isinstance(event, CallStarted):
         return Entry("call", "pending", None, event.invocation_id, version, fingerprint=event.fingerprint)
     if isinstance(event, WaitStarted):
         return Entry(event.kind, "pending", None, None, version, fingerprint=event.fingerprint)
+    if isinstance(event, EntryTakenOver):
+        return _taken_over(event, version)
     return Entry("call", "ok" if event.succeeded else "error", None, event.invocation_id, version, event.effect)
 
 

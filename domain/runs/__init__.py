@@ -30,6 +30,7 @@ from domain.runs.commands import (
     MAX_DEADLINE_S,
     AbandonRun,
     AwaitSignal,
+    BegunStep,
     CancelRun,
     CheckRun,
     CheckUntainted,
@@ -41,6 +42,7 @@ from domain.runs.commands import (
     FinishChild,
     ForceStep,
     LeaveSignals,
+    OpenExecution,
     PauseRun,
     ResumeRun,
     RetryRun,
@@ -51,6 +53,7 @@ from domain.runs.commands import (
     StartRun,
     StopRun,
     TaintRun,
+    TakenOver,
 )
 from domain.runs.deciding import MOST_NAMED
 from domain.runs.events import (
@@ -99,6 +102,7 @@ from domain.runs.retrying import Again, executions_again, of_child, to_retry
 from domain.runs.rules import DECIDER, GotTainted, decide
 from domain.runs.signals import MOST_KEPT, TooManySignals
 from domain.runs.state import OVER, Run, RunStatus, evolve
+from domain.runs.taken_over import ForkedFrom, PartTakenOver, StepTakenOver
 from domain.runs.waiting import scheduled_by
 
 __all__ = [
@@ -114,6 +118,7 @@ __all__ = [
     "AbandonRun",
     "Again",
     "AwaitSignal",
+    "BegunStep",
     "ByPerson",
     "CancelRun",
     "CheckRun",
@@ -127,14 +132,17 @@ __all__ = [
     "FailStep",
     "FinishChild",
     "ForceStep",
+    "ForkedFrom",
     "GotTainted",
     "Graph",
     "LeaveSignals",
+    "OpenExecution",
     "Origin",
     "Parent",
     "PartCompleted",
     "PartFailed",
     "PartScheduled",
+    "PartTakenOver",
     "PauseCause",
     "PauseRun",
     "Plan",
@@ -177,8 +185,10 @@ __all__ = [
     "StepStarted",
     "StepState",
     "StepStatus",
+    "StepTakenOver",
     "StopRun",
     "TaintRun",
+    "TakenOver",
     "TooManySignals",
     "WorkflowRef",
     "agent_run_id_of",

@@ -50,12 +50,13 @@ def look_at(d: Decision, step: Step) -> None:
         gathered(d, step, step.gather)
         return
     try:
-        _begin(d, step)
+        begin(d, step)
     except PlanFault as fault:
         d.fail(step, fault.failure)
 
 
-def _begin(d: Decision, step: Step) -> None:
+def begin(d: Decision, step: Step) -> None:
+    """Begins a step, if its condition says so. Raises PlanFault."""
     saw = runs_by_condition(d, step)
     if saw is None:
         return

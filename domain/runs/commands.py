@@ -1,13 +1,54 @@
 """What people, sagas and timers may ask of a run."""
 
+from typing import Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from domain.failures import Failure
-from domain.kernel import Command, Json, Name, Priority, ShortText
+from domain.kernel import Command, Json, Name, Priority, ShortText, Value
 from domain.plans import MAX_STEPS, Plan
-from domain.runs.events import ByPerson, Compensate, Origin, Parent, RunBudget, WorkflowRef
+from domain.runs.events import ByPerson, Compensate, Origin, Parent, RunBudget, StepFellBack, WorkflowRef
+from domain.runs.taken_over import ForkedFrom, PartTakenOver, StepTakenOver
+
+
+class OpenExecution(Value):
+    """An agent run or a child run that had no outcome. It begins again."""
+
+    part: int | None = None
+    """None: the only one of its step."""
+    given: bool = False
+    """Whether the execution begins as it began. Else the plan is asked for its condition and its input."""
+    mapped: bool = False
+    """Whether `input` was made for the only execution of a step."""
+    input: Json = None
+    fell_back: tuple[StepFellBack, ...] = ()
+    """Fallbacks that were gone on to."""
+    plan: Json = None
+    """Of a child run that an adaptive step named."""
+    versions_asked: tuple[str, ...] = ()
+
+
+class BegunStep(Value):
+    """A step that was under way."""
+
+    step: str
+    form: Literal["each", "repeat", "adaptive", "run"] | None = None
+    """None: one execution of an agent."""
+    items: tuple[Json, ...] | None = None
+    parts: tuple[PartTakenOver, ...] = ()
+    """Those that had ended, in this order."""
+    open: tuple[OpenExecution, ...] = ()
+
+
+class TakenOver(Value):
+    """What a run begins with: what another run was."""
+
+    ended: tuple[StepTakenOver, ...] = ()
+    """In this order."""
+    early: tuple[str, ...] = ()
+    """Those that ended before a step before them, because a person said so."""
+    begun: tuple[BegunStep, ...] = ()
 
 
 class StartRun(Command):
@@ -29,6 +70,9 @@ class StartRun(Command):
     budget: RunBudget | None = None
     budgets: tuple[UUID, ...] = ()
     """The runs above it that have a budget."""
+    forked_from: ForkedFrom | None = None
+    taken: TakenOver | None = None
+    """With `forked_from`."""
 
 
 class CompleteStep(Command):

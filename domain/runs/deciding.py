@@ -24,6 +24,9 @@ LARGEST_SEEN = 1_000
 """Bytes of such a value, as JSON. A larger one is left out."""
 
 
+NOTHING_JUDGED: Mapping[str, Json] = {}
+
+
 class PlanFault(Exception):
     """A step cannot go on because of what its plan says, or what came of it. The text is for the author of the plan."""
 
@@ -79,7 +82,7 @@ class Decision:
 
     def complete(self, step: Step, result: Json, agent_run_id: UUID | None = None, **told: Any) -> None:
         """Ends a step. Parts of it that have no outcome are abandoned."""
-        judged = self._judged(step.key, result)
+        judged = self.judged(step.key, result)
         abandoned, abandoned_runs = self.run.executions(step.key) if agent_run_id is None else ((), ())
         self.add(
             StepCompleted(
@@ -106,8 +109,8 @@ class Decision:
         self.add(StepSkipped(step=key, abandoned=abandoned, abandoned_runs=abandoned_runs, **why))
         self.ended.append(key)
 
-    def _judged(self, key: str, result: Json) -> dict[str, Json]:
-        """What the steps that gather the result make of it."""
+    def judged(self, key: str, result: Json, before: Mapping[str, Json] = NOTHING_JUDGED) -> dict[str, Json]:
+        """What the steps that gather the result make of it. `before`: what some of them have made of it already."""
         judged: dict[str, Json] = {}
         judges = self.run.graph.gathered.get(key, ())
         if judges and (size := fault_of_size(result)[0]) is not None:
@@ -116,6 +119,9 @@ class Decision:
         for later in judges:
             gather = self.run.graph.steps[later].gather
             if gather is None or self.run.steps[later].status != "pending":
+                continue
+            if later in before:
+                judged[later] = before[later]
                 continue
             for verdict in self.judge(later, key, result, few=len(judges) <= MOST_TOLD_VOTES):
                 judged[later] = verdict

@@ -10,6 +10,7 @@ from domain.amounts import Limits, OnSpent
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Name, Priority, ShortText, Value, is_empty, unsaid, unsaid_number
 from domain.plans import MAX_DEPTH, MAX_STEPS_V1, Plan, PlanV3, StepV3
+from domain.runs.taken_over import ForkedFrom, PartTakenOver, StepTakenOver
 
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 """When the effects of a run are taken back, in reverse order, by the tools that their tools name."""
@@ -85,6 +86,8 @@ class RunStarted(Event):
     budget: RunBudget | None = Field(default=None, exclude_if=unsaid)
     budgets: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
     """The runs whose budgets the calls of the run are paid from: itself, if it has one, and those above it that do."""
+    forked_from: ForkedFrom | None = Field(default=None, exclude_if=unsaid)
+    """What the run takes over: `run.step_taken_over` and `run.part_taken_over` follow."""
 
     @property
     def stored_version(self) -> int:
@@ -93,6 +96,7 @@ class RunStarted(Event):
             or self.parent is not None
             or self.workflow is not None
             or self.origin is not None
+            or self.forked_from is not None
             or not self.plan.is_plain
         ):
             return 4
@@ -542,5 +546,5 @@ RunEvent = (
     RunStarted | StepScheduled | StepSkipped | StepStarted | PartScheduled | PartCompleted | PartFailed | StepFellBack
     | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled | RunTainted | RunPaused | RunPauseLifted | RunResumed
     | RunRetried | DeadlineSet
-    | RunSignalled | SignalAwaited | SignalReceived | SignalWaitEnded
+    | RunSignalled | SignalAwaited | SignalReceived | SignalWaitEnded | StepTakenOver | PartTakenOver
 )  # fmt: skip

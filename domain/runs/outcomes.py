@@ -24,10 +24,15 @@ def step_failed(d: Decision, step: Step, agent_run_id: UUID, error: Failure) -> 
 
 def schedule_fallback(d: Decision, step: Step, number: int) -> None:
     """Begins a step anew with another agent."""
-    ref, is_mapped = step.fallbacks[number - 1], step.key in d.run.inputs
+    begin_fallback(d, step, number, mapped=step.key in d.run.inputs, input=d.run.inputs.get(step.key))
+
+
+def begin_fallback(d: Decision, step: Step, number: int, *, mapped: bool, input: Json) -> None:
+    """`mapped`: whether `input` was made for the step."""
+    ref = step.fallbacks[number - 1]
     schedule_step(
         d, step, agent=ref.agent, agent_version=ref.agent_version, agent_run_id=agent_run_id_of(d.run_id, step.key, number),
-        version_asked=fallback_name(step.key, number) in d.run.asked, mapped=is_mapped, input=d.run.inputs.get(step.key),
+        version_asked=fallback_name(step.key, number) in d.run.asked, mapped=mapped, input=input,
     )  # fmt: skip
 
 
@@ -35,18 +40,22 @@ def part_completed(d: Decision, step: Step, part: int, execution_id: UUID, resul
     """`forced`: fields of the event, where a person says so."""
     d.add(PartCompleted(step=step.key, part=part, execution_id=execution_id, result=result, **forced))
     try:
-        if step.each is not None:
-            fill(d, step, step.each)
-        elif d.run.paused and (step.repeat is not None or step.adaptive is not None):
-            return  # what comes next is decided at the resumption
-        elif step.repeat is not None:
-            again(d, step, step.repeat, part, result)
-        elif step.adaptive is not None:
-            went_on(d, step, step.adaptive, part, result)
-        else:
-            d.complete(step, result)
+        if not d.run.paused or (step.repeat is None and step.adaptive is None):  # else it is decided at the resumption
+            goes_on(d, step, part, result)
     except PlanFault as fault:
         d.fail(step, fault.failure)
+
+
+def goes_on(d: Decision, step: Step, part: int, result: Json) -> None:
+    """What follows from the completion of a part. Raises PlanFault."""
+    if step.each is not None:
+        fill(d, step, step.each)
+    elif step.repeat is not None:
+        again(d, step, step.repeat, part, result)
+    elif step.adaptive is not None:
+        went_on(d, step, step.adaptive, part, result)
+    else:
+        d.complete(step, result)
 
 
 def part_failed(d: Decision, step: Step, part: int, execution_id: UUID, error: Failure) -> None:

@@ -13,6 +13,7 @@ from domain.kernel import Json, derive_id, replace
 from domain.maps import PersistentMap
 from domain.plans import Gather
 from domain.runs.events import PartCompleted, PartFailed, PartScheduled, StepCompleted
+from domain.runs.taken_over import PartTakenOver, StepTakenOver
 
 SHORTEST_HASHED = 71
 LARGEST_REMEMBERED = 16 * 1024
@@ -115,6 +116,23 @@ def _remembered(progress: StepProgress, result: Json) -> Json:
     return {**progress.rounds[-1], "results": results if len(to_json(results)) <= LARGEST_REMEMBERED else None}
 
 
+def part_taken_over(progress: StepProgress, event: PartTakenOver) -> StepProgress:
+    changes: dict[str, Json] = {"begun": max(progress.begun, event.part + 1), "ended": progress.ended + 1}
+    if event.input is not None:
+        changes["base"] = event.input["input"]
+    if event.steps:
+        of_round = {"round": event.part // 2 + 1, "steps": list(event.steps), "results": None}
+        progress = replace(progress, only=event.only, rounds=(*progress.rounds, of_round))
+        rounds = (*progress.rounds[:-1], _remembered(progress, event.result))
+        changes |= {"named": progress.named + len(event.steps), "rounds": rounds}
+    if event.status == "completed":
+        if progress.form == "each":
+            changes["results"] = progress.results.set(event.part, event.result)
+        else:
+            changes["last"] = event.result
+    return replace(progress, **changes)
+
+
 @dataclass(frozen=True)
 class Votes:
     number: int
@@ -138,7 +156,7 @@ class Tally:
     second: int = 0
     """How many the best of the others has."""
 
-    def with_one(self, key: str, gather: Gather, event: StepCompleted) -> "Tally":
+    def with_one(self, key: str, gather: Gather, event: StepCompleted | StepTakenOver) -> "Tally":
         """With a step that completed. `key`: of the step that gathers."""
         tally = replace(self, completed=self.completed + 1)
         if gather.mode == "vote" and key in event.judged:

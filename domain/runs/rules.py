@@ -36,6 +36,7 @@ from domain.runs.deadlines import is_reached, missed, set_deadline
 from domain.runs.deciding import Decision, PlanFault, bounded
 from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted, RunTainted, StepFailed
 from domain.runs.forcing import force
+from domain.runs.forking import take_over
 from domain.runs.outcomes import part_completed, part_failed, step_failed
 from domain.runs.pausing import pause, resume
 from domain.runs.retrying import retry_child, retry_run
@@ -53,11 +54,7 @@ class GotTainted(InvalidState):
 def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Event]:
     match command:
         case StartRun():
-            if run.status != "absent" and command.again:
-                return _and_what_follows(retry_child(run, command, functions))
-            if run.status != "absent":
-                raise AlreadyExists(f"run {command.run_id} was started before")
-            return _start(Decision(command.run_id, run, functions), command)
+            return _start_or_go_on(run, command, functions)
         case CompleteStep() | FailStep():
             return _outcome(Decision(command.run_id, run, functions), command)
         case FinishChild():
@@ -125,6 +122,16 @@ def _steer(run: Run, command: PauseRun | ResumeRun | SkipStep | ForceStep, funct
             assert_never(command)
 
 
+def _start_or_go_on(run: Run, command: StartRun, functions: Functions) -> list[Event]:
+    if run.status != "absent" and command.again:
+        return _and_what_follows(retry_child(run, command, functions))
+    if run.status != "absent":
+        if command.parent is not None and run.parent == command.parent:
+            return []  # the parent was forked, and the child with it
+        raise AlreadyExists(f"run {command.run_id} was started before")
+    return _start(Decision(command.run_id, run, functions), command)
+
+
 def _start(d: Decision, command: StartRun) -> list[Event]:
     d.add(
         RunStarted(
@@ -141,11 +148,15 @@ def _start(d: Decision, command: StartRun) -> list[Event]:
             tainted=command.tainted,
             budget=command.budget,
             budgets=command.budgets if command.budget is None else (*command.budgets, command.run_id),
+            forked_from=command.forked_from,
         )
     )
+    if command.taken is not None:
+        take_over(d, command.taken)
     graph = d.run.graph
     for key in graph.first:
-        look_at(d, graph.steps[key])
+        if d.run.steps[key].status == "pending":
+            look_at(d, graph.steps[key])
     return _and_what_follows(d)
 
 

@@ -43,7 +43,8 @@ from domain.runs.events import (
     StepStarted,
 )
 from domain.runs.kept import KeptSignal, SignalWait, changed
-from domain.runs.progress import StepProgress, Tally, agent_run_id_of, part_begun, part_ended, part_key
+from domain.runs.progress import StepProgress, Tally, agent_run_id_of, part_begun, part_ended, part_key, part_taken_over
+from domain.runs.taken_over import PartTakenOver, StepTakenOver
 
 RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]
 
@@ -268,10 +269,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
         case StepFellBack():
             key = event.step if event.part is None else part_key(event.step, event.part)
             return replace(run, fell_back=run.fell_back.set(key, event.number))
-        case RunTainted():
-            return replace(run, tainted=True)
-        case DeadlineSet() | RunRetried():
-            return _went_on(run, event)
+        case DeadlineSet() | RunRetried() | RunTainted():
+            return replace(run, tainted=True) if isinstance(event, RunTainted) else _went_on(run, event)
         case RunSignalled() | SignalAwaited() | SignalReceived() | SignalWaitEnded():
             return replace(run, **changed(run, event))
         case RunCompleted() | RunFailed():
@@ -280,6 +279,8 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return replace(run, status="cancelled", cancel_reason=event.reason)
         case RunPaused() | RunPauseLifted() | RunResumed():
             return _steered(run, event)
+        case StepTakenOver() | PartTakenOver():
+            return _taken_over(run, event)
         case _:
             assert_never(event)
 
@@ -295,6 +296,16 @@ def _started(event: RunStarted) -> Run:
         project_id=event.project_id, parent=event.parent,
         tainted=event.tainted or (event.origin is not None and event.origin.kind == "webhook"), budgets=event.budgets,
     )  # fmt: skip
+
+
+def _taken_over(run: Run, event: StepTakenOver | PartTakenOver) -> Run:
+    if isinstance(event, PartTakenOver):
+        return replace(run, progress=run.progress.set(event.step, part_taken_over(run.progress[event.step], event)))
+    tallied = _tallied(run, event) if event.status == "completed" and event.step in run.graph.gathered else run
+    if event.status == "skipped":
+        tallied = replace(run, skipped=run.skipped.set(event.step, event.reason or "condition"))
+    error = None if event.error is None else _brief(event.error)
+    return _ended(tallied, event.step, StepState(event.status, event.agent_run_id, event.result, error))
 
 
 def _ended(run: Run, key: str, state: StepState) -> Run:
@@ -347,7 +358,7 @@ def _without_parts(run: Run, key: str) -> Map[str, Json]:
     return inputs
 
 
-def _tallied(run: Run, event: StepCompleted) -> Run:
+def _tallied(run: Run, event: StepCompleted | StepTakenOver) -> Run:
     """The run after the steps that gather its results have seen one more of them."""
     tallies = run.tallies
     for key in run.graph.gathered[event.step]:

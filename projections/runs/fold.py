@@ -16,6 +16,7 @@ from domain.failures import Failure
 from domain.kernel import RecordedEvent
 from projections.kernel import decoded
 from projections.runs.retries import on_retry, uncount
+from projections.runs.taken_over import TAKEN_OVER
 
 STEPS_OVER = frozenset({"completed", "failed", "skipped"})
 """A step of a run that was called off is `cancelled`, unless it had one of these."""
@@ -159,7 +160,8 @@ class FoldedParts(Protocol):
 
     def keep_run_result(self, run: Any, event: runs.RunCompleted, recorded: RecordedEvent) -> None: ...
     def keep_result(self, step: Any, event: runs.StepCompleted, recorded: RecordedEvent) -> None: ...
-    def keep_part_result(self, part: Any, event: runs.PartCompleted, recorded: RecordedEvent) -> None: ...
+    def take_over(self, step: Any, event: runs.StepTakenOver, recorded: RecordedEvent) -> None: ...
+    def keep_part_result(self, part: Any, event: runs.PartCompleted | runs.PartTakenOver, recorded: RecordedEvent) -> None: ...
     def keep_error(self, part: Any, error: Failure | None, recorded: RecordedEvent) -> None: ...
     def keep_resolution(self, call: Any, event: invocations.InvocationResolved, recorded: RecordedEvent) -> None: ...
     def keep_compensation(self, run: Any, recorded: RecordedEvent) -> None: ...
@@ -486,7 +488,7 @@ _OF_PAUSES = (runs.RunPaused, runs.RunPauseLifted, runs.RunResumed)
 _OF_COMPENSATIONS = (
     compensations.CompensationStarted, compensations.CompensationResumed, compensations.CompensationEnded,
 )  # fmt: skip
-CHANGES_A_STEP = frozenset(kind.TOPIC for kind in (*_OF_AGENT_RUNS, agent_runs.StepRecorded))
+CHANGES_A_STEP = frozenset(kind.TOPIC for kind in (*_OF_AGENT_RUNS, agent_runs.StepRecorded, agent_runs.EntryTakenOver))
 CHANGES_A_CALL = frozenset(kind.TOPIC for kind in _OF_CALLS)
 _CHANGES: Mapping[str, Change] = {
     **{kind.TOPIC: _on_run_event for kind in _OF_RUNS},
@@ -496,6 +498,7 @@ _CHANGES: Mapping[str, Change] = {
     **{kind.TOPIC: _on_compensation for kind in _OF_COMPENSATIONS},
     **{kind.TOPIC: _on_pause for kind in _OF_PAUSES},
     agent_runs.StepRecorded.TOPIC: _on_record,
+    **TAKEN_OVER,
     "message.sent": _on_message,
 }
 """What changes more of a run than its number of events and its last position. Other events are not decoded."""

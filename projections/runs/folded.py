@@ -115,6 +115,13 @@ class ViewParts:
         step.fallbacks = [*(step.fallbacks or []), tried(event, recorded.recorded_at)]
         self.keep_error(step, event.error, recorded)
 
+    def take_over(self, step: StepView, event: runs.StepTakenOver, recorded: RecordedEvent) -> None:
+        step.taken_over, step.agent_run_id = True, event.agent_run_id
+        if self.whole:
+            step.result = event.result
+        else:
+            self.values.measured_result(step, event.result, recorded.position)
+
     def keep_why(self, step: StepView, event: Any) -> None:
         said = said_of(event)
         if said is not None or step.why is None:
@@ -164,7 +171,7 @@ class ViewParts:
         if run.plan.result is not None:
             self.values.result_of_run(run, event.result, recorded.position, 0 if self.whole else len(recorded.state))
 
-    def keep_part_result(self, part: PartRow, event: runs.PartCompleted, recorded: RecordedEvent) -> None:
+    def keep_part_result(self, part: PartRow, event: runs.PartCompleted | runs.PartTakenOver, recorded: RecordedEvent) -> None:
         part.result_position = recorded.position
 
     def keep_error(self, part: RunView | StepView | PartRow | CallView, error: Failure | None, recorded: RecordedEvent) -> None:
@@ -262,6 +269,7 @@ def started(event: runs.RunStarted, recorded: RecordedEvent, *, whole: bool) -> 
         parent=event.parent,
         workflow=event.workflow,
         origin=event.origin,
+        forked_from=event.forked_from,
     )
     if not whole:
         Values(view.run_id, len(view.steps)).start(view, event, recorded.position, len(recorded.state))

@@ -27,6 +27,8 @@ def total_of(planned: runs.Step) -> int | None:
 def said_of(event: Any) -> Said | None:
     if isinstance(event, runs.StepSkipped):
         return event.model_dump(mode="json", include={"reason", "condition", "value", "saw", "by", "person"}, exclude_none=True)
+    if isinstance(event, runs.StepTakenOver):
+        return None if event.reason is None else {"reason": event.reason}
     said: Said = {"saw": saw} if (saw := getattr(event, "saw", None)) else {}
     if (person := getattr(event, "person", None)) is not None:
         said["person"] = person.model_dump(mode="json")
@@ -64,6 +66,12 @@ def part_row(event: runs.PartScheduled, recorded: RecordedEvent, before: PartRow
         finished_at=None, scheduled_position=recorded.position, result_position=None,
         error_position=None if again is None else again.error_position,
     )  # fmt: skip
+
+
+def began(event: runs.PartTakenOver) -> runs.PartScheduled:
+    """The beginning of a part that ended in another run."""
+    agent_run_id, child_id = (None, event.execution_id) if event.is_run else (event.execution_id, None)
+    return runs.PartScheduled(step=event.step, part=event.part, agent_run_id=agent_run_id, child_id=child_id)
 
 
 def brief_of(row: PartRow) -> PartBrief:

@@ -36,6 +36,13 @@ def _entry(recorded: RecordedEvent, steps: Mapping[UUID, str]) -> JournalEntryVi
             entry.kind, entry.tool, entry.invocation_id = "call", event.tool, event.invocation_id
         case agent_runs.CallFinished():
             entry.kind, entry.invocation_id, entry.succeeded = "call_finished", event.invocation_id, event.succeeded
+        case agent_runs.EntryTakenOver(kind="call"):
+            entry.kind, entry.invocation_id, entry.succeeded = "call_finished", event.invocation_id, event.succeeded
+            entry.taken_over = True
+        case agent_runs.EntryTakenOver(kind="receive"):
+            entry.kind, entry.message_id, entry.taken_over = "receive", event.result and UUID(event.result), True
+        case agent_runs.EntryTakenOver():
+            entry.kind, entry.result, entry.held_by, entry.taken_over = event.kind, event.result, event.held_by, True
         case agent_runs.MailReceived():
             entry.kind, entry.message_id = "receive", event.message_id
     return entry

@@ -181,8 +181,9 @@ async def page_of_parts(connection: Connection, rows: Sequence[PartRow], limit: 
 def part_view(row: PartRow, events: Events) -> PartView:
     view, values = PartView(**fields_of(row)), Values(row.run_id, 1)
     held = events[row.scheduled_position]
-    given = None if held.event is None else held.event.input
-    values.of_part(view, row.step, "input", given, held.position, held.size)
+    if not isinstance(held.event, runs.PartTakenOver):  # its input stays in the other run
+        given = None if held.event is None else held.event.input
+        values.of_part(view, row.step, "input", given, held.position, held.size)
     if row.result_position is not None:
         held = events[row.result_position]
         values.of_part(view, row.step, "result", None if held.event is None else held.event.result, held.position, held.size)
@@ -258,6 +259,7 @@ def assembled(
         created_at=run.created_at, updated_at=run.updated_at, finished_at=run.finished_at, version=run.version,
         position=run.position, event_count=run.event_count, message_count=run.message_count, call_count=run.call_count,
         steps=shown, parent=started.parent, workflow=started.workflow, origin=started.origin,
+        forked_from=started.forked_from,
     )  # fmt: skip
     if run.pause_position is not None:
         held = events[run.pause_position]
@@ -278,7 +280,10 @@ def _fill(view: StepView, row: StepRow, events: Events, values: Values) -> None:
         view.agent_run_id = row.agent_run_id
     if row.result_position is not None:
         held = events[row.result_position]
-        values.result(view, held.event.result if held.event is not None else None, held.position, held.size)
+        if isinstance(held.event, runs.StepTakenOver):
+            values.measured_result(view, held.event.result, held.position)
+        else:
+            values.result(view, held.event.result if held.event is not None else None, held.position, held.size)
     if row.error_position is not None:
         held = events[row.error_position]
         values.error_of_step(view, held.event.error, held.position, held.size)
@@ -308,6 +313,8 @@ def _fill_form(planned: runs.Step, view: StepView, row: StepRow, events: Events,
         view.agent_run_id = UUID(form.execution)
     elif view.form != "agent":
         view.agent_run_id = None
+    if form.taken is not None:
+        view.taken_over, view.agent_run_id = True, UUID(form.taken) if form.taken else None
 
 
 def call_view(row: CallRow, events: Events) -> CallView:

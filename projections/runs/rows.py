@@ -58,10 +58,11 @@ CALLS_OFF = frozenset({runs.RunFailed.TOPIC, runs.RunCancelled.TOPIC})
 OF_ALL_STEPS = CALLS_OFF | {runs.RunRetried.TOPIC}
 """Events that may change each step of their run."""
 ENDS_A_STEP = frozenset({runs.StepCompleted.TOPIC, runs.StepFailed.TOPIC, runs.StepSkipped.TOPIC})
-OF_A_PART = frozenset(kind.TOPIC for kind in (runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack))
-NAMES_PARTS = (
-    OF_A_PART | ENDS_A_STEP | CALLS_OFF | {kind.TOPIC for kind in (runs.StepScheduled, runs.StepStarted, runs.StepSkipped)}
+OF_A_PART = frozenset(
+    kind.TOPIC for kind in (runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack, runs.PartTakenOver)
 )
+OF_A_STEP = frozenset(kind.TOPIC for kind in (runs.StepScheduled, runs.StepStarted, runs.StepSkipped, runs.StepTakenOver))
+NAMES_PARTS = OF_A_PART | ENDS_A_STEP | CALLS_OFF | OF_A_STEP
 """Events that name a step, parts of a step, or parts that are abandoned."""
 ABANDONED = ("abandoned", "abandoned_runs")
 
@@ -158,7 +159,7 @@ class Rows:
             position=recorded.position, created_at=recorded.recorded_at, updated_at=recorded.recorded_at, finished_at=None,
             start_position=recorded.position, end_position=None, version=recorded.version, event_count=1, message_count=0,
             call_count=0, priority=event.priority, missing_keys=None, compensation_position=None,
-            has_parts=None if event.plan.is_plain else True, stored_retries=None, deadline_at=None,
+            has_parts=None if event.plan.is_plain and event.forked_from is None else True, stored_retries=None, deadline_at=None,
             agents=" ".join(filter(None, [step.agent for step in event.plan.steps])), actor=actor, on_behalf_of=on_behalf_of,
             parent_id=None if event.parent is None else event.parent.run_id,
             workflow=None if event.workflow is None else f"{event.workflow.name}@{event.workflow.version}",
@@ -238,6 +239,10 @@ class RunParts:
         step.form.fallbacks.append(recorded.position)
         self.keep_error(step, event.error, recorded)
 
+    def take_over(self, step: StepRow, event: runs.StepTakenOver, recorded: RecordedEvent) -> None:
+        step.form.taken = "" if event.agent_run_id is None else str(event.agent_run_id)
+        step.result_position = None if event.result is None else recorded.position
+
     def keep_why(self, step: StepRow, event: Any) -> None:
         if (said := said_of(event)) is not None:
             step.form.why = said
@@ -273,7 +278,7 @@ class RunParts:
         if event.result is not None:
             run.end_position = recorded.position
 
-    def keep_part_result(self, part: PartRow, event: runs.PartCompleted, recorded: RecordedEvent) -> None:
+    def keep_part_result(self, part: PartRow, event: runs.PartCompleted | runs.PartTakenOver, recorded: RecordedEvent) -> None:
         part.result_position = None if event.result is None else recorded.position
 
     def keep_error(self, part: RunRow | StepRow | PartRow | CallRow, error: Failure | None, recorded: RecordedEvent) -> None:

@@ -42,10 +42,20 @@ UNKNOWN = sys.maxsize
 HOLDERS: dict[Field, frozenset[str]] = {
     "input": frozenset({runs.RunStarted.TOPIC, runs.StepScheduled.TOPIC, runs.PartScheduled.TOPIC}),
     "metadata": frozenset({runs.RunStarted.TOPIC}),
-    "result": frozenset({runs.StepCompleted.TOPIC, runs.RunCompleted.TOPIC, runs.PartCompleted.TOPIC}),
+    "result": frozenset(
+        kind.TOPIC for kind in (runs.StepCompleted, runs.RunCompleted, runs.PartCompleted, runs.StepTakenOver, runs.PartTakenOver)
+    ),
     "error": frozenset(
         kind.TOPIC
-        for kind in (runs.StepFailed, runs.RunFailed, runs.StepFellBack, runs.PartFailed, agent_runs.AgentRunRetryScheduled)
+        for kind in (
+            runs.StepFailed,
+            runs.RunFailed,
+            runs.StepFellBack,
+            runs.PartFailed,
+            agent_runs.AgentRunRetryScheduled,
+            runs.StepTakenOver,
+            runs.PartTakenOver,
+        )
     ),
     "entry": frozenset({agent_runs.StepRecorded.TOPIC}),
     "body": frozenset({messages.MessageSent.TOPIC}),
@@ -104,6 +114,13 @@ class Values:
         else:
             step.put("result", result)
 
+    def measured_result(self, step: StepView, result: Json, position: int) -> None:
+        """As `result`, of a value in an event that is always read."""
+        if (size := json_bytes(result)) > self._most_of_results:
+            step.put("result", None, place_of(path_of_step(self._run_id, step.key), "result", position, size))
+        else:
+            step.put("result", result)
+
     def error_of_run(self, view: RunView, error: Failure | None, position: int, size: int) -> None:
         _put_error(view, error, path_of_run(self._run_id), position, size)
 
@@ -149,7 +166,7 @@ def held(recorded: RecordedEvent, field: Field, step: str | None = None, part: i
     if recorded.topic not in HOLDERS[field]:
         return None
     if part is not None:
-        return None if step is None else _held_of_part(recorded, step, part)
+        return None if step is None else _held_of_part(recorded, field, step, part)
     match decoded(recorded):
         case runs.RunStarted() as started if step is None:
             return Held(started.input if field == "input" else started.metadata)
@@ -161,6 +178,8 @@ def held(recorded: RecordedEvent, field: Field, step: str | None = None, part: i
             return Held(completed.result)
         case runs.RunCompleted(result=result) if step is None and result is not None:
             return Held(result)
+        case runs.StepTakenOver() as taken if taken.step == step:
+            return Held(taken.result) if field == "result" else None if taken.error is None else Held(_plain(taken.error))
         case runs.StepFellBack(part=None) as back if back.step == step:
             return Held(_plain(back.error))
         case runs.StepFailed() as failed if failed.step == step:
@@ -177,8 +196,10 @@ def held(recorded: RecordedEvent, field: Field, step: str | None = None, part: i
     return None
 
 
-def _held_of_part(recorded: RecordedEvent, step: str, part: int) -> Held | None:
+def _held_of_part(recorded: RecordedEvent, field: Field, step: str, part: int) -> Held | None:
     match event := decoded(recorded):
+        case runs.PartTakenOver() if (event.step, event.part) == (step, part):
+            return Held(event.result) if field == "result" else None if event.error is None else Held(_plain(event.error))
         case runs.PartScheduled() if (event.step, event.part) == (step, part):
             return Held(event.input)
         case runs.PartCompleted() if (event.step, event.part) == (step, part):

@@ -22,6 +22,7 @@ from domain import (
     budgets,
     chains,
     compensations,
+    context,
     invocations,
     projects,
     runs,
@@ -39,7 +40,7 @@ MODULES: dict[str, ModuleType] = {name: importlib.import_module(f"domain.{name}"
 """Each module and each package directly in domain/."""
 DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
 
-IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn", "drawn", "spent"}
+IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn", "drawn", "spent", "taken"}
 SINGULAR = {"context": "context", "approval_policies": "approval_policy"}
 
 IMPURE_CALLS = re.compile(
@@ -125,6 +126,7 @@ BY_THE_SERVER = {
     agents.UseAgent,
     audit.RecordAction,
     audit.RecordRefusals,
+    agent_runs.TakeOverJournal, context.TakeOverValues,  # go along with the start of a fork
     triggers.FireTrigger, triggers.RecordMisfire, triggers.RecordLimited,
     invocations.CompensateInvocation, compensations.ExpectCall, compensations.RecordEffect, compensations.RuleOutEffect,
     compensations.RecordCompensation, compensations.CheckEffects, runs.EndAtDeadline, agent_runs.ReopenAgentRun,

@@ -278,6 +278,7 @@ EXAMPLES: tuple[Event, ...] = (
         compensate="on_failure", parent=PARENT, workflow=runs.WorkflowRef(name="review", version=7),
         origin=runs.Origin(kind="trigger", name="on-release", event=f"{RUN}:12", due_at=AT, depth=2), tainted=True,
         budget=RUN_BUDGET, budgets=(OTHER_RUN, RUN),
+        forked_from=runs.ForkedFrom(run_id=OTHER_RUN, position=4_711, step="write", anew=True),
     ),
     runs.StepScheduled(
         step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,
@@ -288,6 +289,14 @@ EXAMPLES: tuple[Event, ...] = (
         abandoned=(AGENT_RUN,), abandoned_runs=(OTHER_RUN,), person=ANN,
     ),
     runs.StepStarted(step="reviews", form="each", items=(1, JSON), delay_s=60.0, until=AT, saw={"input": [1]}),
+    runs.StepTakenOver(
+        step="polish", status="completed", agent_run_id=AGENT_RUN, result=JSON, error=FAILURE, judged={"best": True},
+        exhausted=True, without=(1, 4), reason="condition",
+    ),
+    runs.PartTakenOver(
+        step="reviews", part=2, execution_id=OTHER_RUN, status="completed", is_run=True, result=JSON, error=FAILURE,
+        input={"input": JSON}, steps=({"key": "scout", "agent": "reader"},), only="scout",
+    ),
     runs.PartScheduled(
         step="reviews", part=1, agent_run_id=AGENT_RUN, child_id=OTHER_RUN, agent="critic", agent_version="4", version_asked=True,
         plan={"steps": [{"key": "polish", "agent": "editor"}]}, workflow=runs.WorkflowRef(name="polish", version=3),
@@ -345,6 +354,11 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True, effect=True, cost=AMOUNTS),
     agent_runs.PortionGranted(purse=1, allowances=ALLOWANCES, amounts=AMOUNTS, exact=True),
     agent_runs.PortionSettled(purse=1, allowances=ALLOWANCES, spent=AMOUNTS, returned=AMOUNTS, exact=True),
+    agent_runs.EntryTakenOver(
+        key="git.history#1", kind="call", succeeded=False, invocation_id=INVOCATION, effect=True,
+        held_by=OTHER_AGENT_RUN, result=JSON, error=FAILURE, fingerprint="3f2a",
+    ),
+    agent_runs.MailTakenOver(message_id=MESSAGE, sender="collect", sent_at=AT, received_as="receive#1"),
     agent_runs.MailDelivered(message_id=MESSAGE, sender="write", sent_at=AT),
     agent_runs.MailRefused(message_id=MESSAGE, reason="the recipient is completed"),
     agent_runs.MailReceived(attempt=2, key="receive#1", message_id=MESSAGE),
@@ -477,6 +491,7 @@ EXAMPLES: tuple[Event, ...] = (
         run_id=RUN, sender="collect", sender_id=AGENT_RUN, recipient="write", recipient_id=OTHER_AGENT_RUN, body=JSON,
         sent_at=AT,
     ),
+    context.ContextValueTakenOver(run_id=RUN, name="plan", value=JSON, value_version=3),
     context.ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="draft", value=JSON, value_version=3),
     approvals.ApprovalRequested(
         kind="call", run_id=RUN, invocation_id=INVOCATION, tool="git.history", tool_version="2", arguments_hash=SHA256,

@@ -23,6 +23,7 @@ from domain.errors import InvalidCommand
 from tests.integration.budgets_kit import OF_BUDGETS
 from tests.integration.system_kit import new_id
 from tests.integration.test_http_openapi import document, operations_of, takes_content
+from tests.security.plan_bodies import GRAPHS, PLANS, SIDE_BY_SIDE, STEPS
 from tests.security.two_tenants import ID, OPERATIONS_ON_ALL, TIME, Other, Pair
 
 NEW = "a new id"
@@ -31,31 +32,6 @@ FAILURE = {
     "type": "T", "message": "m", "file": "f", "traceback": "t",
     "causes": [{"relation": "cause", "type": "T", "message": "m", "file": "f"}],
 }  # fmt: skip
-STEPS = [
-    {"key": "second", "after": ["first"], "agent": "own", "agent_version": "1", "input": 1},
-    {"key": "first", "agent": "own"},
-    {
-        "key": "third",
-        "agent": "own",
-        "when": "true",
-        "input_from": {"a": "input"},
-        "each": {"over": "[1]"},
-        "fallbacks": [{"agent": "own", "agent_version": "1"}],
-        "priority": "low",
-    },
-    {"key": "fourth", "agent": "own", "input_from": "input", "repeat": {"times": 1, "until": "true"}},
-    {"key": "fifth", "agent": "own", "adaptive": {"agents": [{"agent": "own", "agent_version": "1"}]}},
-    {"key": "sixth", "run": {"plan": {"steps": [{"key": "a", "value": "1"}]}, "versions_asked": ["a"], "defaults": {}}},
-    {"key": "seventh", "gather": {"mode": "first_good", "good": "true"}, "after": ["first"]},
-    {"key": "eighth", "gather": {"mode": "vote", "by": "result"}, "after": ["first"]},
-    {"key": "ninth", "value": "1"},
-    {"key": "tenth", "wait": {"until": "input"}},
-]
-PLANS = [
-    {"steps": STEPS},
-    {"steps": [{"key": "first", "capability": "own"}]},
-    {"steps": [{"key": "first", "run": {"workflow": "own_flow"}}]},
-]
 FLOW = {
     "description": "own", "parameters": {"properties": {"own": {}}}, "metadata": {"team": "own"},
     "command": {"text": "own", "help": "own", "agents": {"own": ["first"]}},
@@ -102,11 +78,7 @@ TRIGGERS: list[dict[str, Any]] = [
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs": [
         {**RUN, "agent": "own", "project_id": "{project_id}", "budget": {"money": "1", "currency": "usd"}},
-        {**RUN, "plan": {"kind": "sequential", "agents": ["own"]}},
-        {**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregator": "own"}},
-        {**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregate": {"mode": "first_good", "good": "true"}}},
-        {**RUN, "plan": {"kind": "parallel", "agents": ["own"], "aggregate": {"mode": "vote", "by": "result"}}},
-        *({**RUN, "plan": {"kind": "graph", **plan, "result": "steps.first.result"}} for plan in PLANS),
+        *({**RUN, "plan": plan} for plan in (*SIDE_BY_SIDE, *GRAPHS)),
         {**RUN, "workflow": {"name": "own_flow"}},
     ],
     **OF_BUDGETS,
@@ -122,6 +94,12 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs/{run_id}/deadline": [{"deadline_s": 60, "reason": "why"}, {"deadline_s": None, "reason": "why"}],
     "/v1/runs/{run_id}/retry": [{"reason": "why"}, {"steps": ["first"], "reason": "why", "versions": {"first": "1"}}],
     "/v1/runs/{run_id}/signals": [{"name": "go", "payload": {"a": 1}, "id": "one", "reason": "why"}, {"name": "go", "step": "a"}],
+    "/v1/runs/{run_id}/fork": [
+        {"at": {"before": "own"}, "reason": "why", "input": 1, "metadata": {"a": "b"}, "run_id": NEW},
+        {"at": {"position": 1}, "agents": {"own": "own@1"}},
+        {"at": {"step": "own"}, "plan": SIDE_BY_SIDE[0]},
+        *({"plan": plan} for plan in (*SIDE_BY_SIDE[1:], *GRAPHS)),
+    ],
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
     "/v1/approvals/{approval_id}/decision": [
@@ -213,7 +191,8 @@ for _start in STARTS:
 OF_CONTENT = {"/v1/blobs", "/v1/work/blobs", "/hooks/{hook_id}"}
 """Operations whose body is a content of its own."""
 NAMES_A_NEW_THING = {
-    ("/v1/runs", "run_id"), ("/v1/commands", "run_id"), ("/v1/keys", "key_id"), ("/v1/keys/{key_id}/rotate", "key_id"),
+    ("/v1/runs", "run_id"), ("/v1/runs/{run_id}/fork", "run_id"), ("/v1/commands", "run_id"), ("/v1/keys", "key_id"),
+    ("/v1/keys/{key_id}/rotate", "key_id"),
 }  # fmt: skip
 """Ids that the caller gives to new things. An id of another tenant is taken, since ids are those of the whole installation."""
 MAKES_A_NAME = {

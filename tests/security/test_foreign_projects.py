@@ -184,6 +184,7 @@ async def test_a_thing_of_another_project_is_as_one_that_nobody_has(auditor: Aud
         "skip": why,
         "force": {"result": 1, **why},
         "dispatch": why,
+        "fork": why,
         "decision": {"decision": "deny"},
     }
     bodies |= {"retry": why, "deadline": {"deadline_s": 60, **why}}

@@ -20,8 +20,10 @@ DEFINITION = Path(__file__).parents[1] / "golden" / "events" / "trigger.created.
 """A JSON object with a name."""
 ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune",
               "nats grant", "nats revoke", "nats config", "roles list",
-              "tenants create", "tenants list", "commands crew", "version"}  # fmt: skip
-"""Commands that do not show answers of a server. They write through the same functions (tests/architecture/test_output.py)."""
+              "tenants create", "tenants list", "commands crew", "version", "diff", "cases add", "cases run"}  # fmt: skip
+"""Commands that do not show answers of a server; differences of two runs are tried by themselves.
+
+They write through the same functions (tests/architecture/test_output.py)."""
 ARGUMENTS: dict[str, list[str]] = {
     "runs start": ["writer"],
     "runs list": [],
@@ -51,6 +53,8 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs compensation": [str(RUN)],
     "runs compensate": [str(RUN), "--reason", "r"],
     "runs resume-compensation": [str(RUN), "--reason", "r"],
+    "runs fork": [str(RUN), "--reason", "r"],
+    "runs forks": [str(RUN)],
     "plans check": [__file__.rpartition("/tests/")[0] + "/tests/golden/events/run.started.v4.json"],
     "schedules list": [],
     "schedules show": ["nightly"],
@@ -200,3 +204,18 @@ def _strings(value: Any) -> set[str]:
         case dict():
             return set().union(*map(_strings, [*value, *value.values()]))
     return set()
+
+
+def test_differences_of_runs_and_of_code_come_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    from api.cli import diff, dry_run
+    from tidelog.divergence import Comparison, Difference
+    from tidelog.testing import Divergence, Replayed
+
+    found = Difference(HOSTILE, HOSTILE, "arguments", json.dumps(HOSTILE, ensure_ascii=False), None, 1, None)
+    diff._print(("a", "b"), Comparison([found, found], 2), 20)
+    other = Divergence(HOSTILE, "other arguments", HOSTILE, HOSTILE, {HOSTILE: HOSTILE})
+    dry_run.show([Replayed(HOSTILE, HOSTILE, divergences=[other])])
+    written = capsys.readouterr()
+    assert written.out.count("RED") >= 8
+    for line in (written.out + written.err).split("\n"):
+        assert line.isprintable(), line

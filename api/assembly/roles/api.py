@@ -40,6 +40,7 @@ from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
 from application.plans.check import PlanChecks
 from application.reads import CurrentRuns
+from application.runs.forking.fork import Forks
 from application.schedules.defining import Schedules
 from application.slash_commands.commands import SlashCommands
 from application.workers import Workers
@@ -282,6 +283,7 @@ async def container(parts: Parts) -> Container:
         replays=await replays(parts),
         admission=await admission(parts),
         workflows=of_workflows,
+        forks=Forks(loop, await storage.feed_of(parts, "commands"), await histories.histories(parts), of_workflows.children),
         workflow_changes=WorkflowChanges(loop, of_workflows, plan_checks),
         slash_commands=SlashCommands(loop, of_workflows, (await reads(parts)).workflows),
         schedules=await _schedules(parts),

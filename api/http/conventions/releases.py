@@ -17,7 +17,7 @@ from domain.chains import ChainStarted
 from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
 from domain.kernel import Event
-from domain.runs import DeadlineSet, RunPaused, RunRetried, RunStarted, StepSkipped
+from domain.runs import DeadlineSet, RunPaused, RunRetried, RunStarted, StepSkipped, StepTakenOver
 from domain.schedules import ScheduleCreated, ScheduleFired
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
 from domain.tools import ToolDeprecated, ToolRemoved
@@ -45,6 +45,7 @@ PAUSES = _shapes(RunPaused, StepSkipped)
 """A release that knows these knows pauses, and what persons say about steps."""
 TRIGGERS = _shapes(TriggerCreated, RunStarted)
 BUDGETS = _shapes(BudgetSet, AllowanceDrawn, PortionGranted, RunStarted)
+FORKS = _shapes(RunStarted, StepTakenOver)
 CALLS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 APPROVALS = _shapes(InvocationRequested, ApprovalRequested, ApprovalPolicyPublished)
 """A release that knows these asks for the approvals that policies demand, and holds calls."""
@@ -177,3 +178,13 @@ async def must_all_know_calls(request: Request) -> None:
     if not await _all_know(container_of(request), CALLS):
         raise Unavailable("a process of an earlier release still runs, which does not know calls without a run: try again later")
     state.all_knew_calls_at = now
+
+
+async def must_all_know_forks(request: Request) -> None:
+    """Raises Unavailable during an upgrade: a process of before would run what a fork takes over again."""
+    state, now = request.app.state, time.monotonic()
+    if now - getattr(state, "all_knew_forks_at", -SURE_S) < SURE_S:
+        return
+    if not await _all_know(container_of(request), FORKS):
+        raise Unavailable("a process of an earlier release still runs, which does not know forks of runs: try again later")
+    state.all_knew_forks_at = now

@@ -259,7 +259,7 @@ async def get_runs(
     )  # fmt: skip
     if unmoved_s is not None and status is None:
         wanted = wanted._replace(status="running")
-    return await _listed(request, wanted, as_of)
+    return await listed(request, wanted, as_of)
 
 
 @router.get(
@@ -281,10 +281,10 @@ async def get_children(
     container, tenant_id = container_of(request), principal_of(request).tenant_id
     await must_be_a_run(container.feed, tenant_id, run_id)
     wanted = RunsWanted(limit, uuid_cursor(cursor), status, within=projects_of(request), parent=run_id)
-    return await _listed(request, wanted, as_of)
+    return await listed(request, wanted, as_of)
 
 
-async def _listed(request: Request, wanted: RunsWanted, as_of: str | None) -> Response:
+async def listed(request: Request, wanted: RunsWanted, as_of: str | None) -> Response:
     reads, tenant_id = container_of(request).reads.runs, principal_of(request).tenant_id
     read_models = ("runs", "run_terms") if wanted.needs_terms else ("runs",)
     if as_of is None:

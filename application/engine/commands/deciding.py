@@ -18,7 +18,7 @@ from domain.errors import AlreadyExists, InvalidCommand, PayloadTooLarge, Versio
 from domain.kernel import Command, Event
 
 MAX_PARTS = 100
-"""Commands of one request, with those that hooks add. A hook that adds without end is a defect."""
+"""Commands that hooks add to those of one request. A hook that adds without end is a defect."""
 
 NO_EVENTS = Loaded(None)
 
@@ -40,13 +40,13 @@ class Deciding:
         if self._hooks:
             for part in parts:  # grows while hooks add commands
                 for hook in self._hooks:
-                    self._add(parts, hook.before_decide(request, part.command, part.stream_id))
+                    self._add(parts, hook.before_decide(request, part.command, part.stream_id), len(commands))
         return parts
 
-    def _add(self, parts: list[Part], commands: Sequence[Command] | None) -> None:
+    def _add(self, parts: list[Part], commands: Sequence[Command] | None, given: int) -> None:
         parts += [Part(command, self._routes[type(command)]) for command in commands or ()]
-        if len(parts) > MAX_PARTS:
-            raise RuntimeError(f"the commands of one request are over {MAX_PARTS}, with those that hooks added")
+        if len(parts) > MAX_PARTS + given:
+            raise RuntimeError(f"hooks added more than {MAX_PARTS} commands to those of one request")
 
     async def decide(self, draft: Draft, request: CommandRequest, parts: Sequence[Part], expected: int | None = None) -> Decided:
         """Decides all parts, in order, each on the state that the draft and the parts before leave. Adds them to the draft.
@@ -125,10 +125,11 @@ class Deciding:
 
     async def _with_hooks(self, draft: Draft, request: CommandRequest, parts: list[Part], first: int) -> list[Part]:
         """All parts, with those that hooks add now that the others are decided."""
+        given = len(parts)
         for hook in self._hooks:
             added = hook.before_append(request, _told(draft, parts, first))
             before = len(parts)
-            self._add(parts, added)
+            self._add(parts, added, given)
             for part in parts[before:]:
                 stream = draft.streams.get(part.stream_id) or self._believed(draft, part) or await self._read(draft, part)
                 self._decide_one(draft, request, part, stream)

@@ -273,6 +273,10 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         """The runs that steps of the run started, newest first. `as_of`: as they were at a position or a time."""
         return [run async for run in self._all(RunSummary, f"/v1/runs/{run_id}/children", _as_of(as_of) | {"limit": "1000"})]
 
+    async def forks(self, run_id: UUID, *, as_of: int | datetime | None = None) -> list[RunSummary]:
+        """The runs that were forked from a run, newest first. `as_of`: as they were at a position or a time."""
+        return [run async for run in self._all(RunSummary, f"/v1/runs/{run_id}/forks", _as_of(as_of) | {"limit": "1000"})]
+
     async def journal(self, run_id: UUID, *, as_of: int | datetime | None = None, whole: bool = True) -> list[JournalEntry]:
         """What the agents of a run have finished, in the order of the log. `as_of`: as it was at a position or a time."""
         return await self._filled(JournalEntry, f"/v1/runs/{run_id}/journal", _as_of(as_of) | {"limit": "1000"}, whole)

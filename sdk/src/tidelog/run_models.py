@@ -79,6 +79,10 @@ class JournalEntry(HoldsLarge):
     tool: str | None = None
     invocation_id: UUID | None = None
     succeeded: bool | None = None
+    taken_over: bool = False
+    """Whether it was finished in the run that this one was forked from."""
+    held_by: UUID | None = None
+    """The agent run of that run whose journal has the result, where that is large."""
     message_id: UUID | None = None
 
 
@@ -153,6 +157,8 @@ class Step(HoldsLarge):
     """Whether a loop ended because of its bound."""
     fallbacks: tuple[dict[str, Any], ...] = ()
     """Agents that were tried after the one of the plan: `{number, agent, error, at}`."""
+    taken_over: bool = False
+    """Whether the step ended in the run that this one was forked from; `agent_run_id` is then of that run."""
     waits_until: datetime | None = None
     after: tuple[str, ...] = ()
     agent_version: str | None = None
@@ -225,6 +231,15 @@ class RunWaits(Model):
     more: int = 0
 
 
+class ForkedFrom(Model):
+    """The run that a fork took over from: at `step`, which began without what it had recorded if `anew`, or at `position`."""
+
+    run_id: UUID
+    position: int
+    step: str | None = None
+    anew: bool = False
+
+
 class RunSummary(Model):
     """A run in a list. `status`: running, paused, completed, failed or cancelled.
 
@@ -277,6 +292,7 @@ class Run(RunSummary, HoldsLarge):
     """When the run must have ended, or else fails. None: it has no deadline."""
     retries: int = 0
     """How often what had failed in the run was tried again."""
+    forked_from: ForkedFrom | None = None
     compensate: str = "never"
     compensation: dict[str, Any] | None = None
     """The status of taking its effects back, and how many; see `Client.compensation`. None: it has not begun."""

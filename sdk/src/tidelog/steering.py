@@ -13,6 +13,9 @@ from tidelog.run_models import RunWait, RunWaits
 from tidelog.transport import json_of
 from tidelog.values import to_json
 
+SAME: Any = object()
+"""As the run has it."""
+
 
 class SteeringClient(Requests):
     """The methods of `Client` for stopping runs and letting them go on."""
@@ -135,6 +138,33 @@ class SteeringClient(Requests):
         sent = parse(SentSignal, json_of(answer))
         self._position = max(self._position, sent.position)
         return sent
+
+    async def fork_run(
+        self,
+        run_id: UUID,
+        *,
+        step: str | None = None,
+        before: str | None = None,
+        position: int | None = None,
+        input: Any = SAME,
+        plan: Mapping[str, Any] | None = None,
+        agents: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        on_behalf_of: str | None = None,
+    ) -> StartedRun:
+        """Fork a run: a new run begins with what the run was, and nothing that had ended runs again.
+
+        `step`: goes on from what it had recorded; what comes after it runs again. `before`: as `step`, with nothing recorded.
+        `position`: the run as it was then. Without any of them the steps that failed go on from what they had recorded.
+        `input`, `plan`, `metadata`: instead of the run's. `agents`: step → another agent, or a version of it (`"critic@3"`).
+        """
+        at = {name: value for name, value in (("step", step), ("before", before), ("position", position)) if value is not None}
+        said = {"at": at or None, "plan": plan, "agents": agents, "metadata": metadata, "reason": reason}
+        body: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+        if input is not SAME:
+            body["input"] = to_json(input, "the input")
+        return await self._said(f"/v1/runs/{run_id}/fork", body, on_behalf_of)
 
     async def _said(self, path: str, body: Mapping[str, Any], on_behalf_of: str | None) -> StartedRun:
         """Gives a command to a run."""

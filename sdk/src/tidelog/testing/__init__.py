@@ -16,6 +16,7 @@ or try all crashes that there are:
 """
 
 from tidelog.testing.approving import Approve, HeldCall, HeldCallError
+from tidelog.testing.cases import Case, CaseResult, Expected, case_of, run_case
 from tidelog.testing.checks import ToolChecks
 from tidelog.testing.clock import TestClock
 from tidelog.testing.contract import Checked, ToolContract, check_tool
@@ -24,6 +25,8 @@ from tidelog.testing.effects import Effect, Effects
 from tidelog.testing.journal import MemoryJournal, SentMessage, ToolCall, Written
 from tidelog.testing.ledger import AmbiguousCall, AmbiguousCallError, Resolve
 from tidelog.testing.recorder import Answers, MemoryRecorder
+from tidelog.testing.records import Record, records_of
+from tidelog.testing.replay import Divergence, Replayed, replay_agent, replay_agents
 from tidelog.testing.runs import CrashPoint, NoSuchCrash, Outcome, run_agent
 from tidelog.testing.scripted import ScriptedTool
 
@@ -32,17 +35,23 @@ __all__ = [
     "AmbiguousCallError",
     "Answers",
     "Approve",
+    "Case",
+    "CaseResult",
     "Checked",
     "CrashPoint",
     "CrashReport",
+    "Divergence",
     "Effect",
     "Effects",
+    "Expected",
     "HeldCall",
     "HeldCallError",
     "MemoryJournal",
     "MemoryRecorder",
     "NoSuchCrash",
     "Outcome",
+    "Record",
+    "Replayed",
     "Resolve",
     "ScriptedTool",
     "SentMessage",
@@ -52,7 +61,12 @@ __all__ = [
     "ToolContract",
     "Written",
     "assert_survives_crashes",
+    "case_of",
     "check_tool",
     "crash_points",
+    "records_of",
+    "replay_agent",
+    "replay_agents",
     "run_agent",
+    "run_case",
 ]
