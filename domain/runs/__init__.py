@@ -5,6 +5,9 @@ Others import from here, never from the modules:
 - `events`: the facts of the stream.
 - `commands`: what people, sagas and timers may ask for.
 - `state`: the run, and how each event changes it (`evolve`).
+- `steered`: the facts that people bring about while a run goes on.
+- `taken_over`, `forking`: what a run begins with that another run had finished.
+- `retrying`, `deadlines`: what failed runs again; the time at which a run must have ended.
 - `forcing`: what a person says about a step.
 - `pausing`: pauses, and going on where the run was.
 - `signals`, `kept`: signals to the agents of a run, and who receives each one.
@@ -60,33 +63,23 @@ from domain.runs.events import (
     ENDS,
     ByPerson,
     Compensate,
-    DeadlineSet,
     Origin,
     Parent,
     PartCompleted,
     PartFailed,
     PartScheduled,
-    PauseCause,
     PlanV1,
-    Receiver,
     RunBudget,
     RunCancelled,
     RunCompleted,
     RunEvent,
     RunFailed,
-    RunPaused,
-    RunPauseLifted,
-    RunResumed,
     RunRetried,
-    RunSignalled,
     RunStarted,
     RunStartedV1,
     RunStartedV2,
     RunStartedV3,
     RunTainted,
-    SignalAwaited,
-    SignalReceived,
-    SignalWaitEnded,
     StepCompleted,
     StepCompletedV1,
     StepFailed,
@@ -102,6 +95,18 @@ from domain.runs.retrying import Again, executions_again, of_child, to_retry
 from domain.runs.rules import DECIDER, GotTainted, decide
 from domain.runs.signals import MOST_KEPT, TooManySignals
 from domain.runs.state import OVER, Run, RunStatus, evolve
+from domain.runs.steered import (
+    DeadlineSet,
+    PauseCause,
+    Receiver,
+    RunPaused,
+    RunPauseLifted,
+    RunResumed,
+    RunSignalled,
+    SignalAwaited,
+    SignalReceived,
+    SignalWaitEnded,
+)
 from domain.runs.taken_over import ForkedFrom, PartTakenOver, StepTakenOver
 from domain.runs.waiting import scheduled_by
 

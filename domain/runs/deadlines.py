@@ -4,8 +4,8 @@ from domain.errors import InvalidState, NotFound
 from domain.failures import Failure
 from domain.kernel import Event
 from domain.runs.commands import EndAtDeadline, SetDeadline
-from domain.runs.events import DeadlineSet
 from domain.runs.state import OVER, Run
+from domain.runs.steered import DeadlineSet
 
 
 def set_deadline(run: Run, command: SetDeadline) -> list[Event]:

@@ -10,6 +10,16 @@ from domain.amounts import Limits, OnSpent
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Name, Priority, ShortText, Value, is_empty, unsaid, unsaid_number
 from domain.plans import MAX_DEPTH, MAX_STEPS_V1, Plan, PlanV3, StepV3
+from domain.runs.steered import (
+    DeadlineSet,
+    RunPaused,
+    RunPauseLifted,
+    RunResumed,
+    RunSignalled,
+    SignalAwaited,
+    SignalReceived,
+    SignalWaitEnded,
+)
 from domain.runs.taken_over import ForkedFrom, PartTakenOver, StepTakenOver
 
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
@@ -386,70 +396,6 @@ class RunRetried(Event):
     parent: Parent | None = Field(default=None, exclude_if=unsaid)
 
 
-class DeadlineSet(Event):
-    """The run must have ended after so many seconds from the recording of this event. Otherwise it fails."""
-
-    TOPIC = "run.deadline_set"
-    number: int
-    """1, 2, 3 … The newest one holds."""
-    deadline_s: float | None
-    """None: the run has no deadline any more."""
-    reason: str | None = None
-
-
-class Receiver(Value):
-    """A wait of an agent for a signal."""
-
-    agent_run_id: UUID
-    key: str
-
-
-class RunSignalled(Event):
-    """Somebody has sent the run a signal."""
-
-    TOPIC = "run.signalled"
-    signal_id: UUID
-    name: str
-    payload: Json = None
-    step: str | None = None
-    """Only an agent of this step receives it. None: any of the run."""
-    received_by: Receiver | None = None
-    """Who waited for it. None: it is kept until somebody does."""
-
-
-class SignalAwaited(Event):
-    """An agent waits for a signal, and none was kept for it."""
-
-    TOPIC = "run.signal_awaited"
-    agent_run_id: UUID
-    key: str
-    step: str
-    name: str
-    timeout_s: float | None = None
-
-
-class SignalReceived(Event):
-    """An agent has received a signal that was kept for it."""
-
-    TOPIC = "run.signal_received"
-    signal_id: UUID
-    agent_run_id: UUID
-    key: str
-    name: str
-    payload: Json = None
-
-
-class SignalWaitEnded(Event):
-    """An agent waits for a signal no more."""
-
-    TOPIC = "run.signal_wait_ended"
-    agent_run_id: UUID
-    key: str
-    name: str
-    reason: Literal["timed_out", "agent_ended"]
-    timeout_s: float | None = None
-
-
 class RunCompleted(Event):
     TOPIC = "run.completed"
     degraded: bool = False
@@ -480,61 +426,6 @@ class RunCancelled(Event):
     compensate: bool = False
     abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
     parent: Parent | None = Field(default=None, exclude_if=is_empty)
-
-
-class PauseCause(Value):
-    """Who paused a run, and why."""
-
-    by: str | None = None
-    """The actor of the person's key."""
-    reason: str | None = None
-    on_behalf_of: str | None = None
-    """For whom the actor asked."""
-    parent_id: UUID | None = None
-    """The run above, with which this one was paused. None: it was paused itself."""
-
-
-class RunPaused(Event):
-    """Nothing begins in the run until it is resumed. Outcomes of what has begun are recorded; what follows from them is decided at
-    the resumption."""
-
-    TOPIC = "run.paused"
-    number: int
-    """1, 2, 3 …: how often the run was paused. A second cause of a pause has the number of the first one."""
-    cause: PauseCause
-    parent_number: int | None = None
-    """The number of the pause of the run above, with which this one is paused."""
-    executions: tuple[UUID, ...] = ()
-    """Agent runs that were under way, and must be paused."""
-    runs: tuple[UUID, ...] = ()
-    """Child runs, likewise."""
-
-
-class RunPauseLifted(Event):
-    """One cause of a pause is over. The run stays paused, because of the other one: by itself, or with the run above."""
-
-    TOPIC = "run.pause_lifted"
-    cause: PauseCause
-    """Who lifted the pause, and why."""
-    parent_number: int | None = None
-    left: PauseCause
-    """Why the run is still paused."""
-
-
-class RunResumed(Event):
-    """The run goes on where it was. What follows from the outcomes of the pause stands in the events after this one."""
-
-    TOPIC = "run.resumed"
-    number: int
-    """Of the pause that is over."""
-    cause: PauseCause
-    """Who resumed the run, and why."""
-    parent_number: int | None = None
-    """The number of the pause of the run above that is over, with which this one was paused."""
-    executions: tuple[UUID, ...] = ()
-    """Agent runs that go on."""
-    runs: tuple[UUID, ...] = ()
-    """Child runs, likewise."""
 
 
 ENDS = frozenset({RunCompleted.TOPIC, RunFailed.TOPIC, RunCancelled.TOPIC})

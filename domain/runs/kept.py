@@ -9,7 +9,7 @@ from uuid import UUID
 from immutables import Map
 
 from domain.kernel import Json
-from domain.runs.events import RunSignalled, SignalAwaited, SignalReceived, SignalWaitEnded
+from domain.runs.steered import RunSignalled, SignalAwaited, SignalReceived, SignalWaitEnded
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -14,11 +14,11 @@ from domain.runs.adapting import went_on
 from domain.runs.carrying_out import look_at
 from domain.runs.commands import PauseRun, ResumeRun
 from domain.runs.deciding import Decision, PlanFault
-from domain.runs.events import PauseCause, RunPaused, RunPauseLifted, RunResumed
 from domain.runs.outcomes import schedule_fallback, schedule_fallback_of_part
 from domain.runs.parts import again, fill
 from domain.runs.progress import StepProgress, agent_run_id_of, part_key
 from domain.runs.state import Run
+from domain.runs.steered import PauseCause, RunPaused, RunPauseLifted, RunResumed
 
 
 def pause(run: Run, command: PauseRun) -> list[Event]:

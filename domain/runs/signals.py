@@ -9,9 +9,9 @@ from uuid import UUID
 from domain.errors import InvalidCommand, InvalidState, NotFound
 from domain.kernel import Event, Scheduled
 from domain.runs.commands import AwaitSignal, ExpireSignalWait, LeaveSignals, SignalRun
-from domain.runs.events import Receiver, RunSignalled, SignalAwaited, SignalReceived, SignalWaitEnded
 from domain.runs.kept import content_of, size_of, wait_id
 from domain.runs.state import OVER, Run
+from domain.runs.steered import Receiver, RunSignalled, SignalAwaited, SignalReceived, SignalWaitEnded
 
 MOST_KEPT = 1_000
 """Signals of a run that nobody has received."""

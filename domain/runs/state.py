@@ -15,26 +15,17 @@ from domain.maps import PersistentMap
 from domain.plans import NO_STEPS, Graph, Plan, Step, StepState
 from domain.runs.events import (
     Compensate,
-    DeadlineSet,
     Parent,
     PartCompleted,
     PartFailed,
     PartScheduled,
-    PauseCause,
     RunCancelled,
     RunCompleted,
     RunEvent,
     RunFailed,
-    RunPaused,
-    RunPauseLifted,
-    RunResumed,
     RunRetried,
-    RunSignalled,
     RunStarted,
     RunTainted,
-    SignalAwaited,
-    SignalReceived,
-    SignalWaitEnded,
     StepCompleted,
     StepFailed,
     StepFellBack,
@@ -44,6 +35,17 @@ from domain.runs.events import (
 )
 from domain.runs.kept import KeptSignal, SignalWait, changed
 from domain.runs.progress import StepProgress, Tally, agent_run_id_of, part_begun, part_ended, part_key, part_taken_over
+from domain.runs.steered import (
+    DeadlineSet,
+    PauseCause,
+    RunPaused,
+    RunPauseLifted,
+    RunResumed,
+    RunSignalled,
+    SignalAwaited,
+    SignalReceived,
+    SignalWaitEnded,
+)
 from domain.runs.taken_over import PartTakenOver, StepTakenOver
 
 RunStatus = Literal["absent", "running", "completed", "failed", "cancelled"]

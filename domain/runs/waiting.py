@@ -7,8 +7,9 @@ from domain.kernel import Event, Json, Scheduled
 from domain.plans import Step, Wait
 from domain.runs.commands import EndAtDeadline, EndWait
 from domain.runs.deciding import Decision, PlanFault
-from domain.runs.events import DeadlineSet, StepStarted
+from domain.runs.events import StepStarted
 from domain.runs.signals import scheduled_by as of_signals
+from domain.runs.steered import DeadlineSet
 
 
 def begin_wait(d: Decision, step: Step, wait: Wait, saw: dict[str, Json]) -> None:
