@@ -15,7 +15,7 @@ from uuid import UUID
 from immutables import Map
 from pydantic import Field
 
-from domain.amounts import CURRENCY, NO_LIMITS, NOTHING, Amounts, Limits, OnSpent, Why
+from domain.amounts import CURRENCY, NO_LIMITS, NOTHING, Amounts, BudgetLimits, OnSpent, Why
 from domain.errors import DomainError, InvalidState, NotFound
 from domain.kernel import Command, Decider, Event, Scheduled, ShortText, Value, derive_id, replace, unsaid
 from domain.maps import PersistentMap
@@ -32,7 +32,7 @@ class Opening(Value):
     """`2026-11-30`, in the zone of the budget. None: it is of a run."""
     run_id: UUID | None = None
     project_id: UUID | None = None
-    limits: Limits
+    limits: BudgetLimits
     wall_s: float | None = None
     """Seconds from now after which the run is stopped."""
     on_spent: OnSpent = "stop"
@@ -46,7 +46,7 @@ class AllowanceOpened(Event):
     day: str | None = None
     run_id: UUID | None = None
     project_id: UUID | None = None
-    limits: Limits
+    limits: BudgetLimits
     wall_s: float | None = Field(default=None, exclude_if=unsaid)
     on_spent: OnSpent = "stop"
     currency: str = CURRENCY
@@ -101,7 +101,7 @@ class AllowanceChanged(Event):
     """The budget was changed while the allowance lasts."""
 
     TOPIC = "allowance.changed"
-    limits: Limits
+    limits: BudgetLimits
     on_spent: OnSpent
 
 
@@ -111,7 +111,7 @@ class AllowanceLifted(Event):
     TOPIC = "allowance.lifted"
     budget: str
     extra: Amounts
-    limits: Limits
+    limits: BudgetLimits
     """The limits from now on."""
     by: str
     reason: str
@@ -183,7 +183,7 @@ class EndTime(Command):
 class ChangeAllowance(Command):
     allowance_id: UUID
     root_id: UUID
-    limits: Limits
+    limits: BudgetLimits
     on_spent: OnSpent
 
 
@@ -212,7 +212,7 @@ class Holding:
 @dataclass(frozen=True)
 class Allowance:
     opened: AllowanceOpened | None = None
-    limits: Limits = NO_LIMITS
+    limits: BudgetLimits = NO_LIMITS
     on_spent: OnSpent = "stop"
     spent: Amounts = NOTHING
     held: Amounts = NOTHING

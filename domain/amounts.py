@@ -85,7 +85,7 @@ NOTHING = Amounts()
 ONE_CALL = Amounts(calls=1)
 
 
-class Limits(BaseModel):
+class BudgetLimits(BaseModel):
     """The most of each kind. None: as much as there may be."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -123,12 +123,12 @@ class Limits(BaseModel):
         """The kinds alone that have a limit."""
         return _amounts(**{kind: 0 for kind in ("money", "tokens", "calls")} | {k: getattr(amounts, k) for k, _ in self.kinds()})
 
-    def raised(self, extra: Amounts) -> "Limits":
+    def raised(self, extra: Amounts) -> "BudgetLimits":
         """With more of the kinds that have a limit."""
-        return Limits(**{kind: min(MOST, limit + getattr(extra, kind)) for kind, limit in self.kinds()})
+        return BudgetLimits(**{kind: min(MOST, limit + getattr(extra, kind)) for kind, limit in self.kinds()})
 
 
-NO_LIMITS = Limits()
+NO_LIMITS = BudgetLimits()
 
 
 class MaxCost(BaseModel):

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from immutables import Map
 from pydantic import Field, model_validator
 
-from domain.amounts import CURRENCY, Currency, Limits, OnSpent, Why
+from domain.amounts import CURRENCY, BudgetLimits, Currency, OnSpent, Why
 from domain.errors import InvalidCommand, InvalidState, NotFound
 from domain.kernel import Command, Decider, Event, Name, ShortText, Value, derive_id, replace
 from domain.maps import PersistentMap
@@ -77,7 +77,7 @@ class BudgetSet(Event):
     project_id: UUID | None = None
     agent: str | None = None
     workflow: str | None = None
-    limits: Limits
+    limits: BudgetLimits
     wall_s: float | None = None
     """Seconds that a run may last."""
     on_spent: OnSpent = "stop"
@@ -103,7 +103,7 @@ BudgetEvent = BudgetSet | BudgetRemoved
 class SetBudget(Command):
     book_id: UUID
     covered: Covered
-    limits: Limits
+    limits: BudgetLimits
     wall_s: float | None = Field(default=None, gt=0, le=LONGEST_WALL_S, allow_inf_nan=False)
     on_spent: OnSpent = "stop"
     time_zone: ShortText | None = None

@@ -18,7 +18,7 @@ What = Annotated[
         help="tenant, project:ID, agent:NAME, agent:NAME/run, runs, runs:project:ID or runs:workflow:NAME; or the id of a budget.",
     ),
 ]
-Limits = Annotated[str, typer.Argument(metavar="LIMITS", help=f"What may be spent, as {FORM}.")]
+LimitsGiven = Annotated[str, typer.Argument(metavar="LIMITS", help=f"What may be spent, as {FORM}.")]
 OnSpent = Literal["stop", "degrade"]
 _COVERED = {"tenant": {"scope": "tenant"}, "runs": {"scope": "runs"}}
 
@@ -100,7 +100,7 @@ async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool
 @app.command("set")
 def set_budget(
     name: What,
-    limits: Limits,
+    limits: LimitsGiven,
     on_spent: Annotated[
         OnSpent,
         typer.Option("--on-spent", help="stop: the run fails. degrade: a cheaper tool, or the call alone fails."),

@@ -25,7 +25,7 @@ class _Known(NamedTuple):
     read_at: float
 
 
-class Watch(Protocol):
+class BudgetWatch(Protocol):
     """How somebody hears of new events of a stream: `LiveFeed.call`."""
 
     def __call__(self, stream_id: UUID, topics: frozenset[str], told: Callable[[object], None], /) -> Callable[[], None]: ...
@@ -45,9 +45,9 @@ class Books:
         self._clock = clock
         self._known: dict[UUID, _Known] = {}
         self._stale: set[UUID] = set()
-        self._watch: Watch | None = None
+        self._watch: BudgetWatch | None = None
 
-    def hear_by(self, watch: Watch) -> None:
+    def hear_by(self, watch: BudgetWatch) -> None:
         """From now on the books that are read are followed."""
         self._watch = watch
         self._known.clear()

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from application.budgets.books import Books, Cover
-from application.budgets.paying import Paid, Paying, Spent
+from application.budgets.paying import BudgetSpent, Paid, Paying
 from application.chains import cost_of_chain
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller
@@ -20,7 +20,7 @@ from domain.kernel import Command
 from domain.tools import ToolRegistered
 
 
-class Settled(NamedTuple):
+class CallWithBudget(NamedTuple):
     """A call with what its budgets make of it."""
 
     commands: tuple[Command, ...]
@@ -43,16 +43,16 @@ class BudgetedCalls:
     async def settled(
         self, caller: Caller, state: AgentRun, start: StartCall, requested: RequestInvocation, tool: ToolRegistered,
         instead: Fallbacks, begun: Sequence[Command],
-    ) -> Settled:  # fmt: skip
+    ) -> CallWithBudget:  # fmt: skip
         """The call as it may go on. Raises StaleAttempt, WorkOver, Unavailable."""
         assert state.requested is not None
         cost = max_cost_of(tool, begun)
         covers = await self.books.covering(caller.tenant_id, state.requested)
         if not covers and cost is None:
-            return Settled((start, requested))
+            return CallWithBudget((start, requested))
         requested = requested.model_copy(update={"max_cost": cost, "spender": await self._spender(caller.tenant_id, state)})
         if not covers or start.key in state.journal:
-            return Settled((start, requested))
+            return CallWithBudget((start, requested))
         most = Amounts(calls=1) if requested.cached else (cost or MaxCost()).of_call
         for other in instead.tools:
             most = most.at_least((other.max_cost or MaxCost()).of_call)
@@ -68,7 +68,7 @@ class BudgetedCalls:
 
     async def _cheaper(
         self, caller: Caller, start: StartCall, requested: RequestInvocation, covers: Sequence[Cover], most: Amounts
-    ) -> Settled | None:
+    ) -> CallWithBudget | None:
         """The call with the tool itself, if its fallbacks alone cost too much, or with the first fallback that can be paid."""
         for number, cost in enumerate((requested.max_cost, *(other.max_cost for other in requested.fallbacks))):
             wanted = (cost or MaxCost()).of_call
@@ -86,12 +86,12 @@ class BudgetedCalls:
         return Spender(run_id=state.requested.run_id, project_id=run.state.project_id, agent=state.requested.agent)
 
 
-def _paid(start: StartCall, requested: RequestInvocation, paid: Paid, reserve: Amounts) -> Settled:
+def _paid(start: StartCall, requested: RequestInvocation, paid: Paid, reserve: Amounts) -> CallWithBudget:
     also: dict[str, Any] = {"reserve": reserve, "purse": paid.purse}
-    return Settled((start.model_copy(update=also), requested.model_copy(update={"reserved": reserve})))
+    return CallWithBudget((start.model_copy(update=also), requested.model_copy(update={"reserved": reserve})))
 
 
-def _refused(start: StartCall, requested: RequestInvocation, spent: Spent) -> Settled:
+def _refused(start: StartCall, requested: RequestInvocation, spent: BudgetSpent) -> CallWithBudget:
     """The call is in the journal, with its failure. `stop`: the agent run fails, whatever its code makes of the failure."""
     error = Failure(type="BudgetExceeded", message=spent.message)
     refused = requested.model_copy(update={"refused": error, "cached": None, "chain_id": None, "approval": None})
@@ -100,7 +100,7 @@ def _refused(start: StartCall, requested: RequestInvocation, spent: Spent) -> Se
     commands: tuple[Command, ...] = (start.model_copy(update={"refused": True}), refused, told)
     if spent.allowance.on_spent != "degrade":
         commands += (FailAgentRun(agent_run_id=start.agent_run_id, attempt=start.attempt, error=error),)
-    return Settled(commands, goes_on=False)
+    return CallWithBudget(commands, goes_on=False)
 
 
 def max_cost_of(tool: ToolRegistered, begun: Sequence[Command] = ()) -> MaxCost | None:

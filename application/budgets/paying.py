@@ -48,7 +48,7 @@ class Paid:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class BudgetSpent:
     """A budget has too little left."""
 
     allowance: Allowance
@@ -81,7 +81,7 @@ class Paying:
 
     async def pay(
         self, caller: Caller, agent_run_id: UUID, attempt: int, cost: Amounts, *, covers: Sequence[Cover]
-    ) -> Paid | Spent:
+    ) -> Paid | BudgetSpent:
         """Makes sure that the agent run holds enough for a call. Raises StaleAttempt, WorkOver, Unavailable."""
         refs, fresh, recalls = names(covers), False, 0
         for _ in range(MOST_TRIES):
@@ -102,7 +102,7 @@ class Paying:
                     recalls += 1 if state.loose else MOST_RECALLS
                     await self._recall(caller, cover, missing)
                     continue
-                return await self._spent(caller, agent_run_id, covers, states, missing, Spent(state, kind, missing))
+                return await self._spent(caller, agent_run_id, covers, states, missing, BudgetSpent(state, kind, missing))
             fresh = True
         raise Unavailable("the budgets of the call are being drawn from by too many at once: try again")
 
@@ -196,8 +196,8 @@ class Paying:
 
     async def _spent(
         self, caller: Caller, agent_run_id: UUID, covers: Sequence[Cover], states: Sequence[Allowance], missing: Amounts,
-        first: Spent,
-    ) -> Spent:  # fmt: skip
+        first: BudgetSpent,
+    ) -> BudgetSpent:  # fmt: skip
         """Notes it at each allowance that is short. The strictest one says what follows."""
         found = [(cover, state, kind) for cover, state in zip(covers, states, strict=True) if (kind := _kind(state, missing))]
         for cover, state, _ in found:
@@ -205,7 +205,7 @@ class Paying:
                 ref = cover.ref
                 note = NoteSpent(allowance_id=ref.allowance_id, root_id=ref.root_id, holder=agent_run_id, asked=missing)
                 await self._tried(caller, note)
-        told = [Spent(state, kind, missing) for _, state, kind in found] or [first]
+        told = [BudgetSpent(state, kind, missing) for _, state, kind in found] or [first]
         return min(told, key=lambda spent: STRICTEST.index(spent.allowance.on_spent))
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from domain.allowances import Allowance
-from domain.amounts import Amounts, Limits, OnSpent, money_text
+from domain.amounts import Amounts, BudgetLimits, OnSpent, money_text
 from domain.budgets import BudgetSet, Per, Scope
 
 
@@ -82,7 +82,7 @@ def amounts_view(amounts: Amounts) -> AmountsView:
     return AmountsView(money=money_text(amounts.money), tokens=amounts.tokens, calls=amounts.calls)
 
 
-def limits_view(limits: Limits, wall_s: float | None = None) -> LimitsView:
+def limits_view(limits: BudgetLimits, wall_s: float | None = None) -> LimitsView:
     money = None if limits.money is None else money_text(limits.money)
     return LimitsView(money=money, tokens=limits.tokens, calls=limits.calls, wall_s=wall_s)
 
@@ -90,7 +90,7 @@ def limits_view(limits: Limits, wall_s: float | None = None) -> LimitsView:
 def allowance_view(allowance_id: UUID, allowance: Allowance) -> AllowanceView:
     opened, used = allowance.opened, allowance.used
     assert opened is not None
-    left = Limits(**{kind: max(0, limit - getattr(used, kind)) for kind, limit in allowance.limits.kinds()})
+    left = BudgetLimits(**{kind: max(0, limit - getattr(used, kind)) for kind, limit in allowance.limits.kinds()})
     return AllowanceView(
         id=allowance_id, budget=opened.budget, day=opened.day, run_id=opened.run_id,
         limits=limits_view(allowance.limits, opened.wall_s), spent=amounts_view(allowance.spent),

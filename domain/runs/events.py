@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from domain.amounts import Limits, OnSpent
+from domain.amounts import BudgetLimits, OnSpent
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Name, Priority, ShortText, Value, is_empty, unsaid, unsaid_number
 from domain.plans import MAX_DEPTH, MAX_STEPS_V1, Plan, PlanV3, StepV3
@@ -67,7 +67,7 @@ class Origin(Value):
 class RunBudget(Value):
     """What a run may spend, with its child runs."""
 
-    limits: Limits
+    limits: BudgetLimits
     wall_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds that the run may last."""
     on_spent: OnSpent = "stop"

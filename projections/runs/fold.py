@@ -18,8 +18,7 @@ from projections.kernel import decoded
 from projections.runs.retries import on_retry, uncount
 from projections.runs.taken_over import TAKEN_OVER
 
-STEPS_OVER = frozenset({"completed", "failed", "skipped"})
-"""A step of a run that was called off is `cancelled`, unless it had one of these."""
+STEPS_OVER = frozenset({"completed", "failed", "skipped"})  # else a step of a run that was called off is `cancelled`
 PARTS_OVER = frozenset({"completed", "failed", "cancelled"})
 TAKEN_BACK = frozenset({"scheduled", "running"})
 """What a pause of the run takes from workers."""
@@ -470,9 +469,7 @@ _OF_RUNS = (
     runs.StepScheduled, runs.StepCompleted, runs.StepFailed, runs.RunCompleted, runs.RunFailed, runs.RunCancelled,
     runs.RunRetried, runs.DeadlineSet,
 )  # fmt: skip
-_OF_FORMS = (
-    runs.StepSkipped, runs.StepStarted, runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack,
-)  # fmt: skip
+_OF_FORMS = (runs.StepSkipped, runs.StepStarted, runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack)
 _OF_AGENT_RUNS = (
     agent_runs.AgentRunClaimed, agent_runs.CallStarted, agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunResumed,
     agent_runs.AgentRunCompleted, agent_runs.AgentRunCancelled, agent_runs.AgentRunPaused, agent_runs.AgentRunSuspended,
@@ -485,9 +482,7 @@ _OF_CALLS = (
     invocations.InvocationReleased,
 )  # fmt: skip
 _OF_PAUSES = (runs.RunPaused, runs.RunPauseLifted, runs.RunResumed)
-_OF_COMPENSATIONS = (
-    compensations.CompensationStarted, compensations.CompensationResumed, compensations.CompensationEnded,
-)  # fmt: skip
+_OF_COMPENSATIONS = (compensations.CompensationStarted, compensations.CompensationResumed, compensations.CompensationEnded)
 CHANGES_A_STEP = frozenset(kind.TOPIC for kind in (*_OF_AGENT_RUNS, agent_runs.StepRecorded, agent_runs.EntryTakenOver))
 CHANGES_A_CALL = frozenset(kind.TOPIC for kind in _OF_CALLS)
 _CHANGES: Mapping[str, Change] = {

@@ -11,7 +11,7 @@ from domain import (
     schedules,
     workflows,
 )
-from domain.amounts import AllowanceRef, Amounts, Limits, MaxCost, Spender
+from domain.amounts import AllowanceRef, Amounts, BudgetLimits, MaxCost, Spender
 from domain.approval_rules import ApprovalCheck, Because, BoundRule, Demand, Requirement, SeenCall
 from domain.failures import Cause, Failure, Retry
 from domain.starting import Target
@@ -72,7 +72,7 @@ CHAIN_TOOL = {
     "parameters": {"type": "object"},
 }  # fmt: skip
 
-LIMITS = Limits(money=10_000, tokens=50_000, calls=20)
+LIMITS = BudgetLimits(money=10_000, tokens=50_000, calls=20)
 AMOUNTS = Amounts(money=2_500, tokens=1_200, calls=1)
 RUN_BUDGET = runs.RunBudget(limits=LIMITS, wall_s=600.0, on_spent="degrade", budget="runs", currency="eur")
 ALLOWANCES = (AllowanceRef(allowance_id=KEY, root_id=RUN),)

@@ -125,6 +125,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
     documented = Documented(await document(shared))
     async with shared.client(shared.key, event_hooks={"response": [documented]}) as http:
         await use_runs(shared, http)
+        await use_forks(shared, http)
         await use_parts(shared, http)
         await use_compensation(http, shared.worker("buyer", http=http))
         await use_projections(shared, http)
@@ -146,6 +147,15 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         assert (await http.get("/")).headers["location"] == "docs"
     used = {operation for operation, statuses in documented.seen.items() if min(statuses) < 400}
     assert used == operations_of(await document(shared)).keys()
+
+
+async def use_forks(shared: System, http: httpx2.AsyncClient) -> None:
+    await shared.settled()
+    run_id = (await http.get("/v1/runs", params={"status": "cancelled", "limit": 1})).json()["data"][0]["run_id"]
+    forked = await http.post(f"/v1/runs/{run_id}/fork", json={"reason": "again"})
+    assert forked.status_code == 201
+    await shared.settled()
+    assert [fork["run_id"] for fork in (await http.get(f"/v1/runs/{run_id}/forks")).json()["data"]] == [forked.json()["run_id"]]
 
 
 async def use_keys(shared: System, http: httpx2.AsyncClient) -> None:

@@ -43,13 +43,13 @@ from domain.allowances import (
     TightenAllowance,
     scheduled_by,
 )
-from domain.amounts import NOTHING, AllowanceRef, Amounts, Limits, micros_of, money_text
+from domain.amounts import NOTHING, AllowanceRef, Amounts, BudgetLimits, micros_of, money_text
 from domain.errors import DomainError, InvalidState, NotFound
 from tests.kit import given
 
 ID, RUN, ONE, TWO, OTHER = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(5))
 PLACE: dict[str, Any] = {"allowance_id": ID, "root_id": RUN}
-TEN = Opening(budget="tenant", day="2026-11-30", limits=Limits(calls=10))
+TEN = Opening(budget="tenant", day="2026-11-30", limits=BudgetLimits(calls=10))
 REF = AllowanceRef(allowance_id=ID, root_id=RUN)
 NEW = given(allowances.DECIDER)
 
@@ -144,9 +144,11 @@ def test_a_person_gives_more_and_it_counts_from_the_beginning_again() -> None:
     note = NoteSpent(**PLACE, holder=TWO, asked=calls(1))
     tighten = TightenAllowance(**PLACE, asked=calls(1))
     lift = LiftAllowance(**PLACE, extra=calls(5), by="key:a", reason="why", on_behalf_of="ada")
-    lifted = AllowanceLifted(budget="tenant", extra=calls(5), limits=Limits(calls=15), by="key:a", reason="why", on_behalf_of="ada")
+    lifted = AllowanceLifted(
+        budget="tenant", extra=calls(5), limits=BudgetLimits(calls=15), by="key:a", reason="why", on_behalf_of="ada"
+    )
     state = folded(BEGIN, draw(10), tighten, note, lift)
-    assert (state.limits, state.tight, state.told, state.changes) == (Limits(calls=15), False, False, 1)
+    assert (state.limits, state.tight, state.told, state.changes) == (BudgetLimits(calls=15), False, False, 1)
     assert allowances.decide(folded(BEGIN), lift) == [lifted]
     assert allowances.decide(Allowance(), lift.model_copy(update={"opening": TEN})) == [opened(), lifted]
     with pytest.raises(NotFound, match=f"there is no allowance {ID}"):
@@ -154,21 +156,21 @@ def test_a_person_gives_more_and_it_counts_from_the_beginning_again() -> None:
     with pytest.raises(InvalidState, match="the budget 'tenant' limits calls: give more of that") as refused:
         allowances.decide(folded(BEGIN), lift.model_copy(update={"extra": Amounts(money=1)}))
     assert refused.value.pointer == "/add"
-    timed = OpenAllowance(**PLACE, opening=Opening(budget="run", run_id=RUN, limits=Limits(), wall_s=5))
+    timed = OpenAllowance(**PLACE, opening=Opening(budget="run", run_id=RUN, limits=BudgetLimits(), wall_s=5))
     with pytest.raises(InvalidState, match="limits nothing but time"):
         allowances.decide(folded(timed), lift)
 
 
 def test_other_limits_take_the_place_of_those_before() -> None:
-    change = ChangeAllowance(**PLACE, limits=Limits(calls=3), on_spent="degrade")
-    assert allowances.decide(folded(BEGIN), change) == [AllowanceChanged(limits=Limits(calls=3), on_spent="degrade")]
+    change = ChangeAllowance(**PLACE, limits=BudgetLimits(calls=3), on_spent="degrade")
+    assert allowances.decide(folded(BEGIN), change) == [AllowanceChanged(limits=BudgetLimits(calls=3), on_spent="degrade")]
     state = folded(BEGIN, change)
-    assert (state.limits, state.on_spent, state.changes) == (Limits(calls=3), "degrade", 1)
+    assert (state.limits, state.on_spent, state.changes) == (BudgetLimits(calls=3), "degrade", 1)
     assert allowances.decide(state, change) == []
 
 
 def test_the_time_of_a_run_is_over_once() -> None:
-    opening = Opening(budget="run", run_id=RUN, limits=Limits(), wall_s=5)
+    opening = Opening(budget="run", run_id=RUN, limits=BudgetLimits(), wall_s=5)
     begun = allowances.decide(Allowance(), OpenAllowance(**PLACE, opening=opening))
     found = scheduled_by(begun[0], ID)
     assert found is not None and (found.delay_s, found.command) == (5, EndTime(**PLACE))
@@ -290,7 +292,7 @@ class Tenant:
     paid: int = 0
 
     def __post_init__(self) -> None:
-        self.allowance = folded(OpenAllowance(**PLACE, opening=Opening(budget="tenant", limits=Limits(calls=self.limit))))
+        self.allowance = folded(OpenAllowance(**PLACE, opening=Opening(budget="tenant", limits=BudgetLimits(calls=self.limit))))
 
     def begin(self, holder: UUID) -> None:
         state = AgentRun()
@@ -396,18 +398,18 @@ def test_money_is_whole_millionths() -> None:
 
 
 def test_a_portion_is_the_smaller_of_a_sixteenth_and_four_calls_and_at_least_the_call() -> None:
-    limits, asked = Limits(money=3_200, calls=1_000), Amounts(money=100, calls=1)
+    limits, asked = BudgetLimits(money=3_200, calls=1_000), Amounts(money=100, calls=1)
     assert limits.portion(NOTHING, asked) == Amounts(money=200, calls=4)
     assert limits.portion(Amounts(money=3_100), asked) == Amounts(money=100, calls=4)
-    assert Limits().portion(NOTHING, Amounts(money=1, tokens=2, calls=1)) == Amounts(money=4, tokens=8, calls=4)
+    assert BudgetLimits().portion(NOTHING, Amounts(money=1, tokens=2, calls=1)) == Amounts(money=4, tokens=8, calls=4)
 
 
 def test_what_is_short_is_named() -> None:
-    limits = Limits(money=10, tokens=5, calls=2)
+    limits = BudgetLimits(money=10, tokens=5, calls=2)
     assert limits.short(NOTHING, Amounts(money=10, tokens=5, calls=2)) is None
     assert limits.short(NOTHING, Amounts(money=11)) == "money"
     assert limits.short(Amounts(tokens=3), Amounts(tokens=3)) == "tokens"
     assert limits.short(Amounts(calls=3), Amounts(money=1)) == "calls", "what is overrun stops calls that ask for none of it"
-    assert limits.raised(Amounts(money=5, calls=1)) == Limits(money=15, tokens=5, calls=3)
-    assert Limits(calls=2).raised(Amounts(money=5)) == Limits(calls=2)
-    assert Limits(calls=2).counted(Amounts(money=5, calls=1)) == Amounts(calls=1)
+    assert limits.raised(Amounts(money=5, calls=1)) == BudgetLimits(money=15, tokens=5, calls=3)
+    assert BudgetLimits(calls=2).raised(Amounts(money=5)) == BudgetLimits(calls=2)
+    assert BudgetLimits(calls=2).counted(Amounts(money=5, calls=1)) == Amounts(calls=1)

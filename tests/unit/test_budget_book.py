@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from domain import budgets
-from domain.amounts import Limits
+from domain.amounts import BudgetLimits
 from domain.budgets import (
     MOST_BUDGETS,
     Book,
@@ -32,11 +32,11 @@ ALL_RUNS = Covered(scope="runs", per="run")
 
 
 def sets(covered: Covered = TENANT, **fields: Any) -> SetBudget:
-    return SetBudget(book_id=ID, covered=covered, **{"limits": Limits(calls=3), "by": "key:a", **fields})
+    return SetBudget(book_id=ID, covered=covered, **{"limits": BudgetLimits(calls=3), "by": "key:a", **fields})
 
 
 def event(covered: Covered = TENANT, **fields: Any) -> BudgetSet:
-    said = covered.model_dump() | {"name": covered.name, "limits": Limits(calls=3), "by": "key:a"}
+    said = covered.model_dump() | {"name": covered.name, "limits": BudgetLimits(calls=3), "by": "key:a"}
     return BudgetSet(**{**said, **fields})
 
 
@@ -87,19 +87,23 @@ def test_a_second_budget_takes_the_place_of_the_first() -> None:
     more = {"time_zone": "Europe/Berlin", "reason": "why", "on_behalf_of": "ada", "on_spent": "degrade"}
     assert budgets.decide(Book(), sets(**more)) == [event(**more)]
     state = folded(sets(**more))
-    assert budgets.decide(state, sets(limits=Limits(money=5))) == [event(limits=Limits(money=5), time_zone="Europe/Berlin")]
+    assert budgets.decide(state, sets(limits=BudgetLimits(money=5))) == [
+        event(limits=BudgetLimits(money=5), time_zone="Europe/Berlin")
+    ]
     assert budgets.decide(state, sets(time_zone="Europe/Berlin", on_spent="degrade", by="key:b")) == []
     assert (state.changes, [*state.budgets]) == (1, ["tenant"])
 
 
 def test_a_budget_limits_something_that_it_can_limit() -> None:
     with pytest.raises(InvalidCommand, match="a budget limits something: money, tokens, calls or wall_s") as refused:
-        budgets.decide(Book(), sets(limits=Limits()))
+        budgets.decide(Book(), sets(limits=BudgetLimits()))
     assert refused.value.pointer == "/limits"
     with pytest.raises(InvalidCommand, match="`wall_s` is the time of a run: it goes with the scope runs") as refused:
         budgets.decide(Book(), sets(wall_s=5))
     assert refused.value.pointer == "/limits/wall_s"
-    assert budgets.decide(Book(), sets(ALL_RUNS, limits=Limits(), wall_s=5)) == [event(ALL_RUNS, limits=Limits(), wall_s=5)]
+    assert budgets.decide(Book(), sets(ALL_RUNS, limits=BudgetLimits(), wall_s=5)) == [
+        event(ALL_RUNS, limits=BudgetLimits(), wall_s=5)
+    ]
     with pytest.raises(InvalidCommand, match="no time zone has this name") as refused:
         budgets.decide(Book(), sets(time_zone="Mars/Base"))
     assert refused.value.pointer == "/time_zone"

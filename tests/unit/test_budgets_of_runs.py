@@ -10,14 +10,14 @@ import pytest
 from application.engine.background import end
 from domain import allowances, runs
 from domain.allowances import Allowance, allowance_of_run
-from domain.amounts import Amounts, Limits
+from domain.amounts import Amounts, BudgetLimits
 from domain.budgets import Covered, SetBudget, allowance_of_day, book_id_of, budget_id_of
 from domain.errors import DomainError
 from domain.runs import RunBudget
 from tests.kit.engine import Engine, PlayedWorker
 from tests.kit.waiting import TENANT
 
-CENT = RunBudget(limits=Limits(money=10_000))
+CENT = RunBudget(limits=BudgetLimits(money=10_000))
 COSTS = {"policy": {"max_cost": {"money": "0.002"}}}
 
 
@@ -94,7 +94,7 @@ async def test_what_a_worker_reports_counts_in_place_of_the_most(engine: Engine)
 
 async def test_a_call_that_breaks_its_maximum_overruns_alone_and_is_recorded_so(engine: Engine) -> None:
     worker = await worker_of(engine)
-    run_id = await engine.start("looper", budget=RunBudget(limits=Limits(money=2_000)))
+    run_id = await engine.start("looper", budget=RunBudget(limits=BudgetLimits(money=2_000)))
     claim = await worker.next("looper")
     await claim.call("search:0", "search")
     await (await worker.next("search", "tool")).complete("found", usage=Amounts(money=9_000))
@@ -108,7 +108,7 @@ async def test_a_call_that_breaks_its_maximum_overruns_alone_and_is_recorded_so(
 async def test_a_budget_of_a_day_that_is_just_enough_stops_none_of_many_runs(engine: Engine) -> None:
     number = 60
     worker = await worker_of(engine)
-    day = await set_budget(engine, Covered(scope="tenant"), limits=Limits(calls=number, money=number * 2_000))
+    day = await set_budget(engine, Covered(scope="tenant"), limits=BudgetLimits(calls=number, money=number * 2_000))
     started = [await engine.start("looper") for _ in range(number)]
     claims = [await worker.next("looper") for _ in range(number)]
     await asyncio.gather(*(claim.call("search:0", "search") for claim in claims))
@@ -128,7 +128,7 @@ async def test_two_processes_and_dying_agent_runs_spend_no_more_than_there_is(en
     live = asyncio.create_task(other.live.run())
     limit, number = 25, 12
     await worker_of(engine)
-    day = await set_budget(engine, Covered(scope="tenant"), limits=Limits(calls=limit))
+    day = await set_budget(engine, Covered(scope="tenant"), limits=BudgetLimits(calls=limit))
     started = [await engine.start("looper") for _ in range(number)]
     await engine.settled()
     workers = [PlayedWorker(process, f"w{n}") for n, process in enumerate((engine, other))]
@@ -161,7 +161,7 @@ async def test_child_runs_draw_from_the_budget_of_their_parent(engine: Engine) -
     worker = await worker_of(engine)
     child = {"steps": [{"key": "inner", "agent": "looper"}]}
     plan = runs.Plan.model_validate({"steps": [{"key": "outer", "run": {"plan": child}}]})
-    run_id = await engine.start(plan=plan, budget=RunBudget(limits=Limits(calls=2)))
+    run_id = await engine.start(plan=plan, budget=RunBudget(limits=BudgetLimits(calls=2)))
     claim = await worker.next("looper")
     for number in range(3):
         await claim.call(f"search:{number}", "search")
@@ -173,7 +173,7 @@ async def test_child_runs_draw_from_the_budget_of_their_parent(engine: Engine) -
 async def test_a_budget_of_an_agent_counts_the_calls_of_that_agent_alone(engine: Engine) -> None:
     worker = await worker_of(engine)
     await worker.register("other")
-    await set_budget(engine, Covered(scope="agent", agent="looper", per="run"), limits=Limits(calls=1))
+    await set_budget(engine, Covered(scope="agent", agent="looper", per="run"), limits=BudgetLimits(calls=1))
     run_id = await engine.start("looper", "other")
     claim = await worker.next("looper")
     await claim.call("search:0", "search")
@@ -188,7 +188,7 @@ async def test_a_budget_of_an_agent_counts_the_calls_of_that_agent_alone(engine:
 
 async def test_the_budget_of_all_runs_counts_where_the_start_says_none(engine: Engine) -> None:
     worker = await worker_of(engine)
-    await set_budget(engine, Covered(scope="runs", per="run"), limits=Limits(calls=1))
+    await set_budget(engine, Covered(scope="runs", per="run"), limits=BudgetLimits(calls=1))
     run_id = await engine.start("looper")
     claim = await worker.next("looper")
     await claim.call("search:0", "search")
@@ -200,7 +200,7 @@ async def test_the_budget_of_all_runs_counts_where_the_start_says_none(engine: E
 
 async def test_the_wall_time_of_a_run_ends_it(engine: Engine) -> None:
     await worker_of(engine)
-    run_id = await engine.start("looper", budget=RunBudget(limits=Limits(), wall_s=60))
+    run_id = await engine.start("looper", budget=RunBudget(limits=BudgetLimits(), wall_s=60))
     await engine.settled()
     await engine.advance(59)
     assert (await engine.run(run_id)).status == "running"
@@ -212,7 +212,7 @@ async def test_the_wall_time_of_a_run_ends_it(engine: Engine) -> None:
 async def test_degrade_calls_a_cheaper_tool_and_then_lets_the_agent_go_on(engine: Engine) -> None:
     dear = {"policy": {"max_cost": {"money": "0.01"}, "fallbacks": ["cheap"]}}
     worker = await worker_of(engine, dear=dear, cheap={"policy": {"max_cost": {"money": "0.001"}}})
-    budget = RunBudget(limits=Limits(money=12_000), on_spent="degrade")
+    budget = RunBudget(limits=BudgetLimits(money=12_000), on_spent="degrade")
     run_id = await engine.start("looper", budget=budget)
     claim = await worker.next("looper")
     await claim.call("a", "dear")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from application.catalog import CATALOG
-from application.plans.capabilities import UnknownCapability, with_agents
+from application.plans.capabilities import UnknownCapability, with_capable_agents
 from application.plans.registry import FoundAgent, LookedUp, TenantRegistry, looked_up
 from application.runs.start import StartedDifferently, UnknownAgent, start_run
 from domain import runs
@@ -124,7 +124,7 @@ async def test_the_plans_of_child_runs_get_agents_too(engine: Engine) -> None:
     }
     deep = {"steps": [{"key": "d", "run": {"plan": inner}}]}
     given = plan({"key": "a", "run": {"plan": deep}}, {"key": "b", "run": {"workflow": "w"}})
-    found = await with_agents(MemoryNames(engine.log, AgentRegistered), TENANT, given)
+    found = await with_capable_agents(MemoryNames(engine.log, AgentRegistered), TENANT, given)
     run = found.steps[0].run
     assert run is not None
     assert run.plan["steps"][0]["run"]["plan"]["steps"] == [
@@ -143,7 +143,7 @@ async def test_a_plan_without_capabilities_asks_nobody() -> None:
         plan({"key": "a", "value": "1"}),
         plan({"key": "a", "run": {"plan": {"steps": [{"key": "x", "agent": "writer"}]}}}),
     ):
-        assert await with_agents(Nobody(), TENANT, given) is given  # type: ignore[arg-type]
+        assert await with_capable_agents(Nobody(), TENANT, given) is given  # type: ignore[arg-type]
 
 
 async def test_a_repeat_of_a_start_is_recognised_whoever_would_be_chosen_by_now(engine: Engine) -> None:

@@ -37,7 +37,7 @@ from domain import (
     workflows,
 )
 from domain.access import Role
-from domain.amounts import AllowanceRef, Amounts, Limits
+from domain.amounts import AllowanceRef, Amounts, BudgetLimits
 from domain.approval_rules import ApprovalRule, Demand, Requirement
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
@@ -65,7 +65,7 @@ json = st.recursive(
 )
 few = st.integers(1, 3)
 amounts = st.builds(Amounts, money=few, tokens=few, calls=few)
-limits = st.builds(Limits, money=st.none() | few, tokens=st.none() | few, calls=few)
+limits = st.builds(BudgetLimits, money=st.none() | few, tokens=st.none() | few, calls=few)
 allowance = {"allowance_id": st.just(ID), "root_id": st.just(RUN)}
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 key = st.sampled_from(["a", "b", "c"])
@@ -271,7 +271,7 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         ),
     ),
     "budgets": (
-        budgets.SetBudget(book_id=ID, covered=budgets.Covered(scope="tenant"), limits=Limits(calls=3), by="key:a"),
+        budgets.SetBudget(book_id=ID, covered=budgets.Covered(scope="tenant"), limits=BudgetLimits(calls=3), by="key:a"),
         st.one_of(
             st.builds(
                 budgets.SetBudget, book_id=st.just(ID), limits=limits, by=text, reason=st.none() | st.just("r"),
@@ -282,7 +282,8 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     ),
     "allowances": (
         allowances.OpenAllowance(
-            allowance_id=ID, root_id=RUN, opening=allowances.Opening(budget="run", run_id=RUN, limits=Limits(calls=9), wall_s=5)
+            allowance_id=ID, root_id=RUN,
+            opening=allowances.Opening(budget="run", run_id=RUN, limits=BudgetLimits(calls=9), wall_s=5),
         ),
         st.one_of(
             st.builds(allowances.DrawPortion, **allowance, holder=some_id, amounts=amounts, exact=st.booleans()),

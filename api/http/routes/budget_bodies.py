@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from api.http.conventions.bodies import Body
-from domain.amounts import MOST, Currency, Limits, MoneyText, micros_of
+from domain.amounts import MOST, BudgetLimits, Currency, MoneyText, micros_of
 from domain.budgets import LONGEST_WALL_S
 from domain.errors import InvalidCommand
 from domain.runs import RunBudget
@@ -21,8 +21,8 @@ class LimitsBody(Body):
     wall_s: float | None = Field(default=None, gt=0, le=LONGEST_WALL_S, allow_inf_nan=False)
     """Seconds that a run may last."""
 
-    def limits(self) -> Limits:
-        return Limits(money=None if self.money is None else micros_of(self.money), tokens=self.tokens, calls=self.calls)
+    def limits(self) -> BudgetLimits:
+        return BudgetLimits(money=None if self.money is None else micros_of(self.money), tokens=self.tokens, calls=self.calls)
 
 
 class RunBudgetBody(LimitsBody):

@@ -62,7 +62,7 @@ class BudgetBody(Body):
             raise InvalidCommand(told(error.errors(include_url=False)[0]), pointer="/scope") from None
 
 
-class More(Body):
+class MoreBudget(Body):
     money: MoneyText | None = None
     tokens: int = Field(default=0, ge=0, le=MOST)
     calls: int = Field(default=0, ge=0, le=MOST)
@@ -72,7 +72,7 @@ class More(Body):
 
 
 class LiftBody(Body):
-    add: More
+    add: MoreBudget
     """How much more may be spent, of the kinds that the budget limits."""
     reason: Why
 
