@@ -101,10 +101,10 @@ def _by_run(rows: list[Row]) -> defaultdict[UUID, list[Row]]:
 def _shown(row: Row, steps: list[Row], parts: list[Row], calls: list[Row], at: dict[int, RecordedEvent]) -> RunView:
     """The run as its query puts it together."""
     columns = dict(row)
-    document, missing = columns.pop("view"), columns.pop("missing")
+    document, missing, retries = columns.pop("view"), columns.pop("missing"), columns.pop("retries")
     if document is not None:
         return documents.shown(document)
-    run = RunRow(**columns, missing_keys=missing)
+    run = RunRow(**columns, missing_keys=missing, stored_retries=retries)
     of_steps = [StepRow(**{"stored_form" if name == "form" else name: value for name, value in step.items()}) for step in steps]
     of_parts, of_calls = [PartRow(**part) for part in parts], [CallRow(**call) for call in calls]
     newest = sorted(of_calls, key=lambda call: call.position)[-NEWEST_CALLS:]
