@@ -161,7 +161,10 @@ async def test_the_worker_waits_until_its_key_is_issued(runtime: Runtime) -> Non
 
 async def test_the_others_work(runtime: Runtime) -> None:
     names = {agent["name"] for agent in (await runtime.http.get("/v1/agents")).json()["data"]}
-    measured = {"three-steps", "many-steps", "many-calls", "quick", "sender", "receiver", "second-time", "calls-until-open"}
+    measured = {
+        "three-steps", "three-steps-and-call", "many-steps", "many-calls", "quick", "sender", "receiver", "second-time",
+        "calls-until-open", "sleeps-or-listens",
+    }  # fmt: skip
     assert names == {"greeter", "raiser", "quitter", "waiter", "odd", "giant", "caller", "twin", *measured}
     run = await runtime.run("greeter", {"name": "Ada"})
     assert (run["status"], run["result"]) == ("completed", {"hello": "Ada"})

@@ -171,7 +171,8 @@ async def test_a_refusal_on_old_knowledge_is_looked_up_again(two: tuple[CommandL
 
 async def test_that_nothing_is_to_be_done_is_looked_up_again(two: tuple[CommandLoop, CommandLoop]) -> None:
     here, there = two
-    agent_run_id, invocation_id = new_id(), new_id()
+    agent_run_id = new_id()
+    invocation_id = agent_runs.invocation_id_of(agent_run_id, "k")
     await here.execute(request_of(), request_agent_run(agent_run_id))
     await here.execute(request_of(), agent_runs.ClaimAgentRun(agent_run_id=agent_run_id, worker_id="w", dispatch=1))
     finish = agent_runs.FinishCall(agent_run_id=agent_run_id, key="k", invocation_id=invocation_id, succeeded=True)
