@@ -138,7 +138,7 @@ BROKEN = {
     "X = made('runs')": "there is another projection 'runs'",
     "X = made('Bad-Name')": "is no name of a projection",
     "X = made('b', tables=('run',))": "run belong to others",
-    "X = made('b', ('run.paused',), ('b_table',))": "unknown topics run.paused",
+    "X = made('b', ('run.unheard_of',), ('b_table',))": "unknown topics run.unheard_of",
     "X = made('b', tables=('b_table',), ddl=())": "must name its tables, and the statements that make them",
 }
 
