@@ -453,11 +453,13 @@ async def test_a_worker_that_is_told_to_stop_hands_its_work_over_at_once(server:
             assert await in_time(first.wait(), 10) == 0
 
             async def handed_over() -> bool:
-                return (await client.get_run(started.run_id)).step("two-steps").attempt == 2
+                run = await client.get_run(started.run_id)
+                return run.step("sender").attempt == 2 and run.step("two-steps").status == "suspended"
 
             await eventually(handed_over, "the hand-over", 5)  # before any lease is over
             (folder / "go").touch()
             run = await end_of(client, started.run_id)
+            assert run.step("two-steps").attempt == 2
             second.send_signal(signal.SIGTERM)
             assert await in_time(second.wait(), 10) == 0
     assert run.result["two-steps"] == ["FIRST", "go on", "SECOND"]
