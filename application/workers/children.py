@@ -47,7 +47,9 @@ class ChildRuns:
             ).state
             if run.depth >= MAX_DEPTH:
                 raise InvalidCommand(f"child runs lie more than {MAX_DEPTH} deep")
-            start, conditions = await self._prepared(request, run, agent, workflow, version, input, fresh=look > 0)
+            start, conditions = await self._prepared(
+                request, state.requested.run_id, run, agent, workflow, version, input, fresh=look > 0
+            )
             place = run.place(state.requested.step)
             parent = runs.Parent(
                 run_id=state.requested.run_id, step=state.requested.step if place is None else place[0], depth=run.depth + 1,
@@ -56,14 +58,14 @@ class ChildRuns:
             child = start.model_copy(update={"run_id": child_id_of(wait.agent_run_id, wait.key, state.reopened), "parent": parent})
             try:
                 return await self._commands.execute(request, wait, child, *conditions)
-            except (agents.AgentChanged, WorkflowChanged, AlreadyExists):  # this process had not heard of it
+            except (agents.AgentChanged, WorkflowChanged, AlreadyExists, runs.GotTainted):  # this process had not heard of it
                 if look == MOST_LOOKS - 1:
                     raise
         raise Unavailable("what the child run rests on is being changed: try again")
 
     async def _prepared(
-        self, request: CommandRequest, run: runs.Run, agent: str | None, workflow: str | None, version: int | None, input: Json, *,
-        fresh: bool,
+        self, request: CommandRequest, run_id: UUID, run: runs.Run, agent: str | None, workflow: str | None, version: int | None,
+        input: Json, *, fresh: bool,
     ) -> tuple[runs.StartRun, tuple[Command, ...]]:  # fmt: skip
         assert run.project_id is not None
         tenant_id: UUID = request.tenant_id
@@ -80,5 +82,10 @@ class ChildRuns:
             self._commands, tenant_id, project_id=run.project_id, plan=plan, priority=run.priority, compensate="never",
             known=self._known, fresh=fresh,
         )  # fmt: skip
-        changes = {"input": input, "metadata": run.metadata, "workflow": ref, "tainted": run.tainted}
+        if not run.tainted:  # what the agent says may come from output that this process has not heard of
+            conditions = (*conditions, runs.CheckUntainted(run_id=run_id))
+        changes = {
+            "input": input, "metadata": run.metadata, "workflow": ref, "tainted": run.tainted, "budget": None,
+            "budgets": run.budgets,
+        }  # fmt: skip
         return start.model_copy(update=changes), (*of_agents, *conditions)
