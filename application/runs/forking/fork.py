@@ -131,6 +131,8 @@ class Forks:
             "forked_from": ForkedFrom(run_id=run_id, position=point.position, step=point.step, anew=point.anew),
         }
         forking = _Forking(self, tenant_id, point.position)
+        if started.budget is not None and started.budget.budget is None:  # it was given to the run, which a fork does not spend
+            changes["budget"] = started.budget
         first = start.model_copy(update=changes | {"taken": cut.taken})
         return [first, *await forking.rest(run_id, first, cut), *conditions, *whole.conditions]
 
@@ -189,6 +191,7 @@ class _Forking:
             compensate=start.compensate, parent=parent, workflow=of_child.started.workflow,
             tainted=start.tainted or of_child.run.tainted,
             forked_from=ForkedFrom(run_id=one.execution_id, position=self.until), taken=of_child.taken,
+            budgets=start.budgets if start.budget is None else (*start.budgets, start.run_id),
         )  # fmt: skip
         self.commands.append(child)
         await self.rest(one.execution_id, child, of_child)

@@ -91,6 +91,8 @@ class TakenJournals:
                     entries[event.key] = _entry(one.execution_id, event)
                 case agent_runs.EntryTakenOver():
                     entries[event.key] = event
+                case agent_runs.AgentRunReopened():
+                    entries = {} if event.fresh else {key: one for key, one in entries.items() if one.succeeded or one.effect}
                 case agent_runs.CallStarted() | agent_runs.WaitStarted():
                     fingerprints[event.key] = event.fingerprint
                 case agent_runs.WaitFinished():
@@ -117,7 +119,8 @@ class TakenJournals:
 
     async def _had_effect(self, entry: EntryTakenOver) -> bool:
         """Whether a failed call of a failed agent must not be made again."""
-        assert entry.invocation_id is not None
+        if entry.invocation_id is None:  # a wait
+            return False
         for recorded in await self._commands.history(self._tenant_id, entry.invocation_id):
             if getattr(self._commands.registry.decoded(recorded), "effect", None) is not None:
                 return True
