@@ -15,7 +15,7 @@ from domain.compensations import CheckEffects
 from domain.errors import EffectInDoubt, StillEnding
 from domain.invocations import Invocation
 from domain.kernel import Command, who_asked
-from domain.runs import RetryRun, Run
+from domain.runs import RetryRun, Run, TaintRun
 
 MOST_NAMED = 10
 """Calls that a refusal names."""
@@ -66,8 +66,11 @@ async def retry_run(
     return await commands.execute(request, command, *more, expected_version=expected_version)
 
 
-async def _look_into(commands: CommandLoop, tenant_id: UUID, run_id: UUID, run: Run, again: runs.Again, found: _Found) -> None:
-    """Looks at what goes on of a run, and of its child runs in turn."""
+async def _look_into(
+    commands: CommandLoop, tenant_id: UUID, run_id: UUID, run: Run, again: runs.Again, found: _Found, above: tuple[UUID, ...] = ()
+) -> None:
+    """Looks at what goes on of a run, and of its child runs in turn. `above`: the runs above it, which go on as well."""
+    runs_ = (run_id, *above)
     found.conditions.append(CheckEffects(run_id=run_id))
     agents, children = runs.executions_again(run, run_id, again)
     await commands.meet(tenant_id, dict.fromkeys(agents, agent_runs.DECIDER) | dict.fromkeys(children, runs.DECIDER), fresh=True)
@@ -78,7 +81,7 @@ async def _look_into(commands: CommandLoop, tenant_id: UUID, run_id: UUID, run: 
         if state.status not in agent_runs.TERMINAL:
             found.under_way = f"the agent run {agent_run_id}"
             continue
-        settled = [await _settled(commands, tenant_id, key, call, found) for key, call in state.pending_keys.items()]
+        settled = [await _settled(commands, tenant_id, key, call, found, runs_) for key, call in state.pending_keys.items()]
         if calls := [call for call in settled if call is not None]:
             found.conditions.append(SettleCalls(agent_run_id=agent_run_id, calls=tuple(calls)))
     for child_id in children:
@@ -86,10 +89,12 @@ async def _look_into(commands: CommandLoop, tenant_id: UUID, run_id: UUID, run: 
         if child.status not in runs.OVER:
             found.under_way = f"the child run {child_id}"
         elif child.status != "completed":
-            await _look_into(commands, tenant_id, child_id, child, runs.of_child(child), found)
+            await _look_into(commands, tenant_id, child_id, child, runs.of_child(child), found, runs_)
 
 
-async def _settled(commands: CommandLoop, tenant_id: UUID, key: str, call: UUID, found: _Found) -> SettledCall | None:
+async def _settled(
+    commands: CommandLoop, tenant_id: UUID, key: str, call: UUID, found: _Found, runs_: tuple[UUID, ...]
+) -> SettledCall | None:
     """What became of a call whose agent run ended before. None: that is not known."""
     state: Invocation = (await commands.load(invocations.DECIDER, tenant_id, call)).state
     if state.status == "ambiguous":
@@ -98,4 +103,6 @@ async def _settled(commands: CommandLoop, tenant_id: UUID, key: str, call: UUID,
     if state.status not in invocations.TERMINAL:
         found.under_way = f"the call {call}"
         return None
+    if state.requested is not None and state.requested.untrusted:  # the run had ended when the output came, and heard nothing of it
+        found.conditions += [TaintRun(run_id=run_id, invocation_id=call, key=key, goes_on=True) for run_id in runs_]
     return SettledCall(key=key, invocation_id=call, succeeded=state.status == "succeeded", effect=state.effect)

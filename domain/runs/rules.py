@@ -89,7 +89,9 @@ def _condition(run: Run, command: TaintRun | CheckUntainted | CheckRun) -> list[
     """What other commands of the same append rest on."""
     match command:
         case TaintRun():
-            if run.tainted or run.status == "absent" or run.status in OVER:  # the end of a run is its last event
+            if run.tainted or run.status == "absent":
+                return []
+            if run.status in OVER and not command.goes_on:  # the end of a run is its last event
                 return []
             return [RunTainted(invocation_id=command.invocation_id, key=command.key, parent=run.parent)]
         case CheckUntainted():
