@@ -68,10 +68,11 @@ def check(purses: Mapping[int, Purse], newest: int, command: StartCall) -> None:
 
 def release(purses: Mapping[int, Purse], command: ReleasePortion) -> list[Event]:
     """What is not needed of an allowance goes back. It is said, too, where that is nothing: somebody waits for the answer."""
-    for number, purse in sorted(purses.items()):
-        if any(ref.allowance_id == command.allowance_id for ref in purse.allowances):
-            return [_settled(number, purse, exact=True)]
-    return []
+    return [
+        _settled(number, purse, exact=True)
+        for number, purse in sorted(purses.items())
+        if any(ref.allowance_id == command.allowance_id for ref in purse.allowances)
+    ]
 
 
 def settled(number: int, purse: Purse, *, exact: bool) -> list[Event]:

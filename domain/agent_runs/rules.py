@@ -245,6 +245,8 @@ def _decide_for_worker(
         case StartCall():
             if command.key not in run.journal:
                 _check_paid(run, command)
+            elif command.refused:  # the call was made before, and goes on: who refuses it has not seen it
+                raise purse.PortionShort(f"the call '{command.key}' was made before", pointer="/key")
             return start_call(run.journal, command, run.reopened)
         case GrantPortion():
             return purse.grant(run.purses, run.newest_purse, command)

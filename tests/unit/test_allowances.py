@@ -277,6 +277,19 @@ def test_other_budgets_begin_another_purse() -> None:
     assert agent_runs.decide(run_with(granted(4)), granted(2))[0].purse == 1  # type: ignore[attr-defined]
 
 
+def test_what_is_called_back_is_of_each_purse_that_draws_from_the_allowance() -> None:
+    both = granted(4).model_copy(update={"allowances": (*granted(1).allowances, AllowanceRef(allowance_id=OTHER, root_id=RUN))})
+    state = run_with(granted(4), start("a", 1), both)
+    assert sorted(state.purses) == [1, 2]
+    assert told(agent_runs.decide(state, ReleasePortion(agent_run_id=ONE, allowance_id=ID))) == [(0, 0, True), (0, 4, True)]
+
+
+def test_a_call_that_was_made_is_not_refused_later() -> None:
+    with pytest.raises(PortionShort, match="the call 'a' was made before") as short:
+        agent_runs.decide(run_with(granted(1), start("a")), start("a", None, None, refused=True))
+    assert short.value.pointer == "/key"
+
+
 # --- together -----------------------------------------------------------------------------------------------------------------
 
 
