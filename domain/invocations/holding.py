@@ -23,8 +23,9 @@ def with_hold(invocation: Invocation, invocation_id: UUID, events: list[Event]) 
         case InvocationRequested(approval=Demand() as demand):
             pass
         case InvocationFellBack(held=True, number=number):
-            assert invocation.requested is not None
-            found = invocation.requested.fallbacks[number - 1].approval
+            asked = events[0] if isinstance(events[0], InvocationRequested) else invocation.requested
+            assert asked is not None
+            found = asked.fallbacks[number - 1].approval
             assert found is not None
             demand = found
         case _:

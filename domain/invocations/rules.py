@@ -138,6 +138,8 @@ def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
     )
     if command.approval is not None and command.cached is not None:
         raise InvalidCommand("a call that needs an approval is not answered from the cache")
+    if command.approval is not None and command.begin_with:
+        raise InvalidCommand("people approve of the tool that was asked for: the call does not begin with another one")
     if command.refused is not None:
         return [requested, failed(Invocation(), requested, command.refused, began=False)]
     if command.begin_with:

@@ -119,6 +119,13 @@ def test_what_may_need_an_approval_later_is_of_a_version_that_older_readers_do_n
     assert requested.stored_version == 3
 
 
+def test_a_call_that_needs_an_approval_begins_with_no_other_tool() -> None:
+    when = given(invocations.DECIDER).when(request(FREE, begin_with=1))
+    when.refused(InvalidCommand, "people approve of the tool that was asked for: the call does not begin with another one")
+    _, fell_back, hold = given(invocations.DECIDER).when(request(GUARDED, approval=None, begin_with=1)).events()
+    assert isinstance(fell_back, InvocationFellBack) and isinstance(hold, InvocationHeld) and hold.approval_id == NEXT
+
+
 def test_a_held_call_is_not_claimed_reported_ended_or_answered() -> None:
     call = held()
     call.when(claim()).refused(WorkOver, "^the invocation is held$")
