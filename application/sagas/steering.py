@@ -24,8 +24,16 @@ def on_run_resumed(event: runs.RunResumed, cause: ReactionCause) -> list[Reactio
     ]
 
 
+def on_agent_run_paused(event: agent_runs.AgentRunPaused, cause: ReactionCause) -> list[Reaction]:
+    """The runs that agents have started are no part of the plan: the run does not know of them."""
+    return [PauseRun(run_id=each, parent_number=event.number) for each in event.children]
+
+
 def on_agent_run_unpaused(event: agent_runs.AgentRunUnpaused, cause: ReactionCause) -> list[Reaction]:
-    return [UnpauseInvocation(invocation_id=each) for each in event.calls]
+    return [
+        *(UnpauseInvocation(invocation_id=each) for each in event.calls),
+        *(ResumeRun(run_id=each, parent_number=event.number) for each in event.children),
+    ]
 
 
 def on_part_ended(event: runs.PartCompleted | runs.PartFailed, cause: ReactionCause) -> list[Reaction]:
@@ -42,6 +50,7 @@ def on_part_ended(event: runs.PartCompleted | runs.PartFailed, cause: ReactionCa
 REACTIONS: Reactions = {
     runs.RunPaused: on_run_paused,
     runs.RunResumed: on_run_resumed,
+    agent_runs.AgentRunPaused: on_agent_run_paused,
     agent_runs.AgentRunUnpaused: on_agent_run_unpaused,
     runs.PartCompleted: on_part_ended,
     runs.PartFailed: on_part_ended,

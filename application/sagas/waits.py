@@ -17,7 +17,7 @@ def on_wait_started(event: agent_runs.WaitStarted, cause: ReactionCause) -> list
     return [
         AwaitSignal(
             run_id=event.run_id, agent_run_id=cause.stream_id, key=event.key, step=event.step, name=event.name,
-            timeout_s=event.delay_s,
+            timeout_s=event.delay_s, reopened=event.reopened,
         )
     ]  # fmt: skip
 

@@ -134,6 +134,8 @@ class FinishWait(Command):
     error: Failure | None = None
     child_id: UUID | None = None
     """The child run that has ended. After a retry of its run an agent waits for another one under the same key."""
+    reopened: int | None = None
+    """The number of the retry since which the agent waited. A wait of the same key after a later one is another wait."""
 
 
 class SuspendAgentRun(Command):

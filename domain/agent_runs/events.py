@@ -142,6 +142,8 @@ class WaitStarted(Event):
     until: datetime | None = None
     """The same as a time."""
     fingerprint: str | None = Field(default=None, exclude_if=unsaid)
+    reopened: int = Field(default=0, exclude_if=unsaid_number)
+    """The number of the retry of the run since which the agent waits. 0: the run was not retried before."""
 
 
 class WaitFinished(Event):
@@ -255,6 +257,8 @@ class AgentRunPaused(Event):
     """The pause of the run."""
     attempt: int | None = None
     """The attempt that was taken from its worker. None: no worker had one."""
+    children: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """Runs that the agent has started, and for whose end it waits: they are paused with it."""
 
 
 class AgentRunUnpaused(Event):
@@ -264,6 +268,8 @@ class AgentRunUnpaused(Event):
     number: int
     calls: tuple[UUID, ...] = ()
     """Invocations under way. Those that wait for a worker are dispatched anew, too."""
+    children: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """Runs that the agent has started, and for whose end it waits: they go on, too."""
     timeout_s: float | None = None
     """Seconds from now in which the agent run must end: its time-out, anew. None: it has none."""
 

@@ -5,8 +5,11 @@ of a retry goes on waiting. What is due meanwhile is dispatched, and taken back 
 at the end of the pause.
 """
 
+from uuid import UUID
+
 from domain.agent_runs.commands import DispatchAgentRun, PauseAgentRun, UnpauseAgentRun
 from domain.agent_runs.events import AgentRunPaused, AgentRunResumed, AgentRunUnpaused
+from domain.agent_runs.journal import child_id_of
 from domain.agent_runs.state import TERMINAL, AgentRun
 from domain.errors import InvalidState, NotFound
 
@@ -18,14 +21,22 @@ def pause(run: AgentRun, command: PauseAgentRun) -> list[AgentRunPaused]:
         return []
     if run.paused and run.status != "running" and run.paused_dispatch == run.dispatch:
         return []
-    return [AgentRunPaused(number=command.number, attempt=run.attempt if run.status == "running" else None)]
+    attempt = run.attempt if run.status == "running" else None
+    return [AgentRunPaused(number=command.number, attempt=attempt, children=_children(run, command.agent_run_id))]
 
 
 def unpause(run: AgentRun, command: UnpauseAgentRun) -> list[AgentRunUnpaused]:
     _must_exist(run, command)
     if run.status in TERMINAL or command.number <= run.unpaused or run.requested is None:
         return []
-    return [AgentRunUnpaused(number=command.number, calls=run.pending_calls, timeout_s=run.requested.timeout_s)]
+    children = _children(run, command.agent_run_id)
+    calls, timeout_s = run.pending_calls, run.requested.timeout_s
+    return [AgentRunUnpaused(number=command.number, calls=calls, timeout_s=timeout_s, children=children)]
+
+
+def _children(run: AgentRun, agent_run_id: UUID) -> tuple[UUID, ...]:
+    """The runs that the agent has started and that have not ended."""
+    return tuple(child_id_of(agent_run_id, wait.key, wait.number) for wait in run.open_waits if wait.kind == "child")
 
 
 def dispatch_again(run: AgentRun, command: DispatchAgentRun) -> list[AgentRunResumed]:

@@ -26,7 +26,8 @@ def scheduled_by(event: Event, agent_run_id: UUID) -> Scheduled | None:
         case AgentRunRetryScheduled():
             return Scheduled(event.delay_s, ResumeAgentRun(agent_run_id=agent_run_id, dispatch=event.dispatch))
         case WaitStarted(kind="sleep", delay_s=delay_s) if delay_s != 0:
-            return Scheduled(delay_s or 0.0, FinishWait(agent_run_id=agent_run_id, key=event.key), event.until)
+            over = FinishWait(agent_run_id=agent_run_id, key=event.key, reopened=event.reopened)
+            return Scheduled(delay_s or 0.0, over, event.until)
         case AgentRunSuspended():
             times = [receive.until for receive in event.receives if receive.until is not None]
             return Scheduled(0.0, WakeAgentRun(agent_run_id=agent_run_id, attempt=event.attempt), min(times)) if times else None

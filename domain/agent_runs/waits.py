@@ -26,6 +26,7 @@ def start_wait(run: AgentRun, requested: AgentRunRequested, command: StartWait) 
     started = WaitStarted(
         run_id=requested.run_id, step=requested.step, attempt=command.attempt, key=command.key, kind=command.kind,
         name=command.name, delay_s=command.delay_s, until=command.until, fingerprint=command.fingerprint,
+        reopened=run.reopened,
     )  # fmt: skip
     if command.kind == "sleep" and command.delay_s == 0:
         return [started, WaitFinished(key=command.key, kind="sleep")]
@@ -35,6 +36,8 @@ def start_wait(run: AgentRun, requested: AgentRunRequested, command: StartWait) 
 def finish_wait(run: AgentRun, command: FinishWait) -> list[Event]:
     """Nothing, for a wait that is not open."""
     if command.key not in run.waits:
+        return []
+    if command.reopened not in (None, run.reopened):
         return []
     if command.child_id not in (None, child_id_of(command.agent_run_id, command.key, run.reopened)):
         return []

@@ -127,6 +127,8 @@ class AwaitSignal(Command):
     step: str
     name: str
     timeout_s: float | None = None
+    reopened: int = 0
+    """The number of the retry of the run since which the agent waits."""
 
 
 class ExpireSignalWait(Command):
@@ -135,6 +137,8 @@ class ExpireSignalWait(Command):
     run_id: UUID
     agent_run_id: UUID
     key: str
+    reopened: int = 0
+    """As in `AwaitSignal`. A wait of the same agent after a later retry has a time of its own."""
 
 
 class LeaveSignals(Command):
@@ -253,6 +257,8 @@ class TaintRun(Command):
     run_id: UUID
     invocation_id: UUID
     key: str
+    goes_on: bool = False
+    """The run is retried in the same append: it hears of it also if it has ended."""
 
 
 class CheckUntainted(Command):

@@ -36,6 +36,8 @@ class SignalWait:
     step: str
     name: str
     timeout_s: float | None
+    reopened: int = 0
+    """The number of the retry of the run since which the agent waits."""
 
 
 class KeepsSignals(Protocol):
@@ -68,7 +70,7 @@ def changed(run: KeepsSignals, event: SignalEvent) -> dict[str, Any]:
             return {**changes, "signals": run.signals.set(event.signal_id, kept)}
         case SignalAwaited():
             number = run.signal_number + 1
-            wait = SignalWait(number, event.agent_run_id, event.key, event.step, event.name, event.timeout_s)
+            wait = SignalWait(number, event.agent_run_id, event.key, event.step, event.name, event.timeout_s, event.reopened)
             waits = run.signal_waits.set(wait_id(event.agent_run_id, event.key), wait)
             return {"signal_number": number, "signal_waits": waits}
         case SignalReceived():

@@ -91,15 +91,16 @@ def await_signal(run: Run, command: AwaitSignal) -> list[Event]:
         ]  # fmt: skip
     return [
         SignalAwaited(
-            agent_run_id=command.agent_run_id, key=command.key, step=command.step, name=command.name, timeout_s=command.timeout_s
+            agent_run_id=command.agent_run_id, key=command.key, step=command.step, name=command.name, timeout_s=command.timeout_s,
+            reopened=command.reopened,
         )
     ]  # fmt: skip
 
 
 def expire(run: Run, command: ExpireSignalWait) -> list[Event]:
-    """Nothing, where a signal has come in time."""
+    """Nothing, where a signal has come in time, and for the time of an earlier wait."""
     wait = run.signal_waits.get(wait_id(command.agent_run_id, command.key))
-    if wait is None:
+    if wait is None or wait.reopened != command.reopened:
         return []
     return [
         SignalWaitEnded(
@@ -120,5 +121,8 @@ def leave(run: Run, command: LeaveSignals) -> list[Event]:
 def scheduled_by(event: Event, run_id: UUID) -> Scheduled | None:
     """The command that an event of a run schedules; None for events that schedule nothing."""
     if isinstance(event, SignalAwaited) and event.timeout_s is not None:
-        return Scheduled(event.timeout_s, ExpireSignalWait(run_id=run_id, agent_run_id=event.agent_run_id, key=event.key))
+        expire_wait = ExpireSignalWait(
+            run_id=run_id, agent_run_id=event.agent_run_id, key=event.key, reopened=event.reopened
+        )  # fmt: skip
+        return Scheduled(event.timeout_s, expire_wait)
     return None

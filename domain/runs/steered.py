@@ -3,7 +3,9 @@
 from typing import Literal
 from uuid import UUID
 
-from domain.kernel import Event, Json, Value
+from pydantic import Field
+
+from domain.kernel import Event, Json, Value, unsaid_number
 
 
 class DeadlineSet(Event):
@@ -46,6 +48,8 @@ class SignalAwaited(Event):
     step: str
     name: str
     timeout_s: float | None = None
+    reopened: int = Field(default=0, exclude_if=unsaid_number)
+    """The number of the retry of the run since which the agent waits. 0: the run was not retried before."""
 
 
 class SignalReceived(Event):

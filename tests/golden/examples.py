@@ -225,7 +225,7 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     runs.DeadlineSet(number=2, deadline_s=600.5, reason="the service is slow"),
     runs.RunSignalled(signal_id=MESSAGE, name="go", payload=JSON, step="collect", received_by=RECEIVER),
-    runs.SignalAwaited(agent_run_id=AGENT_RUN, key="signal:go#1", step="collect", name="go", timeout_s=60.0),
+    runs.SignalAwaited(agent_run_id=AGENT_RUN, key="signal:go#1", step="collect", name="go", timeout_s=60.0, reopened=2),
     runs.SignalReceived(signal_id=MESSAGE, agent_run_id=AGENT_RUN, key="signal:go#1", name="go", payload=JSON),
     runs.SignalWaitEnded(agent_run_id=AGENT_RUN, key="signal:go#1", name="go", reason="timed_out", timeout_s=60.0),
     agent_runs.AgentRunRequested(
@@ -258,15 +258,15 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     agent_runs.AgentRunFailed(run_id=RUN, step="collect", error=FAILURE, abandoned=(INVOCATION,), open_waits=OPEN),
     agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,), open_waits=OPEN),
-    agent_runs.AgentRunPaused(number=2, attempt=3),
-    agent_runs.AgentRunUnpaused(number=2, calls=(INVOCATION,), timeout_s=90.5),
+    agent_runs.AgentRunPaused(number=2, attempt=3, children=(OTHER_RUN,)),
+    agent_runs.AgentRunUnpaused(number=2, calls=(INVOCATION,), timeout_s=90.5, children=(OTHER_RUN,)),
     agent_runs.AgentRunReopened(
         run_id=RUN, step="collect", number=2, agent="historian", agent_version="2", version_asked=True, timeout_s=90.5, retry=RETRY,
         dispatch=3, fresh=True, priority="high", on_behalf_of="user:ada",
     ),
     agent_runs.WaitStarted(
         run_id=RUN, step="collect", attempt=2, key="signal:go#1", kind="signal", name="go", delay_s=60.0, until=AT,
-        fingerprint="f00dcafef00dcafef00d",
+        fingerprint="f00dcafef00dcafef00d", reopened=2,
     ),
     agent_runs.WaitFinished(key="signal:go#1", kind="signal", result=JSON, error=FAILURE),
     agent_runs.AgentRunSuspended(attempt=2, receives=(agent_runs.OpenReceive(key="receive#1", until=AT, sender="write"),)),

@@ -25,6 +25,7 @@ from domain.agent_runs import (
     OpenWait,
     ReceiveMail,
     RecordStep,
+    ReopenAgentRun,
     RequestAgentRun,
     StartCall,
     StartWait,
@@ -55,7 +56,7 @@ def claim(dispatch: int = 1) -> ClaimAgentRun:
 
 
 def sleep(key: str = "s", **fields: Any) -> StartWait:
-    return StartWait(agent_run_id=ID, attempt=1, key=key, kind="sleep", **({"delay_s": 60.0} | fields))
+    return StartWait(agent_run_id=ID, key=key, kind="sleep", **({"attempt": 1, "delay_s": 60.0} | fields))
 
 
 def signal(key: str = "g", **fields: Any) -> StartWait:
@@ -155,11 +156,21 @@ def test_the_end_of_an_agent_run_names_the_waits_that_are_open() -> None:
         assert event.open_waits == open_waits, end
 
 
+def test_what_ends_a_wait_of_before_a_retry_ends_none_of_after_it() -> None:
+    again = ReopenAgentRun(**dict(REQUEST), number=1)
+    waiting = running.after(sleep(), CancelAgentRun(agent_run_id=ID), again, claim(2), sleep(attempt=2))
+    assert waiting.state.open_waits == (OpenWait(key="s", kind="sleep", number=1),)
+    waiting.when(finish(reopened=0)).then()
+    waiting.when(finish(reopened=1)).then(WaitFinished(key="s", kind="sleep"))
+    [started] = running.after(CancelAgentRun(agent_run_id=ID), again, claim(2)).when(sleep(attempt=2)).events()
+    assert scheduled_by(started, ID) == Scheduled(60.0, finish(reopened=1))
+
+
 def test_timers_of_waits() -> None:
     [started] = running.when(sleep()).events()
-    assert scheduled_by(started, ID) == Scheduled(60.0, finish("s"))
+    assert scheduled_by(started, ID) == Scheduled(60.0, finish("s", reopened=0))
     [until] = running.when(sleep(delay_s=None, until=NOW)).events()
-    assert scheduled_by(until, ID) == Scheduled(0.0, finish("s"), NOW)
+    assert scheduled_by(until, ID) == Scheduled(0.0, finish("s", reopened=0), NOW)
     [of_signal] = running.when(signal(delay_s=5.0)).events()
     assert scheduled_by(of_signal, ID) is None, "who keeps the signals decides whether one came in time"
     later = OpenReceive(key="x", until=NOW + timedelta(seconds=1))

@@ -118,6 +118,10 @@ def test_the_end_of_a_wait() -> None:
     waiting.after(expire).when(expire).then()
     waiting.after(expire).when(signal()).then(sent())
     waiting.after(signal()).when(expire).then()
+    waiting.when(expire.model_copy(update={"reopened": 1})).then()
+    after_retry = running.after(wait(timeout_s=5.0, reopened=1))
+    after_retry.when(expire).then()
+    after_retry.when(expire.model_copy(update={"reopened": 1})).then(ended)
     leave = LeaveSignals(run_id=RUN, agent_run_id=A, keys=("k", "x"))
     waiting.when(leave).then(SignalWaitEnded(agent_run_id=A, key="k", name="go", reason="agent_ended"))
     waiting.after(leave).when(signal()).then(sent())
@@ -127,6 +131,9 @@ def test_the_end_of_a_wait() -> None:
 def test_timers_of_signals() -> None:
     awaited = SignalAwaited(agent_run_id=A, key="k", step="a", name="go", timeout_s=5.0)
     assert scheduled_by(awaited, RUN) == Scheduled(5.0, ExpireSignalWait(run_id=RUN, agent_run_id=A, key="k"))
+    [later] = running.when(wait(timeout_s=5.0, reopened=2)).events()
+    over = ExpireSignalWait(run_id=RUN, agent_run_id=A, key="k", reopened=2)
+    assert scheduled_by(later, RUN) == Scheduled(5.0, over)
     assert scheduled_by(awaited.model_copy(update={"timeout_s": None}), RUN) is None
     assert scheduled_by(sent(), RUN) is None
 

@@ -38,7 +38,7 @@ from domain import (
 )
 from domain.access import Role
 from domain.amounts import AllowanceRef, Amounts, BudgetLimits
-from domain.approval_rules import ApprovalRule, Demand, Requirement
+from domain.approval_rules import ApprovalRule, Demand, Requirement, approval_id_of
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
 from domain.kernel import Decider, derive_id
@@ -87,6 +87,7 @@ SCHEDULE = schedules.Definition(
 LATER = AT + timedelta(seconds=150)
 due = st.sampled_from([AT + timedelta(seconds=60), AT + timedelta(seconds=120)])
 
+RECEIVES = (agent_runs.OpenReceive(key="r", until=AT, sender="a"), agent_runs.OpenReceive(key="q"))
 ANN = runs.ByPerson(by="key:ann", reason="by hand")
 COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "tenants": (tenants.CreateTenant(tenant_id=ID, name="t"), st.one_of(
@@ -122,6 +123,12 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         st.builds(runs.PauseRun, run_id=st.just(ID), reason=st.none() | text, by=st.just("key:ann"), parent_number=st.none() | few),
         st.builds(runs.ResumeRun, run_id=st.just(ID), reason=st.none() | text, parent_number=st.none() | few),
         st.builds(runs.ForceStep, run_id=st.just(ID), step=run_step, error=failure, person=st.just(ANN)),
+        st.builds(runs.SkipStep, run_id=st.just(ID), step=run_step, person=st.just(ANN)),
+        st.builds(runs.RetryRun, run_id=st.just(ID), fresh=st.booleans()),
+        st.builds(runs.SetDeadline, run_id=st.just(ID), deadline_s=st.none() | st.just(5.0)),
+        st.builds(runs.TaintRun, run_id=st.just(ID), invocation_id=some_id, key=key),
+        st.builds(runs.SignalRun, run_id=st.just(ID), signal_id=some_id, name=key, payload=json),
+        st.builds(runs.AwaitSignal, run_id=st.just(ID), agent_run_id=some_id, key=key, step=run_step, name=key, reopened=few),
     )),
     "agent_runs": (
         agent_runs.RequestAgentRun(agent_run_id=ID, run_id=RUN, step="s", agent="a", timeout_s=5, retry=Retry(max_attempts=9)),
@@ -143,6 +150,18 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             st.builds(agent_runs.ReceiveMail, **agent_run, attempt=few, key=key, message_id=st.none() | some_id),
             st.builds(agent_runs.FailAgentRun, **agent_run, attempt=few, error=failure),
             st.builds(agent_runs.ResumeAgentRun, **agent_run, dispatch=few),
+            st.builds(
+                agent_runs.StartWait, **agent_run, attempt=few, key=key, name=key,
+                kind=st.sampled_from(["sleep", "signal", "child"]), delay_s=st.just(5.0), fingerprint=st.none() | key,
+            ),
+            st.builds(agent_runs.FinishWait, **agent_run, key=key, result=json, error=st.none() | failure),
+            st.builds(agent_runs.SuspendAgentRun, **agent_run, attempt=few, seen=st.just(99), receives=st.just(RECEIVES)),
+            st.builds(agent_runs.WakeAgentRun, **agent_run, attempt=few),
+            st.builds(agent_runs.CancelAgentRun, **agent_run),
+            st.builds(
+                agent_runs.ReopenAgentRun, **agent_run, run_id=st.just(RUN), step=st.just("s"), agent=key, number=few,
+                fresh=st.booleans(),
+            ),
             st.builds(agent_runs.PauseAgentRun, **agent_run, number=few),
             st.builds(agent_runs.UnpauseAgentRun, **agent_run, number=few),
             st.builds(agent_runs.CompleteAgentRun, **agent_run, attempt=few, result=json),
@@ -152,7 +171,11 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         invocations.RequestInvocation(
             invocation_id=ID, run_id=RUN, agent_run_id=OTHER, key="k", tool="t", arguments={"x": [True, 10**30]},
             idempotent=True, timeout_s=1, retry=Retry(max_attempts=2),
-            fallbacks=(invocations.FallbackTool(tool="u", tool_version="1", idempotent=True, timeout_s=2, max_attempts=9),),
+            fallbacks=(
+                invocations.FallbackTool(
+                    tool="u", tool_version="1", idempotent=True, timeout_s=2, max_attempts=9, approval=Demand(four_eyes=True)
+                ),
+            ),
         ),
         st.one_of(
             st.builds(invocations.ClaimInvocation, **invocation, worker_id=key, dispatch=few, session_id=st.none() | some_id),
@@ -164,6 +187,11 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             st.builds(invocations.PutOffInvocation, **invocation, dispatch=few, error=failure, wait_s=st.none() | st.just(1.5)),
             st.builds(invocations.CompleteInvocation, **invocation, attempt=few, result=json),
             st.builds(invocations.CancelInvocation, **invocation),
+            st.builds(
+                invocations.ReleaseInvocation, **invocation, approval_id=st.just(approval_id_of(ID, 1)),
+                arguments=st.none() | st.just({"x": [1]}),
+            ),
+            st.builds(invocations.DenyInvocation, **invocation, approval_id=st.just(approval_id_of(ID, 1)), error=failure),
         ),
     ),
     "chains": (
