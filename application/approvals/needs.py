@@ -14,6 +14,7 @@ from application.engine.ports.expressions import Expressions
 from application.functions import RuleFunctions
 from domain import approval_policies, runs
 from domain.agent_runs import AgentRunRequested
+from domain.amounts import MICROS
 from domain.approval_policies import Policies, UsePolicies, policies_id_of
 from domain.approval_rules import VARIABLES, ApprovalCheck, BoundRule, Demand, SeenCall, demand_for
 from domain.kernel import Command, Json
@@ -78,10 +79,10 @@ class Needs:
 
     def _seen(self, tool: ToolRegistered, *, tainted: bool) -> SeenCall:
         asker, run = self._asker, self._run
-        agent = asker.agent
+        agent, cost = asker.agent, tool.rules.max_cost
         return SeenCall(
             tool=tool.name,
-            cost=getattr(tool.rules, "max_cost", None),
+            cost=None if cost is None else cost.micros / MICROS,
             tainted=tainted,
             agent=None if agent is None else {"name": agent.agent, "version": agent.agent_version, "step": agent.step},
             run=None
