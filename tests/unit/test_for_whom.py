@@ -17,13 +17,13 @@ from application.invocations import resolve_invocation
 from application.lapses import lapsing
 from application.runs.start import StartedDifferently
 from domain import invocations, runs
-from domain.agent_runs import ClaimAgentRun
+from domain.agent_runs import ClaimAgentRun, StartWait
 from domain.errors import InvalidCommand, WorkOver
 from domain.invocations import ClaimInvocation
 from domain.kernel import RecordedEvent, who_asked
 from domain.registry import REGISTRY
 from domain.runs import CancelRun
-from tests.kit.engine import RETRY, Engine, PlayedWorker, plan
+from tests.kit.engine import RETRY, Claim, Engine, PlayedWorker, plan
 from tests.kit.waiting import TENANT, new_id
 
 # --- the header -----------------------------------------------------------------------------------------------------------
@@ -90,6 +90,18 @@ async def lose(engine: Engine, worker: PlayedWorker, pool: str, kind: str = "age
     return item.work_id
 
 
+async def sleeps(engine: Engine, claim: Claim) -> None:
+    """Without a worker meanwhile, until the end of the sleep wakes the agent."""
+    waits, caller = engine.workers.waits, claim.worker.caller
+    wait = StartWait(agent_run_id=claim.work_id, attempt=claim.attempt, key="wait", kind="sleep", delay_s=60.0)
+    seen = (await waits.start(caller, wait)).versions[claim.work_id]
+    await engine.settled()
+    left, _ = await waits.suspend(caller, claim.work_id, claim.attempt, seen, ())
+    assert left
+    await claim.delivery.ack()
+    await engine.advance(120)
+
+
 @pytest.mark.parametrize("reactions", [True, False])
 async def test_all_that_comes_of_a_run_is_for_whom_it_was_started(reactions: bool) -> None:
     """Sagas, in the append or later, timers, retries, lapses, calls, mail and values; for one of two runs of the same agents."""
@@ -128,6 +140,8 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
     await lose(engine, worker, "add", "tool")
     await (await worker.next("add", "tool")).complete(2)
     await engine.settled()
+    await sleeps(engine, alpha)
+    alpha = await worker.next("alpha")
     await alpha.complete("done")
     await lose(engine, worker, "beta")
     await engine.advance(120)
@@ -136,7 +150,7 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
     assert (await engine.run(run_id)).status == "completed"
     assert (await engine.run(other)).status == "completed"
     seen = for_whom(engine, run_id)
-    assert {name for _, name in seen} == {"user:ada"}
+    assert {name for _, name in seen} == {"user:ada"}, sorted(topic for topic, name in seen if name is None)
     missing = {
         topic for topic in REGISTRY.events if topic.split(".")[0] in ("run", "agent_run", "invocation", "message", "context")
     }
@@ -150,7 +164,10 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
         "invocation.not_happened", "invocation.reconcile_requested", "invocation.reconcile_started",
         "invocation.reconcile_failed", "invocation.reconciled", "invocation.fell_back",
         "invocation.compensation_requested", "invocation.compensation_refused", "invocation.held", "invocation.released",
-        "run.tainted",
+        "run.tainted", "run.signal_awaited", "run.signal_wait_ended", "run.signalled", "run.signal_received",
+        "run.step_taken_over", "run.part_taken_over",
+        "agent_run.entry_taken_over", "agent_run.mail_taken_over", "context.value_taken_over",
+        "agent_run.portion_granted", "agent_run.portion_settled",
     }, "all other events were tried"  # fmt: skip
     assert {name for _, name in for_whom(engine, other)} == {None}
     assert all("on_behalf_of" not in event.metadata for event in engine.log.events if event.root_id == other)
