@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.documented_kit import takes_content
 from tests.integration.system_kit import System, new_id
-from tests.integration.test_http_openapi import takes_content
 
 TEXTS = {"uuid": str(new_id()), "date-time": "2026-01-31T12:00:00Z"}
 
@@ -106,7 +106,8 @@ async def test_an_unknown_field_is_refused_wherever_it_stands(shared: System) ->
     assert tried.keys() == with_a_body
     assert len(tried) > 12
     step = {"", "/retry", "/run", "/gather", "/wait", "/each", "/repeat", "/adaptive", "/adaptive/agents/0", "/fallbacks/0"}
-    assert tried["/v1/runs"] == {"", "/workflow", "/plan", "/plan/aggregate", *(f"/plan/steps/0{place}" for place in step)}
+    objects = {"", "/budget", "/workflow", "/plan", "/plan/aggregate"}
+    assert tried["/v1/runs"] == {*objects, *(f"/plan/steps/0{place}" for place in step)}
     for failing in ("agent-runs/{agent_run_id}/fail", "invocations/{invocation_id}/fail", "invocations/{invocation_id}/resolve"):
         assert tried[f"/v1/{failing}"] == {"", "/error", "/error/causes/0"}
     assert await shared.container.feed.head() == before, "nothing was recorded"

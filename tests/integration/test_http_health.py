@@ -36,6 +36,7 @@ PROJECTIONS = {
     "schedules",
     "triggers",
     "usage",
+    "approvals",
 }
 CONSUMERS = {*PROJECTIONS, *PARTITIONS, CHECKPOINT}
 

@@ -53,6 +53,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/runs/{run_id}/steps/{step}/force": {"result": 1, "reason": "why"},
     "/v1/runs/{run_id}/steps/{step}/dispatch": {"reason": "why"},
     "/v1/runs/{run_id}/signals": {"name": "go"},
+    "/v1/runs/{run_id}/fork": {},
     "/v1/agent-runs/{agent_run_id}/complete": {"attempt": 1, "result": 1},
     "/v1/agent-runs/{agent_run_id}/fail": {"attempt": 1, "error": FAILURE},
     "/v1/invocations/{invocation_id}/complete": {"attempt": 1, "result": 1},

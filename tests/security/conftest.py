@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 import pytest_asyncio
 
 from tests.integration.conftest import shared
+from tests.integration.documented_kit import document, operations_of
 from tests.integration.system_kit import System
-from tests.integration.test_http_openapi import document, operations_of, use_keys, use_projections, use_runs
+from tests.integration.used_routes_kit import use_keys, use_projections, use_runs
 from tests.security.two_tenants import Other, Seen
 
 __all__ = ["shared"]

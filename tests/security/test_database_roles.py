@@ -28,7 +28,7 @@ from domain.projects import CreateProject
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.registry import PROJECTIONS
 from tests.integration.system_kit import System, eventually, new_id, running
-from tests.integration.test_http_openapi import use_blobs, use_projections, use_runs
+from tests.integration.used_routes_kit import use_blobs, use_projections, use_runs
 
 WALLED = sorted(name for name, table in TABLES.items() if table.wall)
 ROLES = ("tidelog_owner", "tidelog_log", "tidelog_app", "tidelog_reader")

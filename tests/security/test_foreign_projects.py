@@ -26,9 +26,10 @@ from domain.kernel import RecordedEvent
 from domain.projects import default_project_id
 from domain.tenants import DEFAULT_TENANT_ID
 from projections.invocations import lists
+from tests.integration.documented_kit import document, operations_of
 from tests.integration.session_kit import socket
 from tests.integration.system_kit import System, sha256, streaming
-from tests.integration.test_http_openapi import document, operations_of, use_projections, use_runs
+from tests.integration.used_routes_kit import use_projections, use_runs
 
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, DirectRoute)]

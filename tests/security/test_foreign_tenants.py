@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
+from tests.integration.documented_kit import document, operations_of, takes_content
 from tests.integration.session_kit import offer, worker_at
 from tests.integration.system_kit import streaming
-from tests.integration.test_http_openapi import document, operations_of, takes_content
 from tests.security.two_tenants import CURSOR, ID, OPERATIONS_ON_ALL, Other, Seen, some
 
 

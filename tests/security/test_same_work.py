@@ -19,8 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier, Literal
 
 from adapters.embedded import EmbeddedServices
+from tests.integration.documented_kit import document
 from tests.integration.system_kit import running
-from tests.integration.test_http_openapi import document
 from tests.security.test_every_parameter import MAKES_A_NAME, NAMES_A_NEW_THING, TRIES, ask, places_of
 from tests.security.two_tenants import Other, nobodys
 from tidelog.keys import make_key, new_key_id
