@@ -13,12 +13,16 @@ from domain.agent_runs import (
     ClaimAgentRun,
     CompleteAgentRun,
     FailAgentRun,
+    FinishWait,
     PauseAgentRun,
+    ReopenAgentRun,
     RequestAgentRun,
     ResumeAgentRun,
     StartCall,
+    StartWait,
     TimeOutAgentRun,
     UnpauseAgentRun,
+    child_id_of,
     invocation_id_of,
 )
 from domain.errors import NotFound, RunIsPaused, StaleAttempt
@@ -74,6 +78,20 @@ def test_a_pause_takes_the_attempt_from_its_worker() -> None:
     again.when(PAUSE).then()
     again.when(claim(2)).then_topics("agent_run.claimed")
     again.when(PauseAgentRun(agent_run_id=ID, number=2)).then(AgentRunPaused(number=2))
+
+
+def test_runs_that_the_agent_has_started_are_named_as_long_as_it_waits_for_them() -> None:
+    kinds = (("c", "child"), ("g", "signal"))
+    start = [StartWait(agent_run_id=ID, attempt=1, key=key, kind=kind, name="go") for key, kind in kinds]
+    held, child = agent().after(claim(), *start), child_id_of(ID, "c")
+    held.when(PAUSE).then(AgentRunPaused(number=1, attempt=1, children=(child,)))
+    paused = held.after(PAUSE)
+    paused.when(UNPAUSE).then(AgentRunUnpaused(number=1, children=(child,)), resumed(2))
+    ended = paused.after(FinishWait(agent_run_id=ID, key="c", child_id=child))
+    ended.when(UNPAUSE).then(AgentRunUnpaused(number=1), resumed(2))
+    again = ReopenAgentRun(agent_run_id=ID, run_id=RUN, step="s", agent="a", number=3)
+    later = held.after(CancelAgentRun(agent_run_id=ID), again, claim(2), start[0].model_copy(update={"attempt": 2}))
+    later.when(PAUSE).then(AgentRunPaused(number=1, attempt=2, children=(child_id_of(ID, "c", 3),)))
 
 
 def test_a_pause_keeps_what_waits_from_workers() -> None:

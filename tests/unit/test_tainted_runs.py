@@ -33,7 +33,11 @@ def test_a_run_is_tainted_once() -> None:
 
 
 def test_the_end_of_a_run_is_its_last_event() -> None:
-    run().after(runs.CancelRun(run_id=RUN)).when(TAINT).then()
+    over = run().after(runs.CancelRun(run_id=RUN))
+    over.when(TAINT).then()
+    goes_on = TAINT.model_copy(update={"goes_on": True})
+    over.when(goes_on).then(RunTainted(invocation_id=CALL, key="web#1"))
+    given(runs.DECIDER).when(goes_on).then()
 
 
 def test_a_call_relies_on_a_run_without_taint() -> None:
