@@ -21,8 +21,8 @@ from application.engine.ports.pages import decode_cursor
 from application.slash_commands.line import CommandLine, Option, write_line
 from domain.errors import InvalidCommand
 from tests.integration.budgets_kit import OF_BUDGETS
+from tests.integration.documented_kit import document, operations_of, takes_content
 from tests.integration.system_kit import new_id
-from tests.integration.test_http_openapi import document, operations_of, takes_content
 from tests.security.plan_bodies import GRAPHS, PLANS, SIDE_BY_SIDE, STEPS
 from tests.security.two_tenants import ID, OPERATIONS_ON_ALL, TIME, Other, Pair
 
@@ -47,7 +47,8 @@ CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
 DECLARATION = {
     "version": f"v{NEW}", "kind": "http", "description": "own", "capabilities": ["own"], "parameters": CITY, "result": {},
     "examples": [{"arguments": {"city": "own"}}], "needs_tools": ["own_http"], "needs_services": ["own"], "request": REQUEST,
-    "policy": {"fallbacks": ["own"], "compensation": {"tool": "own", "arguments": {"city": "result"}}, "approval": "false"},
+    "policy": {"fallbacks": ["own"], "compensation": {"tool": "own", "arguments": {"city": "result"}}, "approval": "false",
+               "max_cost": {"money": "1"}},
 }  # fmt: skip
 BUILTIN = {"version": f"v{NEW}", "kind": "builtin", "parameters": {"type": "object"}, "builtin": "time.now"}
 CHAIN = {

@@ -180,7 +180,7 @@ class Other:
         parts = {"key": "parts", "agent": "own", "after": ["own"], "each": {"over": "[1]"}}
         plan = {"kind": "graph", "steps": [{"key": "own", "agent": "own", "input": 1}, parts]}
         assert (await self.http.post(f"/v1/keys/{own['key_id']}/rotate", json={})).status_code == 201  # it can be done once
-        body = {"plan": plan, "project_id": own["project_id"], "input": 1, "metadata": {"team": "own"}}
+        body = {"plan": plan, "project_id": own["project_id"], "input": 1, "metadata": {"team": "own"}, "budget": {"calls": 999}}
         own["run_id"] = (await self.http.post("/v1/runs", json=body)).json()["run_id"]
         own["step"], own["number"] = "own", "0"
         own["sha256"] = (await self.http.post("/v1/blobs", content=b"own")).json()["sha256"]
