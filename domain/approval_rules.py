@@ -157,7 +157,7 @@ class SeenCall(_Stored):
 
     tool: str
     cost: float | None = None
-    """What the tool says that a call costs at most, in units of the tenant's money."""
+    """The money that a call costs at most, in units of the tenant's money, as the tool says. None: it says nothing of money."""
     tainted: bool = False
     agent: dict[str, Json] | None = None
     """`name`, `version`, `step`. None: no agent calls."""

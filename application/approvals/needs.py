@@ -14,7 +14,6 @@ from application.engine.ports.expressions import Expressions
 from application.functions import RuleFunctions
 from domain import approval_policies, runs
 from domain.agent_runs import AgentRunRequested
-from domain.amounts import MICROS
 from domain.approval_policies import Policies, UsePolicies, policies_id_of
 from domain.approval_rules import VARIABLES, ApprovalCheck, BoundRule, Demand, SeenCall, demand_for
 from domain.kernel import Command, Json
@@ -82,7 +81,7 @@ class Needs:
         agent, cost = asker.agent, tool.rules.max_cost
         return SeenCall(
             tool=tool.name,
-            cost=None if cost is None else cost.micros / MICROS,
+            cost=None if cost is None or cost.money is None else float(cost.money),
             tainted=tainted,
             agent=None if agent is None else {"name": agent.agent, "version": agent.agent_version, "step": agent.step},
             run=None

@@ -19,7 +19,7 @@ from domain.errors import InvalidCommand, InvalidState, NotFound, WorkOver
 from domain.invocations import CancelInvocation, ClaimInvocation
 from domain.kernel import Json
 from domain.runs import CancelRun
-from domain.tool_policy import Compensation, ToolPolicy
+from domain.tool_policy import Compensation, Cost, ToolPolicy
 from projections.approvals import ApprovalQueries
 from tests.kit.engine import EXPRESSIONS, Claim, Engine, PlayedWorker
 from tests.kit.waiting import TENANT, new_id, request_of
@@ -496,3 +496,11 @@ async def test_a_worker_that_claims_a_held_call_all_the_same_gets_nothing() -> N
 
 def test_the_stream_of_all_policies_follows_from_the_tenant() -> None:
     assert policies_id_of(TENANT) == POLICIES and approval_policies.DECIDER.slice == "approval_policies"
+
+
+async def test_rules_see_the_money_that_a_tool_costs_at_most() -> None:
+    costs = {"dear": Cost(money="9.5"), "cheap": Cost(money="0.5", tokens=9), "tokens": Cost(tokens=9)}
+    policies = {name: {"policy": ToolPolicy(approval="cost != null && cost > 1.5", max_cost=cost)} for name, cost in costs.items()}
+    async with engine_with(**policies) as (engine, _):
+        found = {name: await status(engine, await call(engine, name)) for name in costs}
+        assert found == {"dear": "held", "cheap": "requested", "tokens": "requested"}
