@@ -37,3 +37,6 @@ async def use_budgets(shared: System, http: httpx2.AsyncClient) -> None:
     at = {"Tidelog-Position": str(await shared.settled())}
     for by in ("day", "project", "agent", "tool", "run"):
         assert (await http.get("/v1/usage", params={"by": by}, headers=at)).json()["data"] == []
+    for day in ("0", "44", "1790000000", "0001-01-01", "2026-13-01", "2026-1-1"):
+        for side in ("since", "until"):
+            assert (await http.get("/v1/usage", params={side: day})).json()["errors"][0]["pointer"] == f"/{side}", day

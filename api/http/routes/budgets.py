@@ -1,11 +1,12 @@
 """Budgets over HTTP: what runs may spend, what is spent, and more of it by a person."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
@@ -34,7 +35,16 @@ router = APIRouter(tags=["budgets"], route_class=DirectRoute)
 
 SHOWN_DAYS = 30
 """Days of usage that are shown where nobody says since when."""
-Day = Annotated[date | None, Query(description="A day, as `2026-11-30`")]
+
+
+def _as_written(given: object) -> object:
+    """Only days as people write them. A number would be taken as seconds, and no days of usage begin before the first year."""
+    if isinstance(given, str) and not re.fullmatch(r"[12][0-9]{3}-[0-9]{2}-[0-9]{2}", given):
+        raise ValueError("a day is written as 2026-11-30")
+    return given
+
+
+Day = Annotated[date | None, BeforeValidator(_as_written), Query(description="A day, as `2026-11-30`")]
 
 
 class BudgetBody(Body):
