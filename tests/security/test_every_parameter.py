@@ -160,7 +160,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/tools/{name}/breaker": [{"state": "auto", "reason": "why"}],
     "/v1/tools/{name}/validate": [{"arguments": {"city": "own"}}, {"declaration": DECLARATION}],
     "/v1/tools/{name}/calls": [{"arguments": {"city": "own"}}, {"arguments": {"city": "own"}, "key": "own"}],
-    "/v1/tools/{name}/calls:batch": [{"calls": [{"arguments": {"city": "own"}, "key": "own"}]}],
+    "/v1/tools/{name}/calls:batch": [{"calls": [{"arguments": {"city": "own"}, "key": f"own {NEW}"}]}],
     "/v1/workflows": [{**flow, "name": NEW_NAME, "note": "own"} for flow in FLOWS],
     "/v1/workflows/{name}/draft": FLOWS,
     "/v1/workflows/{name}/publish": [{"note": "own"}],
