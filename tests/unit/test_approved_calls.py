@@ -96,16 +96,6 @@ async def test_a_call_waits_for_its_approval_and_then_begins(reactions: bool) ->
         assert await status(engine, id) == "succeeded"
 
 
-async def test_what_a_call_may_cost_decides_whether_it_needs_an_approval() -> None:
-    costs = {"policy": ToolPolicy.model_validate({"approval": "cost > 0.5", "max_cost": {"money": "0.7"}})}
-    cheap = {"policy": ToolPolicy.model_validate({"approval": "cost > 0.5", "max_cost": {"money": "0.5"}})}
-    async with engine_with(dear=costs, cheap=cheap) as (engine, worker):
-        _, dear = await calling(engine, worker, "dear")
-        assert await status(engine, dear) == "held"
-        _, other = await calling(engine, worker, "cheap")
-        assert await status(engine, other) == "requested"
-
-
 @pytest.mark.parametrize("reactions", [True, False])
 async def test_a_denied_call_fails_and_its_agent_hears_why(reactions: bool) -> None:
     async with engine_with(reactions=reactions, mail=ASK) as (engine, worker):
