@@ -386,7 +386,7 @@ def retried(run: Run, event: RunRetried) -> Run:
         found = progress.get(key) if key in again else None
         if found is not None and found.form != "wait" and (found.open or found.failed is not None):
             steps[key] = StepState("scheduled")
-            parts = (*found.open, *(() if found.failed is None else (found.failed,)))
+            parts = tuple(found.open)  # the fallback of one that failed was forgotten with its failure
             progress[key] = replace(found, failed=None, ended=found.ended - (found.failed is not None))
         else:
             steps[key], parts = StepState(), ()

@@ -194,6 +194,9 @@ def test_what_cannot_be_judged_fails_the_step_that_judges() -> None:
         "permanent",
         "`good` is neither true nor false for the step 'a': result + 1",
     )
+    played = gathering("first_good", good="result.no")
+    played.done("a", {})
+    assert played.error("z")[2] == '`good` cannot be evaluated: Key not found in map : "no"; the expression is: result.no'
     played = gathering("vote", by="result.no")
     played.done("a", {})
     assert played.error("z")[2] == '`by` cannot be evaluated: Key not found in map : "no"; the expression is: result.no'

@@ -158,7 +158,32 @@ def test_what_is_refused() -> None:
     why = f"the run is a part of the step 's' of the run {OTHER}, which has heard of its end: retry that step"
     child.when(RetryRun(run_id=RUN)).refused(RunOfParent, why)
     child.when(RetryRun(run_id=RUN, parent_id=OTHER)).then_topics("run.retried", "run.step_scheduled", "run.step_scheduled")
+    [retried, *_] = runs.decide(child.state, RetryRun(run_id=RUN, parent_id=OTHER))
+    assert isinstance(retried, RunRetried) and retried.parent == Parent(run_id=OTHER, step="s", part=0)
     going.when(RetryRun(run_id=RUN, parent_id=OTHER)).then()
+
+
+def test_what_was_skipped_because_of_a_failure_is_not_skipped_any_more() -> None:
+    plan = Plan(steps=(Step(key="a", agent="alpha"), Step(key="b", agent="beta", after=("a",), when="steps.a.status == 'failed'")))
+    state = runs.Run()
+    for event in (
+        runs.RunStarted(project_id=RUN, plan=plan),
+        StepScheduled(step="a", agent="alpha", agent_version=None, agent_run_id=A),
+        runs.StepFailed(step="a", agent_run_id=A, error=BROKEN, tolerated=True),
+        runs.StepSkipped(step="b", reason="condition"),
+        runs.RunFailed(step="a", error=BROKEN),
+    ):
+        state = runs.evolve(state, event)
+    assert dict(state.skipped) == {"b": "condition"}
+    again = runs.evolve(state, RunRetried(number=1, was="failed", steps=("a",), reset=("b",)))
+    assert dict(again.skipped) == {} and again.steps["b"].status == "pending"
+
+
+def test_a_deadline_names_the_first_step_of_the_plan_that_has_not_ended() -> None:
+    plan = Plan(steps=(Step(key="late", agent="beta", after=("a",)), Step(key="a", agent="alpha")))
+    timed = given(runs.DECIDER).after(START.model_copy(update={"plan": plan}), SetDeadline(run_id=RUN, deadline_s=60.0))
+    [failed] = runs.decide(timed.state, runs.EndAtDeadline(run_id=RUN, number=1))
+    assert isinstance(failed, runs.RunFailed) and failed.step == "late"
 
 
 def test_a_deadline_is_not_that_of_the_run_before_its_retry() -> None:
