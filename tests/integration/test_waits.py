@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
@@ -13,8 +13,10 @@ import pytest_asyncio
 from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import KEY, Server, end_of, event_of, events_of, outcome, running, serving, until
 from tests.integration.system_kit import empty_work_queue, fresh_database
+from tests.pace import within
 from tidelog import Agent, Client, Context, PermanentError, ToolContext, plans, tool
 from tidelog.errors import ChildRunError, ConflictError, NotFoundError, TidelogAPIError
+from tidelog.models import Event
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -129,16 +131,28 @@ class Both(Agent):
         return [*await asyncio.gather(ctx.tool("held", name="a"), ctx.sleep("0.1s"), ctx.tool("held", name="b")), ctx.attempt]
 
 
+async def suspended_after(client: Client, before: Event, run_id: UUID) -> Event:
+    """Waits until the agent has left its worker once more."""
+    async with within(30):
+        async for event in client.events(run_id):
+            if event.type == "agent_run.suspended" and event.position > before.position:
+                return event
+    raise AssertionError("the run ended without another suspension")
+
+
 async def test_waits_side_by_side_wake_an_agent_one_by_one(server: Server, client: Client) -> None:
+    """The sleep may be over before the agent is suspended for the first time."""
     GATE.clear()
     async with running(server.url, Both, held, suspend_after_s=0):
         started = await client.start_run(agent="both")
-        await event_of(client, started.run_id, "agent_run.suspended", attempt=2)
+        slept = await event_of(client, started.run_id, "agent_run.wait_finished")
+        await suspended_after(client, slept, started.run_id)
         GATE.setdefault("b", asyncio.Event()).set()
-        await event_of(client, started.run_id, "agent_run.suspended", attempt=3)
+        called = await event_of(client, started.run_id, "agent_run.call_finished")
+        last = await suspended_after(client, called, started.run_id)
         GATE.setdefault("a", asyncio.Event()).set()
         run = await end_of(client, started.run_id)
-    assert run.result == ["a", None, "b", 4]
+    assert run.result == ["a", None, "b", last.data["attempt"] + 1]
 
 
 class Beside(Agent):
