@@ -32,6 +32,7 @@ from api.assembly.parts import Overrides
 from api.container import Container
 from api.http.app import create_app
 from api.http.conventions.door import Limits
+from api.http.conventions.middleware import Gate
 from api.http.server import make_server
 from api.settings import ROLES, Role, Settings
 from application.engine.background import end
@@ -94,6 +95,22 @@ def sha256(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+class OfOneClient(httpx2.ASGITransport):
+    """Asks an application that ends with its client.
+
+    An application that went on would write down the last uses of its keys in the middle of later tests.
+    """
+
+    def __init__(self, app: Gate, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._close: Callable[[], Awaitable[None]] | None = app.close
+
+    async def aclose(self) -> None:
+        close, self._close = self._close, None
+        if close is not None:
+            await close()
+
+
 class System:
     """A running server, and the ways in which a test watches and uses the server."""
 
@@ -118,7 +135,8 @@ class System:
 
     def client(self, key: str | None, *, container: Container | None = None, **options: Any) -> httpx2.AsyncClient:
         """Another client of the same application, or of another container's application. The caller closes the client."""
-        transport = httpx2.ASGITransport(create_app(container or self.container), raise_app_exceptions=False)
+        transport = OfOneClient(create_app(container or self.container), raise_app_exceptions=False)
+        self.opened.push_async_callback(transport.aclose)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=ANSWER_S, **options)
 
@@ -277,7 +295,7 @@ async def running(
         assembly = await stack.enter_async_context(assemble(configured, {*roles, "api"}, **(given or {})))
         assert assembly.container is not None
         app = create_app(assembly.container)
-        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+        transport = OfOneClient(app, raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {key}"}
         http = await stack.enter_async_context(
             httpx2.AsyncClient(transport=transport, base_url=BASE, headers=headers, timeout=ANSWER_S)

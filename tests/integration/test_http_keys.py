@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-import httpx2
 import pytest
 
-from api.http.app import create_app
 from api.http.conventions import keys
 from application.engine.reading.live import LiveFeed
 from application.reads import KeysFound
@@ -17,7 +15,7 @@ from domain.errors import Unauthenticated, Unavailable
 from domain.tenants import DEFAULT_TENANT_ID, IssueApiKey, RevokeApiKey
 from projections.tenants import ApiKeyQueries
 from tests.integration.parts_kit import live_feed
-from tests.integration.system_kit import BASE, CountingDatabase, System, eventually, new_id, served, sha256, streaming
+from tests.integration.system_kit import CountingDatabase, System, eventually, new_id, served, sha256, streaming
 from tests.pace import ANSWER_S, within
 from tidelog.keys import make_key
 
@@ -29,9 +27,8 @@ def wrong(i: int) -> dict[str, str]:
 async def test_wrong_keys_share_one_query_at_a_time(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "PATIENCE_S", 60)  # 1,500 requests in one process, on a busy machine
     database = CountingDatabase(system.container.command_database)
-    app = create_app(replace(system.container, reads=replace(system.container.reads, keys=ApiKeyQueries(database))))
-    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url=BASE, timeout=60) as client:
+    container = replace(system.container, reads=replace(system.container.reads, keys=ApiKeyQueries(database)))
+    async with system.client(None, container=container) as client:
         began = time.monotonic()
         answers = await asyncio.gather(*(client.get("/v1/agents", headers=wrong(i)) for i in range(1_500)))
         took = time.monotonic() - began
@@ -39,7 +36,6 @@ async def test_wrong_keys_share_one_query_at_a_time(system: System, monkeypatch:
         assert 0 < database.taken <= 2 + took / keys.PACE_S
         # No state is left behind: the next request with a valid key is served.
         assert (await client.get("/v1/agents", headers={"X-API-Key": system.key})).status_code == 200
-    await app.close()
 
 
 async def test_among_wrong_keys_good_ones_are_served_and_new_ones_work(system: System) -> None:
@@ -201,8 +197,8 @@ class Silent(NotCurrent):
 async def test_a_mistyped_key_is_told_without_a_query(system: System) -> None:
     text = make_key(new_id()).text
     database = CountingDatabase(system.container.command_database)
-    app = create_app(replace(system.container, reads=replace(system.container.reads, keys=ApiKeyQueries(database))))
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=BASE) as client:
+    container = replace(system.container, reads=replace(system.container.reads, keys=ApiKeyQueries(database)))
+    async with system.client(None, container=container) as client:
         for slip in (text[:-1] + ("0" if text[-1] != "0" else "1"), text[:-1], text + "x", text[:40] + text[41:]):
             for headers in ({"X-API-Key": slip}, {"Authorization": f"Bearer {slip}"}):
                 answer = await client.get("/v1/agents", headers=headers)
@@ -211,7 +207,6 @@ async def test_a_mistyped_key_is_told_without_a_query(system: System) -> None:
         answer = await client.get("/v1/agents", headers={"X-API-Key": text})
         assert answer.status_code == 401 and "is not valid" in answer.json()["detail"]
         assert database.taken
-    await app.close()
 
 
 async def test_an_unused_key_is_forgotten_and_nothing_is_read_for_its_sake(system: System, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,9 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from api.http.app import create_app
 from projections.reads import reads_of
 from tests.golden.generate import FOLDER
-from tests.integration.system_kit import BASE, CountingDatabase, System
+from tests.integration.system_kit import CountingDatabase, System
 
 # Names of a component, and fields that AsyncAPI 3.0.0 requires or allows in the used objects (spec, "Fixed Fields").
 COMPONENT = re.compile(r"^[a-zA-Z0-9.\-_]+$")
@@ -110,8 +109,7 @@ async def test_documents_are_rendered_once_for_everybody(shared: System, monkeyp
     """A request with any key and any `Host` builds no document again and takes no connection to the database."""
     database = CountingDatabase(shared.container.database)
     reads = reads_of(database, keys=database, health=database)
-    transport = httpx2.ASGITransport(create_app(replace(shared.container, database=database, reads=reads)))
-    async with httpx2.AsyncClient(transport=transport, base_url=BASE) as anybody:
+    async with shared.client(None, container=replace(shared.container, database=database, reads=reads)) as anybody:
         paths = ("/openapi.json", "/asyncapi.json", "/schemas", "/schemas/cloudevent", "/schemas/run.started/v1", "/docs/errors")
         first = {path: (await anybody.get(path)).content for path in paths}
         rendered, render = set[bytes](), orjson.dumps
