@@ -132,9 +132,11 @@ def pytest_timeout_set_timer(item: pytest.Item) -> Generator[None, object, objec
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     try:
         return (yield)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancelled:
         if (error := item.stash.get(_timed_out, None)) is not None:
-            raise error from None
+            for note in getattr(cancelled, "__notes__", ()):
+                error.add_note(note)
+            raise error.with_traceback(cancelled.__traceback__) from None  # where the test waited, and what it says about that
         raise
 
 
