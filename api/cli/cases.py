@@ -1,13 +1,16 @@
 """`tidelog cases`: recorded runs as files in a repository, against which agents are run, without a server."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.cli import options, output
 from api.cli.ids import GivenId
 from api.cli.reaching import server_of
+
+if TYPE_CHECKING:
+    from tidelog.testing.cases import Case
 
 app = typer.Typer(help="Recorded runs as files, against which agents are run in CI.", no_args_is_help=True)
 
@@ -19,22 +22,28 @@ def add(
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning.")],
     name: Annotated[str | None, typer.Option("--name", help="Of the case; the run's id if not given.")] = None,
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="The folder of the cases.")] = FOLDER,
+    replace: Annotated[bool, typer.Option("--replace", help="Record a case that is there anew. What it expects stays.")] = False,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write a run into a file: what its agents got, what they recorded, the results of their calls, and how they ended.
 
-    The file has inputs and results in plain text. Look at it before you publish it.
+    In the file, `expect` says how the run must end, how often each tool may be called, and what calls may cost; change it as you
+    like. The file has inputs and results in plain text: look at it before you publish it.
 
-    Example:
+    Examples:
 
       tidelog cases add 0198c0de-… --name pays-once
+
+      tidelog cases add 0198c0df-… --name pays-once --replace
     """
-    output.run(_add(run_id, name, to, data_dir, url, as_json))
+    output.run(_add(run_id, name, to, replace, data_dir, url, as_json))
 
 
-async def _add(run_id: str, name: str | None, to: Path, data_dir: Path | None, url: str | None, as_json: bool) -> None:
+async def _add(
+    run_id: str, name: str | None, to: Path, replace: bool, data_dir: Path | None, url: str | None, as_json: bool
+) -> None:
     from api.cli import large_values
     from api.cli.dry_run import recorded
     from tidelog.testing.cases import SUFFIX, case_of
@@ -52,15 +61,19 @@ async def _add(run_id: str, name: str | None, to: Path, data_dir: Path | None, u
     if not records:
         raise output.CommandFailed(f"no agent has begun in run {wanted}")
     path = to / f"{name or wanted}{SUFFIX}"
-    if path.exists():
-        raise output.CommandFailed(output.one_line(f"{path} is there already"))
+    before = _loaded(path) if path.exists() else None
+    if before is not None and not replace:
+        raise output.CommandFailed(output.one_line(f"{path} is there already; --replace records it anew"))
     case = case_of(name or wanted, run, records)
+    if before is not None:
+        case = case.model_copy(update={"expect": before.expect})
     case.save(path)
     if as_json:
         output.document({"path": str(path), "name": case.name, "run": wanted, "records": len(records)})
     else:
         number = f"{len(records)} execution{'' if len(records) == 1 else 's'}"
-        output.say(output.one_line(f"Wrote {path}: {number} of agents") + f"\n  {output.program()} cases run --agents FOLDER")
+        output.say(output.one_line(f"Wrote {path}: {number} of agents, {told_of(case)}"))
+        output.say(f"  {output.program()} cases run --agents FOLDER")
 
 
 @app.command()
@@ -81,11 +94,33 @@ def run(
     output.run(_run(paths or [FOLDER], folders, run_steps, as_json))
 
 
-async def _run(paths: list[Path], folders: list[Path] | None, run_steps: bool, as_json: bool) -> None:
+def told_of(case: "Case") -> str:
+    """What a case expects, in words."""
+    cost = case.expect.cost
+    money = f"{cost.money} of money" if cost is not None and cost.money not in (None, "0") else ""
+    tokens = f"{cost.tokens:,} tokens" if cost is not None and cost.tokens else ""
+    most = f", at most {' and '.join(filter(None, (money, tokens)))}" if money or tokens else ""
+    number = sum(case.expect.calls.values())
+    return f"expected to end {case.expect.outcome}, with {number} call{'' if number == 1 else 's'} of tools{most}"
+
+
+def _loaded(file: Path) -> "Case":
     from pydantic import ValidationError
 
-    from api.cli.dry_run import agents_of
-    from tidelog.testing.cases import Case, files_in, run_case
+    from tidelog.testing.cases import Case
+
+    try:
+        return Case.load(file)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = "".join(f"/{part}" for part in first["loc"])
+        told = output.one_line(f"{file} is no case: {place} {first['msg']}")
+        raise output.CommandFailed(told, output.WRONG_USAGE) from None
+
+
+async def _run(paths: list[Path], folders: list[Path] | None, run_steps: bool, as_json: bool) -> None:
+    from api.cli.dry_run import found_in
+    from tidelog.testing.cases import files_in, run_case
 
     for path in paths:
         if not path.exists():
@@ -93,17 +128,11 @@ async def _run(paths: list[Path], folders: list[Path] | None, run_steps: bool, a
     files = files_in(paths)
     if not files:
         raise output.CommandFailed(output.one_line(f"no cases in {', '.join(map(str, paths))}"), output.WRONG_USAGE)
-    agents = agents_of(folders)
+    found = found_in(folders)
+    agents, tools = [agent.cls for agent in found.agents.values()], [each.tool for each in found.tools.values()]
     results = []
     for file in files:
-        try:
-            case = Case.load(file)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = "".join(f"/{part}" for part in first["loc"])
-            told = output.one_line(f"{file} is no case: {place} {first['msg']}")
-            raise output.CommandFailed(told, output.WRONG_USAGE) from None
-        result = await run_case(case, agents, run_steps=run_steps)
+        result = await run_case(_loaded(file), agents, tools=tools, run_steps=run_steps)
         results.append(result)
         if not as_json:
             output.say(output.one_line(f"{'ok    ' if result.holds else 'FAILED'} {result.name}"))

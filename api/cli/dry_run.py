@@ -13,6 +13,7 @@ from api.cli.reaching import server_of
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
     from tidelog.agent import Agent
+    from tidelog.discovery import Discovery
     from tidelog.testing.records import Record
     from tidelog.testing.replay import Replayed
 
@@ -54,6 +55,11 @@ async def dry_run(
 
 def agents_of(folders: Sequence[Path] | None) -> "list[type[Agent]]":
     """The agents in the folders. Raises CommandFailed."""
+    return [agent.cls for agent in found_in(folders).agents.values()]
+
+
+def found_in(folders: Sequence[Path] | None) -> "Discovery":
+    """The agents and tools in the folders. Raises CommandFailed."""
     from api.settings import load_settings
     from tidelog.discovery import discover
 
@@ -66,7 +72,7 @@ def agents_of(folders: Sequence[Path] | None) -> "list[type[Agent]]":
     found = discover(settings.agents)
     for problem in found.problems:
         output.note(output.one_line(f"warning: {problem}"))
-    return [agent.cls for agent in found.agents.values()]
+    return found
 
 
 async def recorded(server: "ServerClient", run_id: str) -> "list[Record]":

@@ -34,6 +34,8 @@ def why(step: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     if person is not None:
         given = "its result was given" if status == "completed" else "it was said to have failed"
         return f"{given} {said_by(person)}"
+    if step.get("taken_over"):
+        return "; ".join([f"was taken over from run {run['forked_from']['run_id']}, and did not run again", *_became(step)])
     if step["scheduled_at"] is None and status == "cancelled":
         return "did not run: the run ended before"
     if step["scheduled_at"] is None and status == "failed":

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
@@ -12,11 +12,14 @@ from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import KEY, Server, end_of, running, serving, worker_process
 from tests.integration.system_kit import empty_work_queue, eventually, fresh_database
 from tests.pages import block
-from tidelog import Agent, Client, Context, PermanentError
+from tidelog import Agent, Client, Context, Cost, PermanentError
+from tidelog.discovery import discover
 from tidelog.errors import ConflictError, InvalidRequestError, NotFoundError
 from tidelog.run_models import Part
+from tidelog.testing import Case, Expected, case_of, records_of, run_case
 
 PAGE = "docs/how-to/fork-a-failed-run.md"
+STORY = "docs/how-to/stop-approve-fork-and-keep.md"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -60,6 +63,58 @@ async def test_the_page_says_what_happens(server: Server, client: Client, tmp_pa
     assert [(entry["target_id"], entry["reason"], entry["result"]) for entry in entries] == [
         (str(started.run_id), "a drawer for receipts", "done")
     ]
+
+
+async def test_a_stranger_stops_approves_forks_and_keeps_a_test(server: Server, client: Client, tmp_path: Path) -> None:
+    office = block(STORY, "office")
+    (tmp_path / "office.py").write_text(office)
+    async with worker_process(server.url, tmp_path):
+        looped = await client.start_run(agent="looper", input="tides", budget={"money": "0.01"}, wait_s=30)
+        assert looped.run is not None and looped.run.error is not None
+        assert looped.run.error["message"] == "the budget 'run' is spent: 0 of 0.01 usd is left, the call may cost 0.002"
+        started = await client.start_run(agents=["reader", "payer"], input="A-7")
+
+        async def waiting() -> Any:
+            return [one async for one in client.approvals.list(mine=True)]
+
+        (asked,) = await eventually(waiting, "the call in the inbox")
+        with pytest.raises(InvalidRequestError, match="required property"):
+            await client.approvals.approve(asked.approval_id, "as ordered", arguments={"invoice": "A-7"})
+        await client.approvals.approve(asked.approval_id, "as ordered", arguments={"invoice": "A-7", "eur": 99})
+        assert (await end_of(client, started.run_id, 30)).status == "failed"
+    mended = office.replace("raise PermanentError(f\"no drawer for {paid['receipt']}\")", 'return {"filed": paid["receipt"]}')
+    (tmp_path / "office.py").write_text(mended)
+    async with worker_process(server.url, tmp_path):
+        forked = await client.fork_run(started.run_id, reason="a drawer for receipts")
+        assert (await end_of(client, forked.run_id, 30)).result == {"filed": "R-A-7"}
+    assert (tmp_path / "bank.log").read_text() == "paid A-7: 99\n"
+    ids = started.run_id, forked.run_id
+    events = {id: (await client._get(f"/v1/runs/{id}/events", {"limit": "100"}))["data"] for id in ids}
+    asked_for = [event for of in events.values() for event in of if event["type"] == "invocation.requested"]
+    assert [event["data"]["tool"] for event in asked_for] == ["search.deep", "bank.pay"], "nothing is asked for again"
+
+    async def recorded(id: UUID) -> AsyncIterator[Any]:
+        for event in events[id]:
+            yield event
+
+    failed = case_of("pays", await client._get(f"/v1/runs/{started.run_id}", {}), await records_of(started.run_id, recorded))
+    assert failed.expect == Expected(
+        outcome="failed", calls={"bank.pay": 1, "search.deep": 1}, cost=Cost(money="0.002", tokens=420)
+    )  # fmt: skip
+    kept = case_of("files", await client._get(f"/v1/runs/{forked.run_id}", {}), await records_of(forked.run_id, recorded))
+    kept.save(tmp_path / "cases" / "files.case.json")
+    told = {}
+    for name, code in ("mended", mended), ("dearer", mended.replace("eur=120", "eur=130")):
+        (tmp_path / "office.py").write_text(code)
+        agents = [found.cls for found in discover([tmp_path]).agents.values()]
+        told[name] = (await run_case(Case.load(tmp_path / "cases" / "files.case.json"), agents)).failures
+    assert told == {
+        "mended": [],
+        "dearer": [
+            "step 'payer': other arguments 'bank.pay#1': "
+            'recorded {"invoice": "A-7", "eur": 120}, now {"invoice": "A-7", "eur": 130}'
+        ],
+    }
 
 
 class Each(Agent):

@@ -143,10 +143,13 @@ TRIED = [{"number": 1, "agent": "b", "error": FAILURE}]
         (step(**parts("each", 1000, 47, 37, 2)), "ran at once: no step comes before it; each 37/1,000 done, 2 failed"),
         (step(**parts("adaptive", None, 3, 1, 0, 1)),
          "ran at once: no step comes before it; adaptive 1 of 3 done, 1 cancelled"),
+        (step(taken_over=True), "was taken over from run r, and did not run again"),
+        (step(status="failed", taken_over=True, error=FAILURE),
+         "was taken over from run r, and did not run again; it failed: E: broken"),
     ],
 )  # fmt: skip
 def test_why_a_step_ran_or_did_not_is_one_sentence(given: dict[str, Any], told: str) -> None:
-    run = {"steps": [given, step("x"), step("y", "failed"), step("z", "running")]}
+    run = {"steps": [given, step("x"), step("y", "failed"), step("z", "running")], "forked_from": {"run_id": "r"}}
     assert explain.why(given, run) == told
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
 from tidelog.journal import EntryError, JournalEntry
+from tidelog.policies import Cost
 
 Event = Mapping[str, Any]
 Outcome = Literal["completed", "failed", "cancelled", "open"]
@@ -19,6 +21,8 @@ class RecordedCall(BaseModel):
     model_config = ConfigDict(frozen=True)
     tool: str
     arguments: dict[str, Any] = {}
+    cost: Cost | None = None
+    """What the call has used, with all its attempts. None: nobody counted it."""
 
 
 class Record(BaseModel):
@@ -182,7 +186,10 @@ class Records:
                 found.calls[data["key"]] = RecordedCall(tool=data["tool"], arguments=data.get("arguments") or {})
         elif topic in ("invocation.succeeded", "invocation.failed", "invocation.resolved") and subject in self._calls:
             agent_run_id, key = self._calls[subject]
-            self._found[agent_run_id].entries[key] = outcome_of(key, data)
+            found = self._found[agent_run_id]
+            found.entries[key] = outcome_of(key, data)
+            if (used := data.get("usage")) is not None:
+                found.calls[key] = found.calls[key].model_copy(update={"cost": _cost_of(used)})
 
     def finished(self) -> list[Record]:
         """The executions, in the order of their beginning. What another run holds is missing until `fill` has brought it."""
@@ -217,6 +224,16 @@ class Records:
                     found.entries[key] = before.entries[key]
                     if key in before.calls:
                         found.calls[key] = before.calls[key]
+
+
+def _cost_of(used: Mapping[str, Any]) -> Cost:
+    """What an event says that a call has used. There money is in millionths."""
+    return Cost(money=money_text(Decimal(used.get("money", 0)) / 1_000_000), tokens=used.get("tokens", 0))
+
+
+def money_text(amount: Decimal) -> str:
+    """`Decimal("0.010000")` → `0.01`."""
+    return f"{amount.normalize():f}"
 
 
 def outcome_of(key: str, data: Mapping[str, Any], kind: str = "call") -> JournalEntry:

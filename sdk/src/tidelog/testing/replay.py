@@ -6,6 +6,7 @@ No tool is called, nothing is sent and nothing is written. What the code does di
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
@@ -16,7 +17,7 @@ from tidelog.calling import call, keep_process, stop_task
 from tidelog.context import Assignment, Context, State
 from tidelog.failures import agent_failure
 from tidelog.journal import Child, Journal, JournalEntry, JournalUpdate, StateValue, Wait
-from tidelog.testing.records import Record
+from tidelog.testing.records import Record, money_text
 from tidelog.values import to_json
 
 What = Literal[
@@ -57,6 +58,11 @@ class Replayed:
     divergences: list[Divergence] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     """Tool → how often the code asked for it."""
+    unrecorded: dict[str, int] = field(default_factory=dict)
+    """Of these, the calls that were not recorded: nobody knows what they would have cost."""
+    money: str = "0"
+    """What the others had cost."""
+    tokens: int = 0
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
@@ -151,8 +157,7 @@ class _ReplayContext(Context):
         return entry.result
 
     async def _tool(self, key: str, fingerprint: str, name: str, arguments: dict[str, JsonValue]) -> JsonValue:
-        calls = self._replay.replayed.calls
-        calls[name] = calls.get(name, 0) + 1
+        self._replay.count(key, name)
         asked = {"tool": name, "arguments": to_json(arguments, f"the arguments of tool {name!r}")}
         entry = self._replay.entry(key, "call", asked)
         if entry is None or entry.status == "pending":
@@ -213,6 +218,15 @@ class _Replay:
             self.note("other kind", key, found.kind, kind)
             self._end("diverged")
         return found
+
+    def count(self, key: str, tool: str) -> None:
+        replayed, recorded = self.replayed, self.record.calls.get(key)
+        replayed.calls[tool] = replayed.calls.get(tool, 0) + 1
+        if recorded is None or recorded.tool != tool:
+            replayed.unrecorded[tool] = replayed.unrecorded.get(tool, 0) + 1
+        elif recorded.cost is not None:
+            replayed.money = money_text(Decimal(replayed.money) + Decimal(recorded.cost.money or "0"))
+            replayed.tokens += recorded.cost.tokens or 0
 
     def note(self, what: What, key: str | None, recorded: Any, now: Any) -> None:
         self.replayed.divergences.append(Divergence(self.record.step, what, key, recorded, now))
