@@ -13,10 +13,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from application.views.activity import BOUNDS_S, OUTCOMES, STATES, Activity, Total
+from application.views.activity import AGED, AGENT_STATES, BOUNDS_S, OUTCOMES, TOOL_STATES, Activity, Total
 
 WORDS = {"run": ("run", "runs"), "agent": ("agent_run", "agent_runs"), "tool": ("tool_call", "tool_calls")}
 MEANT = {"run": "runs", "agent": "runs of agents", "tool": "tool calls"}
+IN_STATES = {"agent": AGENT_STATES, "tool": TOOL_STATES}
 SUCCEEDED = "succeeded"
 """The glossary's word for a tool call that has a result."""
 
@@ -59,11 +60,10 @@ def _of_kind(kind: str, totals: Sequence[Total]) -> Iterator[Metric]:
             if outcome != "degraded" or kind == "run":
                 word = SUCCEEDED if (kind, outcome) == ("tool", "completed") else outcome
                 ended.add_metric([*label, word], total.ended[outcome])
-        for state in STATES:
-            if kind == "run" and state == "running":
-                going_on.add_metric(label, total.now[state])
-            elif kind == "tool" or (kind == "agent" and state != "ambiguous"):
-                going_on.add_metric([*label, state], total.now[state])
+        if kind == "run":
+            going_on.add_metric(label, total.now["running"])
+        for state in IN_STATES.get(kind, ()):
+            going_on.add_metric([*label, state], total.now[state])
         took.add_metric(label, _buckets(total), total.seconds)
         retries.add_metric(label, total.retries)
         doubtful.add_metric(label, total.became_ambiguous)
@@ -91,6 +91,15 @@ def _others(activity: Activity, report: Mapping[str, Any]) -> Iterator[Metric]:
         if total.kind != "run":
             oldest.add_metric([total.kind, total.label], total.oldest_s.get("waiting", 0.0))
     yield oldest
+    stuck = GaugeMetricFamily(
+        "tidelog_work_oldest_seconds", "For how long the oldest work has been in a state", labels=["kind", "state"]
+    )  # fmt: skip
+    for kind, states in IN_STATES.items():
+        for state in AGED:
+            if state in states:
+                ages = [total.oldest_s[state] for total in activity.totals if total.kind == kind and state in total.oldest_s]
+                stuck.add_metric([kind, state], max(ages, default=0.0))
+    yield stuck
     missing = GaugeMetricFamily(
         "tidelog_queues_without_worker", "Agents and tools with waiting work that no session of a worker offers", labels=["kind"]
     )

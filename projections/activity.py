@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from application.views import activity as views
 from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, OUTCOMES, STATES, Activity, OpenRunCount, Outcome, State, Total
 from domain import agent_runs, invocations, runs
 from domain.kernel import RecordedEvent
@@ -29,11 +30,11 @@ TURNS: dict[str, State] = {
     agent_runs.AgentRunClaimed.TOPIC: "running",
     agent_runs.AgentRunRetryScheduled.TOPIC: "retrying",
     agent_runs.AgentRunPaused.TOPIC: "paused",
-    agent_runs.AgentRunSuspended.TOPIC: "running",
+    agent_runs.AgentRunSuspended.TOPIC: "suspended",
     invocations.InvocationRequeued.TOPIC: "waiting",
     invocations.InvocationPaused.TOPIC: "paused",
     invocations.InvocationFellBack.TOPIC: "waiting",
-    invocations.InvocationHeld.TOPIC: "retrying",  # it waits, and no worker could begin it
+    invocations.InvocationHeld.TOPIC: "held",
     invocations.InvocationReleased.TOPIC: "waiting",
     invocations.AttemptStarted.TOPIC: "running",
     invocations.InvocationRetryScheduled.TOPIC: "retrying",
@@ -69,11 +70,11 @@ ON CONFLICT (id) DO UPDATE SET state = EXCLUDED.state, since = EXCLUDED.since
 """
 SUMMED = """
 (started, completed, degraded, failed, cancelled, retries, became_ambiguous,
- waiting, running, retrying, ambiguous, paused, microseconds, durations) = (
+ waiting, running, retrying, ambiguous, paused, held, suspended, microseconds, durations) = (
     t.started + EXCLUDED.started, t.completed + EXCLUDED.completed, t.degraded + EXCLUDED.degraded, t.failed + EXCLUDED.failed,
     t.cancelled + EXCLUDED.cancelled, t.retries + EXCLUDED.retries, t.became_ambiguous + EXCLUDED.became_ambiguous,
     t.waiting + EXCLUDED.waiting, t.running + EXCLUDED.running, t.retrying + EXCLUDED.retrying, t.ambiguous + EXCLUDED.ambiguous,
-    t.paused + EXCLUDED.paused, t.microseconds + EXCLUDED.microseconds,
+    t.paused + EXCLUDED.paused, t.held + EXCLUDED.held, t.suspended + EXCLUDED.suspended, t.microseconds + EXCLUDED.microseconds,
     (SELECT array_agg(one + other ORDER BY place)
      FROM unnest(t.durations, EXCLUDED.durations) WITH ORDINALITY AS sums (one, other, place)))
 """
@@ -81,11 +82,12 @@ SUMMED = """
 ADD = f"""
 WITH wanted AS MATERIALIZED (
     SELECT kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous, waiting, running, retrying,
-           ambiguous, paused, microseconds, durations::bigint[] AS durations
+           ambiguous, paused, held, suspended, microseconds, durations::bigint[] AS durations
     FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
-                %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::text[])
+                %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[], %b::bigint[],
+                %b::bigint[], %b::text[])
         AS u (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
-              waiting, running, retrying, ambiguous, paused, microseconds, durations)
+              waiting, running, retrying, ambiguous, paused, held, suspended, microseconds, durations)
 ), places AS MATERIALIZED (
     SELECT wanted.*, newest.place FROM wanted CROSS JOIN LATERAL newest_activity_total(wanted.kind, wanted.label) AS newest
 ), added AS (
@@ -94,20 +96,19 @@ WITH wanted AS MATERIALIZED (
     RETURNING t.kind, t.label
 )
 INSERT INTO activity_total AS t (kind, label, started, completed, degraded, failed, cancelled, retries, became_ambiguous,
-                                 waiting, running, retrying, ambiguous, paused, microseconds, durations)
+                                 waiting, running, retrying, ambiguous, paused, held, suspended, microseconds, durations)
 SELECT * FROM wanted WHERE (kind, label) NOT IN (SELECT kind, label FROM added)
 ON CONFLICT (kind, label) DO UPDATE SET {SUMMED}
 """
-# Without waiting or ambiguous ones nothing is looked up. Otherwise each look-up is one entry of the index.
+# Where none is in a state, nothing is looked up. Otherwise each look-up is one entry of the index.
 READ = """
 SELECT t.kind, t.label, t.started, t.completed, t.degraded, t.failed, t.cancelled, t.retries, t.became_ambiguous,
-       t.waiting, t.running, t.retrying, t.ambiguous, t.paused, t.microseconds, t.durations,
-       CASE WHEN t.waiting > 0 THEN extract(epoch FROM now() - (
-           SELECT since FROM activity AS a WHERE a.state = 'waiting' AND a.kind = t.kind AND a.label = t.label
-           ORDER BY since LIMIT 1))::float8 END,
-       CASE WHEN t.ambiguous > 0 THEN extract(epoch FROM now() - (
-           SELECT since FROM activity AS a WHERE a.state = 'ambiguous' AND a.kind = t.kind AND a.label = t.label
-           ORDER BY since LIMIT 1))::float8 END
+       t.waiting, t.running, t.retrying, t.ambiguous, t.paused, t.held, t.suspended, t.microseconds, t.durations,
+       (SELECT array_agg(CASE WHEN present.number > 0 THEN extract(epoch FROM now() - (
+            SELECT since FROM activity AS a WHERE a.state = present.state AND a.kind = t.kind AND a.label = t.label
+            ORDER BY since LIMIT 1))::float8 END ORDER BY place)
+        FROM (VALUES (1, 'waiting', t.waiting), (2, 'retrying', t.retrying), (3, 'ambiguous', t.ambiguous), (4, 'paused', t.paused),
+                     (5, 'held', t.held), (6, 'suspended', t.suspended)) AS present (place, state, number))
 FROM activity_total AS t ORDER BY t.kind, t.label
 """
 
@@ -324,11 +325,11 @@ class ActivityQueries:
 
 
 def _total(row: Sequence[Any]) -> Total:
-    kind, label, started, *numbers = row[:14]
-    microseconds, durations, waiting_s, ambiguous_s = row[14:]
-    oldest: dict[State, float | None] = {"waiting": waiting_s, "ambiguous": ambiguous_s}
+    kind, label, started, *numbers = row[:16]
+    microseconds, durations, ages = row[16:]
     return Total(
         kind=kind, label=label, started=started, ended=dict(zip(OUTCOMES, numbers[:4], strict=True)), retries=numbers[4],
         became_ambiguous=numbers[5], now=dict(zip(STATES, numbers[6:], strict=True)), seconds=microseconds / 1e6,
-        durations=durations, oldest_s={state: max(seconds, 0.0) for state, seconds in oldest.items() if seconds is not None},
+        durations=durations,
+        oldest_s={state: max(age, 0.0) for state, age in zip(views.AGED, ages, strict=True) if age is not None},
     )  # fmt: skip

@@ -62,6 +62,7 @@ def work(activity: Activity, max_runs: int, unoffered: Sequence[UnofferedWork] =
         "max_runs": max_runs,
         "oldest_waiting_s": _rounded(activity.oldest_s("waiting")),
         "oldest_ambiguous_s": _rounded(activity.oldest_s("ambiguous")),
+        "oldest_held_s": _rounded(activity.oldest_s("held")),
         "waits_long": queues[:MAX_QUEUES],
         "unoffered": [{**asdict(queue), "oldest_waiting_s": round(queue.oldest_waiting_s, 3)} for queue in unoffered],
     }

@@ -6,11 +6,16 @@ from typing import Literal
 from uuid import UUID
 
 Kind = Literal["run", "agent", "tool"]
-State = Literal["waiting", "running", "retrying", "ambiguous", "paused"]
+State = Literal["waiting", "running", "retrying", "ambiguous", "paused", "held", "suspended"]
 Outcome = Literal["completed", "degraded", "failed", "cancelled"]
 
-STATES: tuple[State, ...] = ("waiting", "running", "retrying", "ambiguous", "paused")
-"""A paused run is `running`, as long as it has not ended; its agent runs and calls are `paused`."""
+STATES: tuple[State, ...] = ("waiting", "running", "retrying", "ambiguous", "paused", "held", "suspended")
+"""A paused run is `running`, as long as it has not ended; its agent runs and calls are `paused`. `held`: the call waits for an
+approval. `suspended`: the agent has left its worker, and only waits."""
+AGENT_STATES: tuple[State, ...] = ("waiting", "running", "retrying", "suspended", "paused")
+TOOL_STATES: tuple[State, ...] = ("waiting", "running", "retrying", "held", "ambiguous", "paused")
+AGED: tuple[State, ...] = ("waiting", "retrying", "ambiguous", "paused", "held", "suspended")
+"""States of which the oldest is known."""
 OUTCOMES: tuple[Outcome, ...] = ("completed", "degraded", "failed", "cancelled")
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0)
 """Upper bounds of the histogram of durations, in seconds. Stored counts follow these bounds: a change needs a rebuild."""
@@ -38,7 +43,7 @@ class Total:
     durations: Sequence[int]
     """How many durations lie in each interval of `BOUNDS_S`, and beyond the last bound."""
     oldest_s: Mapping[State, float]
-    """State → seconds since the oldest one came into the state. Only `waiting` and `ambiguous`, and only if there are any."""
+    """State → seconds since the oldest one came into the state. Only of `AGED`, and only if there are any."""
 
 
 @dataclass(frozen=True, slots=True)

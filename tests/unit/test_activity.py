@@ -17,8 +17,11 @@ from api.http import troubles
 from api.work_metrics import work_metrics
 from application.engine.ports.sessions import UnofferedWork
 from application.views.activity import BOUNDS_S, MAX_LABELS, OTHER, STATES, Activity, Total
+from domain.agent_runs import SuspendAgentRun
+from domain.approvals import DecideApproval
 from domain.invocations import ResolveInvocation
 from domain.kernel import RecordedEvent
+from domain.tool_policy import ToolPolicy
 from projections.activity import PROJECTION, Fold, Item, Sums, names_of
 from tests.kit.engine import RETRY, Engine, PlayedWorker, plan
 
@@ -99,6 +102,27 @@ async def test_a_call_waits_for_a_person_until_it_is_resolved(engine: Engine, wo
     assert table.sums["tool", "mail"].ended == {"completed": 1}
 
 
+async def test_an_agent_that_only_waits_is_suspended_and_a_call_without_its_approval_is_held(
+    engine: Engine, worker: PlayedWorker, table: Table
+) -> None:
+    await worker.register("alpha", tools_={"guarded": {"policy": ToolPolicy(approval=True)}})
+    await engine.start("alpha")
+    alpha = await worker.next("alpha")
+    await alpha.call("k", "guarded")
+    await engine.settled()
+    assert table.now("tool", "guarded") == {"held": 1}
+    seen = (await engine.agent_run(alpha.work_id)).version
+    await engine.give(SuspendAgentRun(agent_run_id=alpha.work_id, attempt=1, seen=seen))
+    assert table.now("agent", "alpha") == {"suspended": 1}
+    [asked] = [event.stream_id for event in engine.log.events if event.topic == "approval.requested"]
+    await engine.give(DecideApproval(approval_id=asked, decision="approve", by="key:boss", role="admin"))
+    await engine.settled()
+    assert (table.now("tool", "guarded"), table.now("agent", "alpha")) == ({"waiting": 1}, {"suspended": 1})
+    await (await worker.next("guarded", "tool")).complete(1)
+    await engine.settled()
+    assert (table.now("tool", "guarded"), table.now("agent", "alpha")) == ({}, {"waiting": 1})
+
+
 async def test_any_cut_into_batches_gives_the_same_sums(engine: Engine, worker: PlayedWorker) -> None:
     for number in range(6):
         await engine.start("alpha", "beta")
@@ -151,8 +175,10 @@ def report_of(problems: int, free_bytes: int | None, *unoffered: UnofferedWork) 
 
 
 def test_metrics_are_conventional() -> None:
+    held = total("tool", "add", now=dict.fromkeys(STATES, 0) | {"held": 1}, oldest_s={"held": 400.0, "waiting": 5.0})
     text = work_metrics(
-        Activity([total(), total("tool", "add"), total("run", "")]), report_of(3, 10**9, UnofferedWork("agent", "alpha", 2, 90.0))
+        Activity([total(), held, total("tool", "sub"), total("run", "", now=dict.fromkeys(STATES, 0) | {"running": 7})]),
+        report_of(3, 10**9, UnofferedWork("agent", "alpha", 2, 90.0)),
     ).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     samples = {(s.name, *s.labels.values()): s.value for family in families.values() for s in family.samples}
@@ -162,6 +188,15 @@ def test_metrics_are_conventional() -> None:
     assert samples["tidelog_runs_ended_total", "completed"] == 2
     assert samples["tidelog_agent_runs_in_flight", "alpha", "waiting"] == 2
     assert samples["tidelog_queue_oldest_seconds", "agent", "alpha"] == 90
+    oldest = {(kind, state): age for (name, kind, state), age in ((key, age) for key, age in samples.items() if len(key) == 3)
+              if name == "tidelog_work_oldest_seconds"}  # fmt: skip
+    assert oldest == {
+        ("agent", "waiting"): 90, ("agent", "retrying"): 0, ("agent", "paused"): 0, ("agent", "suspended"): 0,
+        ("tool", "waiting"): 90, ("tool", "retrying"): 0, ("tool", "ambiguous"): 0, ("tool", "paused"): 0, ("tool", "held"): 400,
+    }  # fmt: skip
+    assert samples["tidelog_tool_calls_in_flight", "held", "add"] == 1
+    assert ("tidelog_tool_calls_in_flight", "suspended", "add") not in samples
+    assert samples["tidelog_runs_in_flight",] == 7
     assert samples["tidelog_agent_run_duration_seconds_bucket", "alpha", "0.05"] == 1
     assert samples["tidelog_agent_run_duration_seconds_bucket", "alpha", "+Inf"] == 3
     assert samples["tidelog_agent_run_duration_seconds_count", "alpha"] == 3
@@ -193,6 +228,7 @@ def test_troubles_are_named_with_their_numbers() -> None:
     running = total("run", "", now=dict.fromkeys(STATES, 0) | {"running": 9}, oldest_s={})
     work = troubles.work(Activity([total(), calls, running]), 10)
     assert (work["ambiguous"], work["oldest_ambiguous_s"], work["oldest_waiting_s"]) == (2, 600.0, 90.0)
+    assert (work["held"], work["suspended"], work["oldest_held_s"]) == (0, 0, None)
     assert work["waits_long"] == [{"kind": "agent", "name": "alpha", "waiting": 2, "running": 0, "oldest_waiting_s": 90.0}]
     report = {"work": work, "import_problems": 1, "parked": {"runs": 3, "timers": 0}, "free_bytes": 5}
     found = {trouble["code"]: trouble["count"] for trouble in troubles.degraded(report)}

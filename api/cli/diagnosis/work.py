@@ -3,6 +3,7 @@
 Numbers are in the readiness report, of all tenants together. Names and reasons are of the tenant of the doctor's key.
 """
 
+from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ async def examine_work(found: Diagnosis, server: Asking) -> None:
     try:
         if "work" in health:  # else the database is away, or the server is of an earlier release
             await _ambiguous_calls(found, server, health["work"])
+            _held_calls(found, health["work"])
             await _queues(found, server, health["work"])
             await _limited_tools(found, server, health["work"])
             _open_runs(found, health["degraded"])
@@ -51,6 +53,13 @@ async def _ambiguous_calls(found: Diagnosis, server: Asking, work: dict[str, Any
         f"find out whether each took effect, then: tidelog invocations resolve {example} --reason TEXT with --result JSON, "
         "--error MESSAGE or --not-happened; all of them: tidelog invocations list --ambiguous",
     )  # fmt: skip
+
+
+def _held_calls(found: Diagnosis, work: dict[str, Any]) -> None:
+    """`held` is missing in answers of an earlier release."""
+    if work.get("held") and (work.get("oldest_held_s") or 0.0) >= STUCK_S:
+        text = f"{work['held']} tool calls wait until people approve them, the oldest for {duration(work['oldest_held_s'])}"
+        found.add("approvals", "warning", text, "tidelog inbox; those that others decide, too: tidelog inbox list --all")
 
 
 async def _limited_tools(found: Diagnosis, server: Asking, work: dict[str, Any]) -> None:
@@ -120,7 +129,18 @@ async def _stuck_runs(found: Diagnosis, server: Asking, work: dict[str, Any]) ->
     if runs:
         number = f"more than {SHOWN}" if len(runs) > SHOWN else str(len(runs))
         text = f"{number} of the running runs had no event for {duration(STUCK_S)}; {runs[0]['run_id']}"
+        if reasons := await _reasons(server, runs[:SHOWN]):
+            text += f"; {'they wait' if len(runs) > 1 else 'it waits'} for: {reasons}"
         found.add("stuck runs", "warning", text, "what each waits for, and what helps: tidelog runs stuck")
+
+
+async def _reasons(server: Asking, runs: list[dict[str, Any]]) -> str:
+    """What runs wait for, the most frequent first, as `approval (2), free worker`."""
+    counted = Counter[str]()
+    for run in runs:
+        waits = await server.get(f"/v1/runs/{run['run_id']}/waits", {})
+        counted.update({wait["waits_for"].replace("_", " ") for wait in (waits or {}).get("data", ())})
+    return ", ".join(f"{reason} ({number})" if number > 1 else reason for reason, number in counted.most_common())
 
 
 def _open_runs(found: Diagnosis, degraded: list[dict[str, Any]]) -> None:

@@ -86,11 +86,14 @@ class WorkSums(Shown):
     retrying: int
     ambiguous: int
     paused: int
+    held: int
+    suspended: int
     runs: int
     max_runs: int
     """With so many running runs, further starts are refused."""
     oldest_waiting_s: float | None
     oldest_ambiguous_s: float | None
+    oldest_held_s: float | None
     waits_long: list[QueueThatWaits]
     unoffered: list[QueueWithoutWorker]
 

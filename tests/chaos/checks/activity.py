@@ -20,7 +20,10 @@ STATES = {
     agent_runs.AgentRunResumed: "waiting",
     agent_runs.AgentRunClaimed: "running",
     agent_runs.AgentRunRetryScheduled: "retrying",
+    agent_runs.AgentRunSuspended: "suspended",
     invocations.InvocationRequested: "waiting",
+    invocations.InvocationHeld: "held",
+    invocations.InvocationReleased: "waiting",
     invocations.InvocationRequeued: "waiting",
     invocations.AttemptStarted: "running",
     invocations.InvocationRetryScheduled: "retrying",
@@ -64,5 +67,5 @@ def check_activity(snapshot: Snapshot) -> Iterator[Violation]:
 
 
 def _sums_of(row: Row) -> dict[str, int]:
-    numbers = {name: int(row[name]) for name in ("started", "microseconds", "waiting", "running", "retrying", "ambiguous")}
+    numbers = {name: int(row[name]) for name in ("started", "microseconds", *STATES.values())}
     return {**numbers, "ended": sum(row[name] for name in ("completed", "degraded", "failed", "cancelled"))}
