@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID, SafeUUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_EVENT_BYTES = 256 * 1024
 """Largest encoded event accepted by default; the hard limit is NATS's max_payload (1 MiB)."""
@@ -36,6 +36,9 @@ ShortText = Annotated[str, StringConstraints(max_length=500), AfterValidator(_no
 
 
 Priority = Literal["high", "normal", "low"]
+MAX_DEADLINE_S = 10 * 365 * 86_400.0
+Deadline = Annotated[float, Field(gt=0, le=MAX_DEADLINE_S, allow_inf_nan=False)]
+"""Seconds after which a run fails that has not ended."""
 """The class of a run. Its work waits for workers among the work of its class."""
 
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")

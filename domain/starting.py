@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints, model_validator
 
 from domain.errors import json_pointer
-from domain.kernel import Functions, Json, Name, Priority, Spent, Value, is_empty
+from domain.kernel import Deadline, Functions, Json, Name, Priority, Spent, Value, is_empty
 from domain.tool_policy import ArgumentName, Expression
 
 MOST_NAMES = 50
@@ -45,6 +45,8 @@ class Target(Value):
     priority: Priority | None = Field(default=None, exclude_if=is_empty)
     compensate: Compensate | None = Field(default=None, exclude_if=is_empty)
     """None: those of the workflow, or the usual ones."""
+    deadline_s: Deadline | None = Field(default=None, exclude_if=is_empty)
+    """Of the run. None: that of the workflow, or none."""
     metadata: dict[str, Json] = Field(default={}, exclude_if=is_empty)
     """Of the run."""
 
@@ -59,6 +61,8 @@ class Target(Value):
         if self.tool is not None:
             if self.compensate is not None or self.metadata:
                 raise ValueError("`compensate` and `metadata` are of runs, not of a call of a tool")
+            if self.deadline_s is not None:
+                raise ValueError("`deadline_s` is of runs, not of a call of a tool")
             if self.input is not None and not isinstance(self.input, dict):
                 raise ValueError("the `input` of a tool is the object of its arguments")
         if isinstance(self.input_from, dict):

@@ -13,7 +13,7 @@ from immutables import Map
 from pydantic import Field
 
 from domain.errors import InvalidCommand, InvalidState, NotFound
-from domain.kernel import Command, Decider, Event, Json, Name, Priority, ShortText, Text, Value, derive_id, same_json
+from domain.kernel import Command, Deadline, Decider, Event, Json, Name, Priority, ShortText, Text, Value, derive_id, same_json
 from domain.maps import PersistentMap
 from domain.plans import Plan
 from domain.tool_policy import ArgumentName
@@ -44,6 +44,8 @@ class WorkflowDefinition(Value):
     plan: Plan
     priority: Priority = "normal"
     compensate: Compensate = "never"
+    deadline_s: Deadline | None = None
+    """Of the runs, but not of child runs: those have the time of the run above. None: they take the time that they take."""
     metadata: dict[str, Json] = {}
     """Of the runs, unless the start says others."""
     command: SlashCommand | None = None

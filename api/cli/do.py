@@ -25,6 +25,9 @@ def do(
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Start nothing: show what would be started or listed.")] = False,
     project: Annotated[str | None, typer.Option("--project", metavar="ID", help="The project of the run.")] = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", metavar="TIME", help="The run fails if it goes on longer, such as 10m.")
+    ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option("--idempotency-key", metavar="KEY", help="The same line with the same key starts one run.")
     ] = None,
@@ -51,9 +54,8 @@ def do(
 
       tidelog do /task "Write the customer's letter" agent=writer --dry-run
     """
-    output.run(
-        _do(text_of(words), wait, dry_run, project, idempotency_key, on_behalf_of, folders, workspace, data_dir, url, as_json)
-    )
+    said = {"project_id": project, "deadline_s": None if deadline is None else options.seconds_of("--deadline", deadline)}
+    output.run(_do(text_of(words), wait, dry_run, said, idempotency_key, on_behalf_of, folders, workspace, data_dir, url, as_json))
 
 
 def text_of(words: Sequence[str]) -> str:
@@ -72,7 +74,7 @@ def text_of(words: Sequence[str]) -> str:
 
 
 async def _do(
-    text: str, wait: bool, dry_run: bool, project: str | None, key: str | None, on_behalf_of: str | None,
+    text: str, wait: bool, dry_run: bool, said: dict[str, Any], key: str | None, on_behalf_of: str | None,
     folders: list[Path] | None, workspace: Path | None, data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     from api.cli import connection
@@ -86,7 +88,7 @@ async def _do(
         asks = read_line(text).name == NAME
     except BadLine as error:
         raise output.CommandFailed(output.one_line(error.message), output.WRONG_USAGE) from None
-    body: dict[str, Any] = {"text": text, **({} if project is None else {"project_id": project})}
+    body: dict[str, Any] = {"text": text, **{name: value for name, value in said.items() if value is not None}}
     if asks or dry_run:
         async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
             found = await server.post("/v1/commands", {**body, "dry_run": True} if dry_run else body)

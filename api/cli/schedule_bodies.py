@@ -39,6 +39,7 @@ class Given(NamedTuple):
     ] = None
     metadata: Annotated[str | None, typer.Option("--metadata", metavar="JSON|@FILE", help="Metadata of each run.")] = None
     priority: Annotated[Literal["high", "normal", "low"] | None, typer.Option("--priority", help="Class of each run.")] = None
+    deadline: Annotated[str | None, typer.Option("--deadline", metavar="TIME", help="Each run fails if it goes on longer.")] = None
     start_at: Annotated[str | None, typer.Option("--start-at", metavar="TIME", help="No time before this one counts.")] = None
     end_at: Annotated[str | None, typer.Option("--end-at", metavar="TIME", help="No time after this one counts.")] = None
     jitter: Annotated[str | None, typer.Option("--jitter", metavar="TIME", help="Each run starts up to so much later: 30s.")] = None
@@ -68,7 +69,8 @@ class Given(NamedTuple):
         if len(given) > 1:
             raise output.CommandFailed(f"give one of {' and '.join(given)}", output.WRONG_USAGE)
         if not given:
-            if any(value is not None and value != [] for value in (self.input, self.input_from, self.metadata, self.priority)):
+            beside = (self.input, self.input_from, self.metadata, self.priority, self.deadline)
+            if any(value is not None and value != [] for value in beside):
                 raise output.CommandFailed("say what is started, too: --agent, --workflow or --plan", output.WRONG_USAGE)
             return {}
         found: dict[str, Any] = {}
@@ -85,6 +87,8 @@ class Given(NamedTuple):
             found["input_from"] = _expressions(self.input_from)
         if self.metadata is not None:
             found["metadata"] = options.object_of("--metadata", self.metadata)
+        if self.deadline is not None:
+            found["deadline_s"] = options.seconds_of("--deadline", self.deadline)
         return found | ({} if self.priority is None else {"priority": self.priority})
 
     def _rules(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.plans.capabilities import KnownAgents
 from application.runs.start import prepared_start
+from application.runs.terms import Terms
 from application.starting import START, plan_of
 from application.workflows import AskedWorkflow, Workflows
 from application.workflows.children import has_children
@@ -69,7 +70,7 @@ class ScheduleStarts:
         if asked.workflow is None:
             start, conditions = await self._of_plan(project_id, asked)
             said = {**said, "input": given, "metadata": asked.metadata}
-            return ScheduledStart(start.model_copy(update=said), conditions)
+            return ScheduledStart(start.model_copy(update=said), (*_deadline(said, asked.deadline_s), *conditions))
         wanted = AskedWorkflow(asked.workflow, asked.version, given, asked.priority, asked.compensate, asked.metadata)
         found = await self._workflows.resolved(self._tenant_id, wanted, fresh=self._fresh)
         key = (project_id, found.workflow, found.priority, found.compensate)
@@ -77,7 +78,8 @@ class ScheduleStarts:
             self._prepared[key] = await self._looked_up(project_id, found.with_children, found.priority, found.compensate)
         start, conditions = self._prepared[key]
         said = {**said, "input": found.input, "metadata": found.metadata, "workflow": found.workflow}
-        return ScheduledStart(start.model_copy(update=said), (*conditions, *found.conditions))
+        deadline = _deadline(said, asked.deadline_s or found.deadline_s)
+        return ScheduledStart(start.model_copy(update=said), (*deadline, *conditions, *found.conditions))
 
     async def _of_plan(self, project_id: UUID, asked: Target) -> ScheduledStart:
         text = None if asked.plan is None else json.dumps(asked.plan, sort_keys=True)
@@ -99,6 +101,11 @@ class ScheduleStarts:
             known=self._known, fresh=self._fresh,
         )  # fmt: skip
         return ScheduledStart(start, conditions)
+
+
+def _deadline(said: Mapping[str, Any], deadline_s: float | None) -> tuple[Command, ...]:
+    """For a start of which an id is `said`: one that is only checked needs no deadline."""
+    return Terms(deadline_s).commands(said["run_id"]) if "run_id" in said else ()
 
 
 def _input(asked: Target, name: str, due_at: datetime, functions: Functions) -> Json:

@@ -14,6 +14,7 @@ from application.plans.capabilities import KnownAgents
 from application.reads import Positioned
 from application.runs.admission import RunAdmission
 from application.runs.start import UnknownAgent, check_repeat, first_answer, start_run
+from application.runs.terms import NO_TERMS, Terms
 from application.slash_commands import filters
 from application.slash_commands.line import BadLine, CommandLine, shown
 from application.slash_commands.parameters import input_of
@@ -129,6 +130,7 @@ class SlashCommands:
         *,
         run_id: UUID,
         project_id: UUID,
+        terms: Terms = NO_TERMS,
         known: KnownAgents,
         admission: RunAdmission,
     ) -> CommandStart:
@@ -142,14 +144,15 @@ class SlashCommands:
             if found.version is not None:
                 asked = AskedWorkflow(name=found.name, version=found.version, input=input)
                 outcome = await self._workflows.start(
-                    request, asked, run_id=run_id, project_id=project_id, origin=origin, known=known, admission=admission
-                )
+                    request, asked, run_id=run_id, project_id=project_id, origin=origin, terms=terms, known=known,
+                    admission=admission,
+                )  # fmt: skip
                 return CommandStart(outcome, runs.WorkflowRef(name=found.name, version=found.version), input)
             definition = found.definition
             outcome = await start_run(
                 self._commands, request, run_id=run_id, project_id=project_id, plan=plan, input=input,
                 metadata=dict(definition.metadata), priority=definition.priority, compensate=definition.compensate, origin=origin,
-                known=known, admission=admission,
+                terms=terms, known=known, admission=admission,
             )  # fmt: skip
             return CommandStart(outcome, None, input)
         except DomainError as error:

@@ -9,6 +9,7 @@ from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
 from application.runs.admission import RunAdmission
 from application.runs.start import StartedDifferently
+from application.runs.terms import NO_TERMS, Terms
 from application.starting import plan_of
 from application.workflows import AskedWorkflow, Workflows
 from domain import runs
@@ -69,13 +70,15 @@ class Starter:
     async def _run(
         self, request: CommandRequest, target: Target, input: Json, run_id: UUID, project_id: UUID, origin: runs.Origin
     ) -> CommandOutcome:
+        terms = NO_TERMS if target.deadline_s is None else Terms(target.deadline_s)
         if target.workflow is not None:
             asked = AskedWorkflow(
                 target.workflow, target.version, input, target.priority, target.compensate, target.metadata or None
             )  # fmt: skip
             return await self._workflows.start(
-                request, asked, run_id=run_id, project_id=project_id, origin=origin, known=self._agents, admission=self._admission
-            )
+                request, asked, run_id=run_id, project_id=project_id, origin=origin, terms=terms, known=self._agents,
+                admission=self._admission,
+            )  # fmt: skip
         return await self._workflows.start_plan(
             request,
             run_id=run_id,
@@ -86,6 +89,7 @@ class Starter:
             priority=target.priority or "normal",
             compensate=target.compensate or "never",
             origin=origin,
+            terms=terms,
             known=self._agents,
             admission=self._admission,
         )

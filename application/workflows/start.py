@@ -8,7 +8,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
 from application.runs.admission import RunAdmission
-from application.runs.start import check_repeat, first_answer, start_run
+from application.runs.start import check_repeat, check_terms, first_answer, start_run
 from application.runs.terms import NO_TERMS, Terms
 from application.suggestions import did_you_mean, names_of
 from application.workflows.asked_agents import with_asked_agents
@@ -41,6 +41,7 @@ class StartOfWorkflow(NamedTuple):
     """Checked against the parameters of the workflow, with their defaults."""
     priority: Priority
     compensate: Compensate
+    deadline_s: float | None
     metadata: dict[str, Json]
     workflow: runs.WorkflowRef
     conditions: tuple[Command, ...]
@@ -115,6 +116,7 @@ class Workflows:
             input=input,
             priority=asked.priority or definition.priority,
             compensate=asked.compensate or definition.compensate,
+            deadline_s=definition.deadline_s,
             metadata={**definition.metadata, **(asked.metadata or {})},
             workflow=runs.WorkflowRef(name=asked.name, version=version),
             conditions=(),
@@ -156,13 +158,13 @@ class Workflows:
                     self._commands, request, run_id=run_id, project_id=project_id, plan=start.plan,
                     with_children=start.with_children, input=start.input, metadata=start.metadata, priority=start.priority,
                     compensate=start.compensate, workflow=start.workflow, origin=origin, budget=budget, conditions=start.conditions,
-                    terms=terms,
+                    terms=_with_deadline(terms, start),
                     known=known, admission=admission,
                 )  # fmt: skip
             except WorkflowChanged:  # this process had not heard of it
                 continue
             except DomainError:
-                repeated = await self._repeated(request, asked, run_id, project_id, budget)
+                repeated = await self._repeated(request, asked, run_id, project_id, budget, terms)
                 if repeated is None:
                     raise
                 return repeated
@@ -199,8 +201,9 @@ class Workflows:
         raise Unavailable("the workflows of the plan are being changed: try again")
 
     async def _repeated(
-        self, request: CommandRequest, asked: AskedWorkflow, run_id: UUID, project_id: UUID, budget: runs.RunBudget | None
-    ) -> CommandOutcome | None:
+        self, request: CommandRequest, asked: AskedWorkflow, run_id: UUID, project_id: UUID, budget: runs.RunBudget | None,
+        terms: Terms,
+    ) -> CommandOutcome | None:  # fmt: skip
         """The first answer of a start that was recorded before, and that the workflow of now would refuse. None: it was not.
 
         Raises StartedDifferently, RepeatedDifferently.
@@ -219,6 +222,7 @@ class Workflows:
             priority=start.priority, compensate=start.compensate, workflow=start.workflow, budget=budget,
         )  # fmt: skip
         check_repeat(request, command, start.plan, recorded.recorded[0], first)
+        check_terms(_with_deadline(terms, start), run_id, [self._commands.registry.decoded(one) for one in recorded.recorded])
         return recorded
 
     async def _as_then(self, tenant_id: UUID, asked: AskedWorkflow, version: int) -> StartOfWorkflow:
@@ -229,6 +233,11 @@ class Workflows:
         except NotFound as error:
             raise UnknownWorkflow(error.message, pointer="/workflow") from error
         return self._start_of(asked, version, definition, PlanWithChildren(definition.plan))
+
+
+def _with_deadline(terms: Terms, start: StartOfWorkflow) -> Terms:
+    """The terms with the deadline of the workflow, if they say no other."""
+    return terms if terms.deadline_s is not None else terms._replace(deadline_s=start.deadline_s)
 
 
 def with_defaults(parameters: Json, input: Json) -> Json:

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.failures import Failure
-from domain.kernel import Command, Json, Name, Priority, ShortText, Value
+from domain.kernel import MAX_DEADLINE_S, Command, Json, Name, Priority, ShortText, Value
 from domain.plans import MAX_STEPS, Plan
 from domain.runs.events import ByPerson, Compensate, Origin, Parent, RunBudget, StepFellBack, WorkflowRef
 from domain.runs.taken_over import ForkedFrom, PartTakenOver, StepTakenOver
@@ -217,9 +217,6 @@ class RetryRun(Command):
     """Step → the version of its agent."""
     parent_id: UUID | None = None
     """The run that asks for it, of which the run is a part. None: a person asks."""
-
-
-MAX_DEADLINE_S = 10 * 365 * 86_400.0
 
 
 class SetDeadline(Command):

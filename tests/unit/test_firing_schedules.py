@@ -124,6 +124,10 @@ class Clockwork:
         return {event.stream_id: self.engine.catalog.registry.decoded(event) for event in self.log.events  # type: ignore[misc]
                 if event.topic == "run.started"}  # fmt: skip
 
+    def deadline(self, run_id: UUID) -> float | None:
+        [event] = [event for event in self.log.streams[run_id] if event.topic == "run.deadline_set"]
+        return self.engine.catalog.registry.decoded(event).deadline_s  # type: ignore[attr-defined, no-any-return]
+
     async def state(self, id: UUID) -> Schedule:
         return (await self.engine.commands.load(RULES, TENANT, id)).state  # type: ignore[no-any-return]
 
@@ -167,13 +171,14 @@ async def test_a_workflow_is_started_by_its_name(works: Clockwork) -> None:
     """By its version of then, with its defaults."""
     plan = runs.sequential(("a",))
     definition = WorkflowDefinition(
-        plan=plan, priority="high", metadata={"m": 1, "n": 2},
+        plan=plan, priority="high", metadata={"m": 1, "n": 2}, deadline_s=90,
         parameters={"type": "object", "properties": {"n": {"type": "integer", "default": 5}, "until": {"type": "string"}}},
     )  # fmt: skip
     flow = workflow_id_of(TENANT, "flow")
     await works.engine.give(PublishWorkflow(workflow_id=flow, name="flow", definition=definition))
     start = Target(workflow="flow", input_from={"until": "due_at"}, metadata={"n": 3})
     id = await works.create(start=start, rules={"overlap": "allow"})
+    await works.create("soon", start=start.model_copy(update={"deadline_s": 5}), rules={"overlap": "allow"})
     pinned = await works.create("pinned", start=start.model_copy(update={"version": 1}), rules={"overlap": "allow"})
     async with works.running(works.service(works.engine.another())):
         await works.pass_(60)
@@ -183,6 +188,8 @@ async def test_a_workflow_is_started_by_its_name(works: Clockwork) -> None:
         await works.engine.give(DeprecateWorkflow(workflow_id=flow, name="flow", version=1))
         await works.pass_(60)
     found = [works.started()[event.run_id] for event in works.events(id, ScheduleFired)]
+    deadlines = [(run.origin and run.origin.name, works.deadline(run_id)) for run_id, run in works.started().items()]
+    assert set(deadlines) == {("s", 90), ("soon", 5), ("pinned", 90)}
     assert [(run.workflow and run.workflow.version, run.priority) for run in found] == [(1, "high"), (2, "low"), (2, "low")]
     assert (found[0].input["n"], found[0].metadata, found[1].plan.steps[0].agent) == (5, {"m": 1, "n": 3}, "b")
     assert len(works.events(pinned, ScheduleFired)) == 2

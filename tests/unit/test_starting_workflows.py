@@ -10,6 +10,7 @@ from application.catalog import CATALOG
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.check import PlanChecks
 from application.runs.start import StartedDifferently
+from application.runs.terms import NO_TERMS, Terms
 from application.workflows import AskedWorkflow, WorkflowChanges, Workflows
 from application.workflows import versions as keeping
 from application.workflows.checking import faults_of_definition
@@ -84,15 +85,19 @@ class Process:
 
     async def start(
         self, name: str = "digest", version: int | None = None, *, run_id: UUID | None = None,
-        request: CommandRequest | None = None, **said: Any,
+        request: CommandRequest | None = None, terms: Terms = NO_TERMS, **said: Any,
     ) -> UUID:  # fmt: skip
         run_id = run_id or new_id()
         outcome = await self.workflows.start(
             request or request_of(command_id=run_id, repeatable=True), AskedWorkflow(name, version, **said), run_id=run_id,
             project_id=default_project_id(TENANT), known=MemoryNames(self.engine.log, agents.AgentRegistered),
-            admission=self.engine.admission,
+            admission=self.engine.admission, terms=terms,
         )  # fmt: skip
         return outcome.begun(run_id)[0]
+
+    def deadline(self, run_id: UUID) -> float | None:
+        events = map(CATALOG.registry.decoded, self.engine.log.streams[run_id])
+        return next((event.deadline_s for event in events if isinstance(event, runs.DeadlineSet)), None)
 
     async def start_plan(self, plan: Plan, run_id: UUID) -> UUID:
         outcome = await self.workflows.start_plan(
@@ -122,6 +127,20 @@ async def process() -> Process:
     for name in ("alpha", "beta"):
         await engine.give(RegisterAgent(agent_id=agent_id_of(TENANT, name), name=name, version="1"))
     return Process(engine)
+
+
+async def test_a_run_has_the_deadline_of_its_workflow_unless_its_start_says_another(process: Process) -> None:
+    await process.publish(deadline_s=60.0)
+    run_id = await process.start()
+    assert process.deadline(run_id) == 60
+    assert process.deadline(await process.start(terms=Terms(5.0))) == 5
+    assert await process.start(run_id=run_id) == run_id, "a repeat"
+    await process.publish(deadline_s=70.0)
+    assert await process.start(run_id=run_id) == run_id, "a repeat, after the workflow has changed"
+    with pytest.raises(StartedDifferently, match="with another deadline"):
+        await process.start(version=1, run_id=run_id, terms=Terms(5.0))
+    await process.publish()
+    assert process.deadline(await process.start()) is None
 
 
 FIRST = Step(key="first", agent="alpha")

@@ -51,6 +51,14 @@ def done(engine: Engine, run_id: UUID) -> RecordedEvent:
     return next(event for event in engine.log.streams[run_id] if event.topic == "run.step_completed")
 
 
+def deadline(engine: Engine, run_id: UUID | None) -> float | None:
+    assert run_id is not None
+    [event] = [event for event in engine.log.streams[run_id] if event.topic == "run.deadline_set"]
+    found = engine.commands.registry.decoded(event)
+    assert isinstance(found, runs.DeadlineSet)
+    return found.deadline_s
+
+
 def started(engine: Engine, run_id: UUID | None) -> runs.RunStarted:
     assert run_id is not None
     event = engine.commands.registry.decoded(engine.log.streams[run_id][0])
@@ -106,14 +114,15 @@ async def test_a_tool_is_called_once_for_each_event(engine: Engine) -> None:
 async def test_a_workflow_starts_by_name_and_a_plan_as_it_is_given(engine: Engine) -> None:
     of = Triggers(engine)
     parameters = {"type": "object", "properties": {"run": {"type": "string"}, "depth": {"default": 2}}, "required": ["run"]}
-    definition = WorkflowDefinition(plan=runs.sequential(("reviewer", "second")), parameters=parameters, priority="low")
+    plan = runs.sequential(("reviewer", "second"))
+    definition = WorkflowDefinition(plan=plan, parameters=parameters, priority="low", deadline_s=50)
     publish = PublishWorkflow(workflow_id=workflow_id_of(TENANT, "review"), name="review", definition=definition)
     await engine.give(publish)
     await of.create("by.name", **ON_END, start={"workflow": "review", "input_from": {"run": "event.subject"}})
     await of.create("misfit", **ON_END, start={"workflow": "review", "input_from": {"run": "1"}})
     await of.create("missing", **ON_END, start={"workflow": "reviews"})
-    plan = {"steps": [{"key": "a", "agent": "second"}, {"key": "b", "value": "1 + 1", "after": ["a"]}]}
-    await of.create("planned", **ON_END, start={"plan": plan, "priority": "high", "metadata": {"m": 1}})
+    steps = {"steps": [{"key": "a", "agent": "second"}, {"key": "b", "value": "1 + 1", "after": ["a"]}]}
+    await of.create("planned", **ON_END, start={"plan": steps, "priority": "high", "metadata": {"m": 1}, "deadline_s": 7.5})
     async with of.matching():
         run_id = await finished(engine)
         await of.settled()
@@ -130,6 +139,7 @@ async def test_a_workflow_starts_by_name_and_a_plan_as_it_is_given(engine: Engin
     assert missing.code == "unknown-workflow"
     [planned] = of.told("planned", TriggerFired)
     second = started(engine, planned.run_id)
+    assert [deadline(engine, one.run_id) for one in (named, planned)] == [50, 7.5]
     assert ([step.key for step in second.plan.steps], second.priority, second.metadata) == (["a", "b"], "high", {"m": 1})
     assert second.origin is not None
 

@@ -265,6 +265,7 @@ def test_a_definition_that_makes_no_sense(fields: dict[str, Any], why: str) -> N
         ({"agent": "a", "tool": "b"}, "give exactly one of"),
         ({"agent": "a", "version": 1}, "`version` is that of a `workflow`"),
         ({"workflow": "a", "agent_version": "1"}, "`agent_version` is that of an `agent`"),
+        ({"tool": "a", "deadline_s": 1}, "`deadline_s` is of runs, not of a call of a tool"),
         ({"tool": "a", "compensate": "on_cancel"}, "`compensate` and `metadata` are of runs, not of a call of a tool"),
         ({"tool": "a", "metadata": {"m": 1}}, "`compensate` and `metadata` are of runs"),
         ({"tool": "a", "input": 1}, "the `input` of a tool is the object of its arguments"),

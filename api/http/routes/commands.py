@@ -31,6 +31,7 @@ from api.http.routes.runs import RunAccepted, get_runs
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.references import ReferencesRefused, refers
 from application.runs.await_end import watching_end
+from application.runs.terms import NO_TERMS, Terms
 from application.slash_commands import filters
 from application.slash_commands.commands import CommandStart
 from application.slash_commands.filters import Listing, listing_of
@@ -40,7 +41,7 @@ from application.views.runs import RunView
 from application.views.slash_commands import CommandDetails, CommandView
 from domain.access import Action, must_be_allowed
 from domain.errors import AlreadyExists
-from domain.kernel import Json, Name
+from domain.kernel import Deadline, Json, Name
 
 router = APIRouter(tags=["commands"], route_class=DirectRoute)
 
@@ -52,6 +53,8 @@ class CommandBody(Body):
     """Of the run."""
     run_id: UUID | None = None
     """An id that the client makes. With this id the request is repeatable without an Idempotency-Key."""
+    deadline_s: Deadline | None = None
+    """Seconds after which the run fails, if it has not ended. Null: as the workflow says."""
     dry_run: bool = False
     """Nothing is started or listed: the answer says what would be."""
 
@@ -157,6 +160,7 @@ async def _started(request: Request, body: CommandBody, line: CommandLine, run_i
                 line,
                 run_id=run_id,
                 project_id=project_for(request, body.project_id),
+                terms=NO_TERMS if body.deadline_s is None else Terms(body.deadline_s),
                 known=container.reads.agents,
                 admission=container.admission,
             )

@@ -28,7 +28,7 @@ from application.workflows.differences import WorkflowDifference, differences
 from application.workflows.written import read_workflow, write_workflow
 from domain.access import Action
 from domain.errors import InvalidCommand
-from domain.kernel import Command, Json, Name, Priority, ShortText, Text
+from domain.kernel import Command, Deadline, Json, Name, Priority, ShortText, Text
 from domain.plans import Plan
 from domain.workflows import (
     DECIDER,
@@ -79,6 +79,8 @@ class DefinitionBody(Body):
     plan: Plan
     priority: Priority = "normal"
     compensate: Compensate = "never"
+    deadline_s: Deadline | None = None
+    """Seconds after which a run fails that has not ended. Null: it has no deadline."""
     metadata: dict[str, Json] = {}
     command: SlashCommand | None = None
 
@@ -89,7 +91,7 @@ class DefinitionBody(Body):
     def definition(self) -> WorkflowDefinition:
         return WorkflowDefinition(
             description=self.description, parameters=self.parameters, plan=self.plan, priority=self.priority,
-            compensate=self.compensate, metadata=self.metadata, command=self.command,
+            compensate=self.compensate, deadline_s=self.deadline_s, metadata=self.metadata, command=self.command,
         )  # fmt: skip
 
 

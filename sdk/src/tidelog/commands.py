@@ -74,19 +74,22 @@ class CommandClient(Requests):
         text: str,
         *,
         project_id: UUID | None = None,
+        deadline_s: float | None = None,
         idempotency_key: str | None = None,
         wait_s: float | None = None,
         on_behalf_of: str | None = None,
     ) -> CommandRun | CommandPage:
         """Carry out a line: `/task Write release notes agent=writer` starts a run, `/query status=failed since=24h` lists runs.
 
-        `project_id`, `idempotency_key`, `wait_s` and `on_behalf_of` are those of `start_run`.
+        `project_id`, `deadline_s`, `idempotency_key`, `wait_s` and `on_behalf_of` are those of `start_run`.
 
         Raises:
             InvalidRequestError: `errors` says what is wrong with the line, and where.
             NotFoundError: there is no such command, with the code `unknown-command`.
         """
         body: dict[str, Any] = {"text": text, **({} if project_id is None else {"project_id": str(project_id)})}
+        if deadline_s is not None:
+            body["deadline_s"] = deadline_s
         headers: dict[str, Any] = {"Idempotency-Key": idempotency_key or str(uuid7()), **self._for(on_behalf_of)}
         if wait_s is not None:
             headers["Prefer"] = f"wait={int(wait_s)}"

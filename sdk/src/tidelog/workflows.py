@@ -140,7 +140,7 @@ class WorkflowClient(Requests):
         """Create a workflow, or publish a new version of it. What the current version says already changes nothing.
 
         `definition`: `plan`, and perhaps `description`, `parameters` (JSON Schema of the input), `priority`, `compensate`,
-        `metadata`, `command`.
+        `metadata`, `deadline_s`, `command`.
 
         Raises:
             InvalidRequestError: `errors` has all faults of the definition, each with the JSON Pointer of its place.
