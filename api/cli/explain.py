@@ -69,6 +69,7 @@ def _details(step: Mapping[str, Any]) -> list[str]:
         told.append(f"it went on with {tried['agent']}, because: {headline(tried['error'], 80)}")
     if said := parts_of(step):
         told.append(said)
+    told += ended_by_people(step)
     if step.get("exhausted"):
         told.append("the loop was ended by its bound")
     if step.get("waits_until"):
@@ -86,6 +87,12 @@ def _became(step: Mapping[str, Any]) -> list[str]:
             return []
         case status:
             return [f"it is {status}"]
+
+
+def ended_by_people(step: Mapping[str, Any]) -> list[str]:
+    """Which of the first parts somebody skipped, or said how they ended."""
+    first = (step.get("parts") or {}).get("first") or ()
+    return [f"{step['key']}.{part['number']} was ended {said_by(part['person'])}" for part in first if part.get("person")]
 
 
 def parts_of(step: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from api.cli import failures, output, phrases
 from api.cli.compensations import compensation_of, to_see
-from api.cli.explain import parts_of
+from api.cli.explain import ended_by_people, parts_of
 from api.cli.invocations import to_resolve
 from api.cli.large_values import command_of, left_out
 from api.cli.plan_events import why_skipped
@@ -145,7 +145,8 @@ def _form(step: dict[str, Any]) -> str:
         return why_skipped(step.get("why") or {})
     if step["status"] == "waiting":
         return f"until {step.get('waits_until')}"
-    return parts_of(step) + (", ended by its bound" if step.get("exhausted") else "")
+    ended = ", ended by its bound" if step.get("exhausted") else ""
+    return "; ".join(filter(None, [f"{parts_of(step)}{ended}", *ended_by_people(step)]))
 
 
 def _children(run: dict[str, Any], step: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -165,6 +165,8 @@ class PartBrief(Folded):
     scheduled_at: Timestamp
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
+    person: PersonView | None = Field(default=None, exclude_if=unsaid)
+    """Who skipped the part, or said how it ended. Missing: nobody did."""
 
 
 class PartView(PartBrief, HoldsLarge):

@@ -75,6 +75,8 @@ class FoldedPart(Protocol):
     worker_id: str | None
     started_at: datetime | None
     finished_at: datetime | None
+    person: str | None
+    """As JSON."""
 
     @property
     def scheduled_at(self) -> datetime | None: ...
@@ -287,10 +289,12 @@ def _on_form(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> Non
         case runs.PartCompleted():
             part = parts.part(event.step, event.part)
             parts.keep_part_result(part, event, recorded)
+            part.person = None if event.person is None else event.person.model_dump_json()
             _end_part(parts, event.step, part, "completed", at)
         case runs.PartFailed():
             part = parts.part(event.step, event.part)
             parts.keep_error(part, event.error, recorded)
+            part.person = None if event.person is None else event.person.model_dump_json()
             _end_part(parts, event.step, part, "failed", at)
         case runs.StepFellBack(part=None):
             parts.fall_back(parts.step(event.step, None), event, recorded)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from application.views.large import SHOWN_OF_MESSAGE
-from application.views.runs import Form, PartBrief, TriedFallback, WhyView
+from application.views.runs import Form, PartBrief, PersonView, TriedFallback, WhyView
 from domain import runs
 from domain.failures import Failure
 from domain.kernel import RecordedEvent
@@ -84,4 +84,5 @@ def fields_of(row: PartRow) -> dict[str, Any]:
         "agent_run_id": None if row.is_run else row.execution_id, "run_id": row.execution_id if row.is_run else None,
         "fallback": row.fallback, "attempt": row.attempt, "worker_id": row.worker_id, "scheduled_at": row.scheduled_at,
         "started_at": row.started_at, "finished_at": row.finished_at,
+        "person": None if row.person is None else PersonView.model_validate_json(row.person),
     }  # fmt: skip

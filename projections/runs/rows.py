@@ -376,23 +376,23 @@ STEP_FIELDS = attrgetter(
 WRITE_PARTS = """
 INSERT INTO run_part (
     run_id, step, number, tenant_id, execution_id, is_run, agent, agent_version, status, attempt, fallback, worker_id, scheduled_at,
-    started_at, finished_at, scheduled_position, result_position, error_position
+    started_at, finished_at, scheduled_position, result_position, error_position, person
 )
 SELECT * FROM unnest(
     %b::uuid[], %b::text[], %b::integer[], %b::uuid[], %b::uuid[], %b::boolean[], %b::text[], %b::text[], %b::text[],
     %b::integer[], %b::integer[], %b::text[], %b::timestamptz[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::bigint[],
-    %b::bigint[]
+    %b::bigint[], %b::text[]
 )
 ON CONFLICT (run_id, step, number) DO UPDATE
 SET execution_id = EXCLUDED.execution_id, agent = EXCLUDED.agent, agent_version = EXCLUDED.agent_version,
     status = EXCLUDED.status, attempt = EXCLUDED.attempt, fallback = EXCLUDED.fallback, worker_id = EXCLUDED.worker_id,
     scheduled_at = EXCLUDED.scheduled_at, started_at = EXCLUDED.started_at, finished_at = EXCLUDED.finished_at,
     scheduled_position = EXCLUDED.scheduled_position, result_position = EXCLUDED.result_position,
-    error_position = EXCLUDED.error_position
+    error_position = EXCLUDED.error_position, person = EXCLUDED.person
 """
 PART_FIELDS = attrgetter(
     "run_id", "step", "number", "tenant_id", "execution_id", "is_run", "agent", "agent_version", "status", "attempt", "fallback",
-    "worker_id", "scheduled_at", "started_at", "finished_at", "scheduled_position", "result_position", "error_position",
+    "worker_id", "scheduled_at", "started_at", "finished_at", "scheduled_position", "result_position", "error_position", "person",
 )  # fmt: skip
 WRITE_CALLS = """
 INSERT INTO run_call (

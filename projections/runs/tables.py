@@ -185,6 +185,8 @@ class PartRow:
     scheduled_position: int
     result_position: int | None
     error_position: int | None
+    person: str | None = None
+    """Who skipped it or said how it ended: `PersonView` as JSON."""
 
 
 @dataclass(slots=True)
@@ -227,7 +229,7 @@ s.unused_position, s.attempt, s.recorded_steps, s.call_count, s.status, s.step, 
 """
 PART_COLUMNS = """
 p.run_id, p.step, p.number, p.tenant_id, p.execution_id, p.is_run, p.agent, p.agent_version, p.status, p.attempt, p.fallback,
-p.worker_id, p.scheduled_at, p.started_at, p.finished_at, p.scheduled_position, p.result_position, p.error_position
+p.worker_id, p.scheduled_at, p.started_at, p.finished_at, p.scheduled_position, p.result_position, p.error_position, p.person
 """
 CALL_COLUMNS = """
 c.run_id, c.invocation_id, c.tenant_id, c.agent_run_id, c.position, c.started_at, c.finished_at, c.error_position,

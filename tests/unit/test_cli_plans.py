@@ -143,6 +143,9 @@ TRIED = [{"number": 1, "agent": "b", "error": FAILURE}]
         (step(**parts("each", 1000, 47, 37, 2)), "ran at once: no step comes before it; each 37/1,000 done, 2 failed"),
         (step(**parts("adaptive", None, 3, 1, 0, 1)),
          "ran at once: no step comes before it; adaptive 1 of 3 done, 1 cancelled"),
+        (step(parts={"total": 2, "started": 2, "completed": 1, "failed": 0, "cancelled": 0, "first": [
+            {"number": 0, "person": {"by": "key:ann", "on_behalf_of": None, "reason": "looked up"}}, {"number": 1}]}, form="each"),
+         "ran at once: no step comes before it; each 1/2 done; s.0 was ended by key:ann because: looked up"),
         (step(taken_over=True), "was taken over from run r, and did not run again"),
         (step(status="failed", taken_over=True, error=FAILURE),
          "was taken over from run r, and did not run again; it failed: E: broken"),

@@ -103,7 +103,8 @@ class Why(Model):
 class Part(HoldsLarge):
     """One of the executions of a step that has several: of an agent (`agent_run_id`), or a child run (`run_id`).
 
-    `number`: 0, 1, 2 …. `fallback`: which of the fallbacks `agent` is; 0: none. `input`, `result` and `error` are known in the list
+    `number`: 0, 1, 2 …. `fallback`: which of the fallbacks `agent` is; 0: none. `person`: `by`, `reason` and `on_behalf_of` of who
+    skipped it or said how it ended. `input`, `result` and `error` are known in the list
     of `Client.parts` only.
     """
 
@@ -119,6 +120,7 @@ class Part(HoldsLarge):
     scheduled_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    person: dict[str, Any] | None = None
     input: Any = None
     result: Any = None
     error: dict[str, Any] | None = None
