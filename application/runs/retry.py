@@ -7,6 +7,7 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.ports.log import EventFeed
+from application.runs.admission import RunAdmission
 from application.runs.lookup import must_be_a_run
 from application.runs.terms import NO_TERMS, Terms
 from domain import agent_runs, invocations, runs
@@ -33,11 +34,14 @@ class _Found:
 async def retry_run(
     commands: CommandLoop, feed: EventFeed, request: CommandRequest, command: RetryRun,
     audited: Callable[[CommandRequest], CommandRequest], expected_version: int | None = None, terms: Terms = NO_TERMS,
+    admission: RunAdmission | None = None,
 ) -> CommandOutcome:  # fmt: skip
     """Lets a run go on with what failed in it. `audited` gives the request its entry in the audit trail. `terms`: what holds from
-    now on. The work that begins is for whom the run was started, whoever retries it.
+    now on. The work that begins is for whom the run was started, whoever retries it. `admission`: a run that had ended is one more
+    open run.
 
     Raises:
+        TooManyOpenRuns, TooManyOpenRunsOfTenant: as many runs are open as may be.
         NotFound: the tenant has no such run.
         InvalidState: nothing of it has failed. InvalidCommand: it has no such step.
         RunOfParent: the run is a part of another one.
@@ -63,7 +67,14 @@ async def retry_run(
     more = (*terms.commands(command.run_id), *found.conditions)
     for_whom = who_asked(first.metadata)[1]
     request = audited(request)._replace(on_behalf_of=for_whom)
-    return await commands.execute(request, command, *more, expected_version=expected_version)
+    if admission is None or run.status not in runs.OVER:
+        return await commands.execute(request, command, *more, expected_version=expected_version)
+    if not admission.counted:
+        await admission.ready()
+    with admission.admitted(request.tenant_id) as admitted:
+        outcome = await commands.execute(request, command, *more, expected_version=expected_version)
+        admitted.position = None if outcome.duplicate else outcome.position
+    return outcome
 
 
 async def _look_into(

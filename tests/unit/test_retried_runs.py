@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from application.runs.admission import RunAdmission
 from application.runs.retry import retry_run
 from domain import runs
 from domain.errors import (
@@ -12,6 +13,7 @@ from domain.errors import (
     InvalidState,
     RunOfParent,
     StillEnding,
+    TooManyOpenRuns,
 )
 from domain.failures import Failure
 from domain.invocations import FailInvocation
@@ -19,7 +21,8 @@ from domain.kernel import who_asked
 from domain.plans import Adaptive, AgentRef, ChildRun, Each, Gather, Plan, Repeat, Step, Wait
 from domain.runs import CancelRun, RetryRun
 from tests.kit.engine import Engine, PlayedWorker
-from tests.kit.waiting import request_of
+from tests.kit.memory import MemoryLog, MemoryOpenRuns
+from tests.kit.waiting import TENANT, request_of
 
 
 async def retry(engine: Engine, run_id: UUID, *steps: str, **more: Any) -> None:
@@ -134,6 +137,35 @@ async def test_a_repeat_gets_the_first_answer(engine: Engine, worker: PlayedWork
     await engine.settled()
     late = await retry_run(engine.commands, engine.feed, request, command, lambda request: request)
     assert late.duplicate and (await engine.run(run_id)).retries == 1
+
+
+async def test_a_run_that_had_ended_is_one_more_open_run(engine: Engine, worker: PlayedWorker) -> None:
+    run_id, told = await engine.start("alpha"), list[str]()
+    await fail(worker, "alpha")
+    await engine.settled()
+    command = RetryRun(run_id=run_id, reason="mended")
+    full = RunAdmission(MemoryOpenRuns(MemoryLog()), most=0, refused=told.append)
+    with pytest.raises(TooManyOpenRuns):
+        await retry_run(engine.commands, engine.feed, request_of(), command, lambda request: request, admission=full)
+    assert (await engine.run(run_id)).retries == 0 and told == ["too-many-open-runs"]
+    room = RunAdmission(MemoryOpenRuns(MemoryLog()), most=1)
+    await retry_run(engine.commands, engine.feed, request_of(), command, lambda request: request, admission=room)
+    assert (await engine.run(run_id)).retries == 1
+    with pytest.raises(TooManyOpenRuns), room.admitted(TENANT):
+        pass
+    await full.close()
+    await room.close()
+
+
+async def test_a_run_that_goes_on_is_retried_whatever_is_open(engine: Engine, worker: PlayedWorker) -> None:
+    plan = Plan(steps=(Step(key="a", agent="alpha", on_failure="continue"), Step(key="b", agent="beta")))
+    run_id, full = await engine.start(plan=plan), RunAdmission(MemoryOpenRuns(MemoryLog()), most=0)
+    await fail(worker, "alpha")
+    await engine.settled()
+    command = RetryRun(run_id=run_id, steps=("a",), reason="mended")
+    await retry_run(engine.commands, engine.feed, request_of(), command, lambda request: request, admission=full)
+    assert (await engine.run(run_id)).retries == 1
+    await full.close()
 
 
 # --- plans --------------------------------------------------------------------------------------------------------------------

@@ -73,12 +73,14 @@ async def post_retry(request: Request, run_id: UUID) -> Response:
     key = key_of(request, body)
     version = expected_version(request) if body.expected_version is None else body.expected_version
     command = RetryRun(run_id=run_id, steps=body.steps, reason=body.reason, fresh=body.fresh, versions=body.versions)
-    asked, commands = keyed_request(request, key, correlation_id=run_id), container_of(request).commands
-    feed = container_of(request).feed
+    container, asked = container_of(request), keyed_request(request, key, correlation_id=run_id)
     async with audited(request, Action.RUNS_RETRY, "run", run_id, reason=body.reason) as entry:
         with one_content(key):
             async with precondition(version):
-                outcome = await retry_run(commands, feed, asked, command, entry.along, version, Terms(body.deadline_s))
+                outcome = await retry_run(
+                    container.commands, container.feed, asked, command, entry.along, version, Terms(body.deadline_s),
+                    container.admission,
+                )  # fmt: skip
     return accepted(outcome, outcome.versions[run_id], {"run_id": str(run_id)})
 
 
