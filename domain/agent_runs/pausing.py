@@ -17,7 +17,7 @@ from domain.errors import InvalidState, NotFound
 def pause(run: AgentRun, command: PauseAgentRun) -> list[AgentRunPaused]:
     """Nothing, for a pause that is over, or whose end has come before its beginning."""
     _must_exist(run, command)
-    if run.status in TERMINAL or command.number <= run.unpaused or command.dispatch not in (None, run.dispatch):
+    if run.status in TERMINAL or _is_over(run, command.number) or command.dispatch not in (None, run.dispatch):
         return []
     if run.paused and run.status != "running" and run.paused_dispatch == run.dispatch:
         return []
@@ -27,11 +27,15 @@ def pause(run: AgentRun, command: PauseAgentRun) -> list[AgentRunPaused]:
 
 def unpause(run: AgentRun, command: UnpauseAgentRun) -> list[AgentRunUnpaused]:
     _must_exist(run, command)
-    if run.status in TERMINAL or command.number <= run.unpaused or run.requested is None:
+    if run.status in TERMINAL or _is_over(run, command.number) or run.requested is None:
         return []
     children = _children(run, command.agent_run_id)
     calls, timeout_s = run.pending_calls, run.requested.timeout_s
     return [AgentRunUnpaused(number=command.number, calls=calls, timeout_s=timeout_s, children=children)]
+
+
+def _is_over(run: AgentRun, pause: int) -> bool:
+    return pause <= max(run.unpaused, run.past_pause)
 
 
 def _children(run: AgentRun, agent_run_id: UUID) -> tuple[UUID, ...]:

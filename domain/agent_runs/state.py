@@ -82,7 +82,9 @@ class AgentRun:
     paused_dispatch: int = 0
     """The dispatch that the pause has taken back last."""
     unpaused: int = 0
-    """The number of the newest pause that is over."""
+    """The number of the newest pause that is over, since the agent run went on after its end. 0: none was."""
+    past_pause: int = 0
+    """The number of the newest pause that the agent run had heard of before."""
     waits: PersistentMap[str, WaitKind] = field(default_factory=Map)
     """Key → the kind of the wait that is open under it."""
     receives: tuple[OpenReceive, ...] = ()
@@ -301,7 +303,8 @@ def _reopened(run: AgentRun, event: AgentRunReopened, version: int) -> AgentRun:
     )  # fmt: skip
     run = replace(
         run, version=version, status="requested", requested=requested, dispatch=event.dispatch, failures=0, lost_claims=0,
-        reopened=event.number, paused=0, unpaused=0, waits=Map(), receives=(), purses=Map(), reservations=Map(),
+        reopened=event.number, paused=0, unpaused=0, past_pause=max(run.past_pause, run.unpaused, run.paused),
+        waits=Map(), receives=(), purses=Map(), reservations=Map(),
     )  # fmt: skip
     if event.fresh:
         mailbox = Map({message_id: replace(mail, received_as=None) for message_id, mail in run.mailbox.items()})

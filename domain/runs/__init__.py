@@ -14,6 +14,7 @@ Others import from here, never from the modules:
 - `rules`: what each command brings about (`decide`), every decision about the next step, and the `DECIDER`.
 """
 
+from domain.kernel import MAX_DEADLINE_S
 from domain.plans import (
     MAX_STEPS,
     MAX_STEPS_V1,
@@ -30,7 +31,6 @@ from domain.plans import (
 )
 from domain.runs.adapting import allowed_name
 from domain.runs.commands import (
-    MAX_DEADLINE_S,
     AbandonRun,
     AwaitSignal,
     BegunStep,

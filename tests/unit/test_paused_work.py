@@ -94,6 +94,18 @@ def test_runs_that_the_agent_has_started_are_named_as_long_as_it_waits_for_them(
     later.when(PAUSE).then(AgentRunPaused(number=1, attempt=2, children=(child_id_of(ID, "c", 3),)))
 
 
+def test_a_pause_of_before_a_retry_holds_up_nothing_that_goes_on() -> None:
+    again = ReopenAgentRun(agent_run_id=ID, run_id=RUN, step="s", agent="a", number=3, timeout_s=9)
+    over = agent().after(PAUSE, UNPAUSE, CancelAgentRun(agent_run_id=ID), again)
+    ended_paused = agent().after(PAUSE, CancelAgentRun(agent_run_id=ID), again)
+    for late in (over, ended_paused, over.after(CancelAgentRun(agent_run_id=ID), again.model_copy(update={"number": 4}))):
+        late.when(PAUSE).then()
+        late.when(UNPAUSE).then()
+        late.when(PauseAgentRun(agent_run_id=ID, number=2)).then(AgentRunPaused(number=2))
+        assert late.state.past_pause == 1
+    over.when(TimeOutAgentRun(agent_run_id=ID, number=3)).then_topics("agent_run.failed")
+
+
 def test_a_pause_keeps_what_waits_from_workers() -> None:
     agent().when(PAUSE).then(AgentRunPaused(number=1))
     paused = agent().after(PAUSE)
