@@ -105,7 +105,7 @@ TABLES: dict[str, Table] = {
     "tenant": Table("app"),
     "schedule": _walled(),
     "schedule_due": Table("app"),
-    "timer": Table("app"),
+    "timer": _walled(),
     "tool": _walled(),
     "tool_limit": _walled(),
     "tool_permit": _walled(),

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import jsonschema
 
-from tests.integration.system_kit import BASE, System
+from tests.integration.system_kit import BASE, System, eventually
 
 OF_EVERY_ANSWER = {"content-type", "content-length", "allow", "connection"}
 OPEN = {"CloudEvent", "Problem"}
@@ -109,6 +109,15 @@ async def use_steering(http: httpx2.AsyncClient, other: str) -> None:
         assert (await http.post(f"{third}/{what}", json={"reason": "why", **body})).status_code == 202, what
     waits = (await http.get(f"{other}/waits")).json()
     assert [wait["waits_for"] for wait in waits["data"]] in (["worker"], ["free_worker"]), waits
+    wait = {"kind": "graph", "steps": [{"key": "w", "wait": {"s": 3_600}}]}
+    sleeps = f"/v1/runs/{(await http.post('/v1/runs', json={'plan': wait})).json()['run_id']}/waits"
+
+    async def until() -> Any:
+        [one] = (await http.get(sleeps)).json()["data"]
+        assert one["waits_for"] == "clock"
+        return one["until"]
+
+    await eventually(until, "the timer of the wait")
     assert (await http.get("/v1/runs", params={"unmoved_s": 0})).status_code == 200
     live = (await http.get(path, params={"as_of": skipped.json()["position"]})).json()["steps"]
     assert [step["why"] for step in live[:2]] == [step["why"] for step in steps[:2]]
