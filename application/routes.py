@@ -77,6 +77,7 @@ _COMPENSATION = Route(compensations.DECIDER, lambda c: compensations.compensatio
 """The stream of a run's compensation. Its id follows from the run."""
 _ALLOWANCE = Route(allowances.DECIDER, lambda c: c.allowance_id, lambda c, _: c.root_id)
 """What a budget allows in a run or on a day: in the root of the run, or a root of its own."""
+_NEW_ALLOWANCE = Route(allowances.DECIDER, lambda c: c.allowance_id, lambda c, _: c.root_id, creates=True)
 _AUDIT_ENTRY = Route(audit.DECIDER, lambda c: c.entry_id, lambda c, _: c.tenant_id, creates=True)
 """A stream for each entry, so that no stream is hot. Its root is the tenant."""
 
@@ -212,7 +213,7 @@ ROUTES: dict[type[Command], Route] = {
     triggers.RecordLimited: _own_stream(triggers.DECIDER, "trigger_id"),
     budgets.SetBudget: _own_stream(budgets.DECIDER, "book_id"),
     budgets.RemoveBudget: _own_stream(budgets.DECIDER, "book_id"),
-    allowances.OpenAllowance: _ALLOWANCE,
+    allowances.OpenAllowance: _NEW_ALLOWANCE,
     allowances.DrawPortion: _ALLOWANCE,
     allowances.SettlePortion: _ALLOWANCE,
     allowances.TightenAllowance: _ALLOWANCE,

@@ -27,6 +27,8 @@ class CallWithBudget(NamedTuple):
     """In place of the start and the request."""
     goes_on: bool = True
     """Whether the call begins, and a chain of tools with it."""
+    beside: tuple[UUID, ...] = ()
+    """Roots of allowances that are drawn from in the append of the call."""
 
 
 class BudgetedCalls:
@@ -42,9 +44,12 @@ class BudgetedCalls:
 
     async def settled(
         self, caller: Caller, state: AgentRun, start: StartCall, requested: RequestInvocation, tool: ToolRegistered,
-        instead: Fallbacks, begun: Sequence[Command],
+        instead: Fallbacks, begun: Sequence[Command], *, in_call: bool = False,
     ) -> CallWithBudget:  # fmt: skip
-        """The call as it may go on. Raises StaleAttempt, WorkOver, Unavailable."""
+        """The call as it may go on. Raises StaleAttempt, WorkOver, Unavailable.
+
+        `in_call`: as this process takes the budgets to be; a portion is drawn in the append of the call.
+        """
         assert state.requested is not None
         cost = max_cost_of(tool, begun)
         covers = await self.books.covering(caller.tenant_id, state.requested)
@@ -56,7 +61,7 @@ class BudgetedCalls:
         most = Amounts(calls=1) if requested.cached else (cost or MaxCost()).of_call
         for other in instead.tools:
             most = most.at_least((other.max_cost or MaxCost()).of_call)
-        answer = await self._paying.pay(caller, start.agent_run_id, start.attempt, most, covers=covers)
+        answer = await self._paying.pay(caller, start.agent_run_id, start.attempt, most, covers=covers, in_call=in_call)
         if isinstance(answer, Paid):
             return _paid(start, requested, answer, most)
         may_change = requested.cached is None and requested.approval is None  # people approve of the tool that was asked for
@@ -88,7 +93,8 @@ class BudgetedCalls:
 
 def _paid(start: StartCall, requested: RequestInvocation, paid: Paid, reserve: Amounts) -> CallWithBudget:
     also: dict[str, Any] = {"reserve": reserve, "purse": paid.purse}
-    return CallWithBudget((start.model_copy(update=also), requested.model_copy(update={"reserved": reserve})))
+    commands = (*paid.first, start.model_copy(update=also), requested.model_copy(update={"reserved": reserve}))
+    return CallWithBudget(commands, beside=paid.beside)
 
 
 def _refused(start: StartCall, requested: RequestInvocation, spent: BudgetSpent) -> CallWithBudget:

@@ -42,9 +42,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """The call may begin. `purse`: of which portion it is paid. None: no budget counts it."""
+    """The call may begin, with what comes before it in its append."""
 
-    purse: int | None = None
+    purse: int
+    """Of which portion it is paid."""
+    first: tuple[Command, ...] = ()
+    """Draws a further portion."""
+    beside: tuple[UUID, ...] = ()
+    """The roots, other than its run's, of the allowances that are drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,13 @@ class Paying:
         self._recalls: dict[UUID, asyncio.Task[None]] = {}
 
     async def pay(
-        self, caller: Caller, agent_run_id: UUID, attempt: int, cost: Amounts, *, covers: Sequence[Cover]
+        self, caller: Caller, agent_run_id: UUID, attempt: int, cost: Amounts, *, covers: Sequence[Cover], in_call: bool = False
     ) -> Paid | BudgetSpent:
-        """Makes sure that the agent run holds enough for a call. Raises StaleAttempt, WorkOver, Unavailable."""
+        """Makes sure that the agent run holds enough for a call. Raises StaleAttempt, WorkOver, Unavailable.
+
+        `in_call`: a portion is drawn in the append of the call, if this process believes that there is enough. The call itself
+        finds out whether it is so.
+        """
         refs, fresh, recalls = names(covers), False, 0
         for _ in range(MOST_TRIES):
             run = await load_agent_run(self._commands, caller.tenant_id, agent_run_id, fresh=fresh)
@@ -93,7 +102,13 @@ class Paying:
             states = [await self._state(caller.tenant_id, cover, fresh=fresh) for cover in covers]
             short = _short(states, missing)
             if short is None:
-                if await self._draw(caller, agent_run_id, attempt, run, covers, states, missing):
+                commands = _draws(agent_run_id, attempt, covers, states, missing)
+                if in_call and not fresh:
+                    assert run.requested is not None
+                    roots = tuple(dict.fromkeys(ref.root_id for ref in refs if ref.root_id != run.requested.run_id))
+                    if not roots or not self._commands.is_crowded(caller.tenant_id, roots[0]):
+                        return Paid(run.purse_for(refs), commands, roots)
+                if await self._draw(caller, run, commands):
                     fresh = False
                     continue
             elif fresh:
@@ -117,28 +132,10 @@ class Paying:
             return allowances.DECIDER.evolve(state, allowances.AllowanceOpened(**dict(cover.opening)))
         return state
 
-    async def _draw(
-        self, caller: Caller, agent_run_id: UUID, attempt: int, run: AgentRun, covers: Sequence[Cover], states: Sequence[Allowance],
-        missing: Amounts,
-    ) -> bool:  # fmt: skip
+    async def _draw(self, caller: Caller, run: AgentRun, commands: Sequence[Command]) -> bool:
         """Draws a portion. False: others were faster."""
-        exact = any(state.tight for state in states)
-        portion = missing
-        if not exact:
-            for number, state in enumerate(states):
-                own = state.limits.portion(state.used, missing)
-                portion = own if not number else portion.at_most(own)
-            portion = portion.at_least(missing)
-        draws: list[Command] = [
-            DrawPortion(
-                allowance_id=cover.ref.allowance_id, root_id=cover.ref.root_id, holder=agent_run_id, amounts=portion, exact=exact,
-                opening=cover.opening,
-            )
-            for cover in covers
-        ]  # fmt: skip
-        grant = GrantPortion(agent_run_id=agent_run_id, attempt=attempt, allowances=names(covers), amounts=portion, exact=exact)
         try:
-            await self._commands.execute(self._request(caller, run), *draws, grant)
+            await self._commands.execute(self._request(caller, run), *commands)
         except (AllowanceShort, VersionConflict):
             return False
         return True
@@ -207,6 +204,28 @@ class Paying:
                 await self._tried(caller, note)
         told = [BudgetSpent(state, kind, missing) for _, state, kind in found] or [first]
         return min(told, key=lambda spent: STRICTEST.index(spent.allowance.on_spent))
+
+
+def _draws(
+    agent_run_id: UUID, attempt: int, covers: Sequence[Cover], states: Sequence[Allowance], missing: Amounts
+) -> tuple[Command, ...]:
+    """The commands that draw a portion of each of the allowances."""
+    exact = any(state.tight for state in states)
+    portion = missing
+    if not exact:
+        for number, state in enumerate(states):
+            own = state.limits.portion(state.used, missing)
+            portion = own if not number else portion.at_most(own)
+        portion = portion.at_least(missing)
+    draws = [
+        DrawPortion(
+            allowance_id=cover.ref.allowance_id, root_id=cover.ref.root_id, holder=agent_run_id, amounts=portion, exact=exact,
+            opening=cover.opening,
+        )
+        for cover in covers
+    ]  # fmt: skip
+    grant = GrantPortion(agent_run_id=agent_run_id, attempt=attempt, allowances=names(covers), amounts=portion, exact=exact)
+    return (*draws, grant)
 
 
 def _kind(state: Allowance, missing: Amounts) -> str | None:

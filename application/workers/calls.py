@@ -13,9 +13,10 @@ from application.tool_calls import MOST_LOOKS, Called, ToolsToCall
 from application.tool_schemas import ToolSchemas
 from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain.agent_runs import PortionShort, StartCall
+from domain.allowances import AllowanceShort
 from domain.approval_policies import PoliciesChanged
 from domain.chains import chain_id_of
-from domain.errors import Unavailable
+from domain.errors import Unavailable, VersionConflict
 from domain.failures import Retry
 from domain.invocations import RequestInvocation
 from domain.kernel import Command, Json
@@ -98,12 +99,18 @@ class Calls:
             begun: list[Command] = []
             if is_chain:
                 begun = await self._chains.begin(caller.tenant_id, current, requested, needs, fresh=look > 0)
-            paid = await self._budgets.settled(caller, state, command, requested, current, instead, begun)
+            paid = await self._budgets.settled(
+                caller, state, command, requested, current, instead, begun, in_call=look == 0
+            )  # fmt: skip
             if not paid.goes_on:
                 begun = []
             try:
-                outcome = await self._commands.execute(request, *paid.commands, *begun, use, *instead.uses, *needs.conditions)
-            except (ToolChanged, PoliciesChanged, GotTainted, PortionShort):
+                outcome = await self._commands.execute(
+                    request, *paid.commands, *begun, use, *instead.uses, *needs.conditions, beside=paid.beside
+                )  # fmt: skip
+            except (ToolChanged, PoliciesChanged, GotTainted, PortionShort, AllowanceShort, VersionConflict) as error:
+                if isinstance(error, VersionConflict) and not paid.beside:
+                    raise
                 # this process had not heard of it, or another call was faster
                 state = await load_agent_run(self._commands, caller.tenant_id, agent_run_id, fresh=True)
                 continue

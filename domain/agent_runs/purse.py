@@ -45,14 +45,16 @@ class Reservation(NamedTuple):
     amounts: Amounts
 
 
+def number_of(purses: Mapping[int, Purse], newest: int, allowances: tuple[AllowanceRef, ...]) -> int:
+    """The number of the purse into which a portion of these allowances goes."""
+    before = purses.get(newest)
+    return newest if before is not None and before.allowances == allowances else newest + 1
+
+
 def grant(purses: Mapping[int, Purse], newest: int, command: GrantPortion) -> list[Event]:
     """Another purse takes the place of the one before where it is drawn from other allowances."""
-    before = purses.get(newest)
-    number, events = newest, list[Event]()
-    if before is None or before.allowances != command.allowances:
-        number = newest + 1
-        if before is not None:
-            events += settled(newest, before, exact=True)
+    before, number = purses.get(newest), number_of(purses, newest, command.allowances)
+    events = [] if before is None or number == newest else settled(newest, before, exact=True)
     granted = PortionGranted(purse=number, allowances=command.allowances, amounts=command.amounts, exact=command.exact)
     return [*events, granted]
 

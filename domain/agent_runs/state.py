@@ -38,7 +38,8 @@ from domain.agent_runs.events import (
 )
 from domain.agent_runs.journal import Entry, invocation_id_of
 from domain.agent_runs.mail import Mail
-from domain.agent_runs.purse import Purse, Reservation, pay, with_grant, with_settlement
+from domain.agent_runs.purse import Purse, Reservation, number_of, pay, with_grant, with_settlement
+from domain.amounts import AllowanceRef
 from domain.kernel import replace
 from domain.maps import PersistentMap
 
@@ -101,6 +102,17 @@ class AgentRun:
     def purse(self) -> Purse | None:
         """The portion that calls are paid from."""
         return self.purses.get(self.newest_purse)
+
+    def purse_for(self, allowances: tuple[AllowanceRef, ...]) -> int:
+        """The number of the purse into which a portion of these allowances goes."""
+        return number_of(self.purses, self.newest_purse, allowances)
+
+    @property
+    def shared_roots(self) -> tuple[UUID, ...]:
+        """The roots of the allowances, other than its run's, that hear of its purses. Those of the newest purse come first."""
+        run_id = None if self.requested is None else self.requested.run_id
+        refs = [ref for _, purse in sorted(self.purses.items(), reverse=True) for ref in purse.allowances]
+        return tuple(dict.fromkeys(ref.root_id for ref in refs if ref.root_id != run_id))
 
     def call_id(self, agent_run_id: UUID, key: str) -> UUID:
         """The id of the call under a key, which may be made before the newest retry of the run."""

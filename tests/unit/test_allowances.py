@@ -277,6 +277,25 @@ def test_other_budgets_begin_another_purse() -> None:
     assert agent_runs.decide(run_with(granted(4)), granted(2))[0].purse == 1  # type: ignore[attr-defined]
 
 
+def test_a_purse_is_known_before_its_portion_is_drawn() -> None:
+    assert AgentRun().purse_for((REF,)) == 1 and AgentRun().shared_roots == ()
+    state = run_with(granted(2))
+    assert state.purse_for((REF,)) == 1 and state.purse_for((REF, REF)) == 2 and state.purse_for(()) == 2
+
+
+def test_the_roots_that_hear_of_purses_are_those_outside_the_run() -> None:
+    assert AgentRun().shared_roots == ()
+    refs = [AllowanceRef(allowance_id=UUID(int=n), root_id=UUID(int=n)) for n in (61, 62)]
+    own = AllowanceRef(allowance_id=UUID(int=63), root_id=run_with().requested.run_id)  # type: ignore[union-attr]
+    state = run_with(granted(2).model_copy(update={"allowances": (own, refs[0])}))
+    assert state.shared_roots == (UUID(int=61),)
+    state = run_with(
+        granted(2).model_copy(update={"allowances": (refs[0], own)}), start("a", 2),
+        granted(2).model_copy(update={"allowances": (refs[1], refs[0])}),
+    )  # fmt: skip
+    assert sorted(state.purses) == [1, 2] and state.shared_roots == (UUID(int=62), UUID(int=61))
+
+
 def test_what_is_called_back_is_of_each_purse_that_draws_from_the_allowance() -> None:
     both = granted(4).model_copy(update={"allowances": (*granted(1).allowances, AllowanceRef(allowance_id=OTHER, root_id=RUN))})
     state = run_with(granted(4), start("a", 1), both)

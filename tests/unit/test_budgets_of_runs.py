@@ -13,6 +13,7 @@ from domain.allowances import Allowance, allowance_of_run
 from domain.amounts import Amounts, BudgetLimits
 from domain.budgets import Covered, SetBudget, allowance_of_day, book_id_of, budget_id_of
 from domain.errors import DomainError
+from domain.kernel import Metadata
 from domain.runs import RunBudget
 from tests.kit.engine import Engine, PlayedWorker
 from tests.kit.waiting import TENANT
@@ -228,3 +229,71 @@ async def test_degrade_calls_a_cheaper_tool_and_then_lets_the_agent_go_on(engine
     assert (await engine.agent_run(claim.work_id)).status == "running"
     await claim.complete("done")
     assert (await engine.run(run_id)).status == "completed"
+
+
+async def test_a_call_draws_in_its_own_append_and_the_end_gives_back_in_its_own(engine: Engine) -> None:
+    """Also of a budget of a day, which many runs share: no call waits for a round trip of its own, and no engine settles later."""
+    worker = await worker_of(engine)
+    day = await set_budget(engine, Covered(scope="tenant"), limits=BudgetLimits(calls=100))
+    agent_day = await set_budget(engine, Covered(scope="agent", agent="looper"), limits=BudgetLimits(calls=90))
+    run_id = await engine.start("looper", budget=CENT)
+    claim = await worker.next("looper")
+    await engine.settled()
+    appends: list[list[str]] = []
+    engine.log.followers.append(lambda events: appends.append([event.topic for event in events]))
+    await claim.call("search:0", "search")
+    await engine.settled()
+    assert len(appends) == 1 and appends[0].count("allowance.drawn") == 3
+    await (await worker.next("search", "tool")).complete("found")
+    await engine.settled()
+    state = await engine.agent_run(claim.work_id)
+    assert state.shared_roots == (day, agent_day)
+    appends.clear()
+    await claim.complete("done")
+    await engine.settled()
+    assert len(appends) == 1 and appends[0].count("allowance.settled") == 3
+    for allowance_id in (day, agent_day, allowance_of_run(run_id)):
+        spent = await allowance(engine, allowance_id)
+        assert (spent.spent.calls, spent.held) == (1, Amounts()), spent.opened
+
+
+async def test_a_crowd_of_other_processes_is_left_to_itself(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where commands of the budget meet conflict upon conflict, calls and ends stay out of it: a draw goes by itself."""
+    worker = await worker_of(engine)
+    day = await set_budget(engine, Covered(scope="tenant"), limits=BudgetLimits(calls=100))
+    await engine.start("looper")
+    claim = await worker.next("looper")
+    monkeypatch.setattr(engine.commands, "is_crowded", lambda tenant_id, root_id: (tenant_id, root_id) == (TENANT, day))
+    await engine.settled()
+    await claim.call("search:0", "search")
+    drawn, started = (
+        next(Metadata.model_validate_json(event.metadata) for event in engine.log.events if event.topic == topic)
+        for topic in ("allowance.drawn", "agent_run.call_started")
+    )
+    assert drawn.command_id != started.command_id
+    await (await worker.next("search", "tool")).complete("found")
+    await claim.complete("done")
+    assert not [event for event in engine.log.events if event.topic == "agent_run.portion_settled" and event.settled]
+    assert (await allowance(engine, day)).spent.calls == 1
+
+
+async def test_a_call_draws_by_itself_where_others_were_faster(engine: Engine) -> None:
+    """This process believes that there is enough. The log knows better, and what is left after all is drawn."""
+    other = engine.another()
+    worker = await worker_of(engine)
+    day = await set_budget(engine, Covered(scope="tenant"), limits=BudgetLimits(calls=3))
+    run_id = await engine.start("looper")
+    claim = await worker.next("looper")
+    await engine.commands.load(allowances.DECIDER, TENANT, day)
+    holder = UUID(int=7)
+    draw = allowances.DrawPortion(allowance_id=day, root_id=day, holder=holder, amounts=Amounts(calls=3), exact=True)
+    opening = (await engine.workers.budgets.books.of(TENANT)).budgets["tenant"]
+    await other.give(draw.model_copy(update={"opening": engine.workers.budgets.books.of_today(TENANT, opening).opening}))
+    call = asyncio.create_task(claim.call("search:0", "search"))
+    back = allowances.SettlePortion(
+        allowance_id=day, root_id=day, holder=holder, spent=Amounts(calls=2), returned=Amounts(calls=1), exact=True
+    )
+    await other.give(back)
+    await call
+    assert (await engine.run(run_id)).status == "running"
+    assert (await allowance(engine, day)).used.calls == 3

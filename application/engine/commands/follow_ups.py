@@ -45,6 +45,8 @@ class FollowUpRoom:
     """An answer did not fit."""
     closed = False
     """Streams cannot be loaded at present: nothing more is tried."""
+    beside: Sequence[UUID] = ()
+    """Roots beside that of the causes whose streams an answer may be for."""
 
     def __init__(self, known: frozenset[UUID]) -> None:
         self.known = known
@@ -161,7 +163,7 @@ class FollowUps:
         stream = draft.streams[parts[0].stream_id]
         if stream.root_id is None:  # nothing was decided, and no event has told the root
             stream.root_id = parts[0].route.root(command, stream.state) if stream.version else cause.root_id
-        if stream.root_id != cause.root_id:
+        if stream.root_id != cause.root_id and stream.root_id not in room.beside:
             if not stream.begins_root:
                 raise LeftToManager("the stream has another root")
             room.roots += 1

@@ -134,12 +134,20 @@ class CommandLoop:
         """
         await self._states.meet(tenant_id, streams, fresh=fresh)
 
-    async def execute(self, request: CommandRequest, *commands: Command, expected_version: int | None = None) -> CommandOutcome:
+    def is_crowded(self, tenant_id: UUID, root_id: UUID) -> bool:
+        """Whether commands of this root met conflict upon conflict a moment ago."""
+        return self._turns.is_crowded((tenant_id.int, root_id.int))
+
+    async def execute(
+        self, request: CommandRequest, *commands: Command, expected_version: int | None = None, beside: Sequence[UUID] = ()
+    ) -> CommandOutcome:
         """Decides the commands and what follows from them, and appends all as one atomic append.
 
         Each command is decided on the state that those before it leave, also where several are for one stream. The versions of the
         outcome are those after the commands' own events, the position is that of the last event that followed in the append.
-        `expected_version` is the caller's own condition on the first command's stream.
+        `expected_version` is the caller's own condition on the first command's stream. `beside`: other roots, shared by many, that
+        have streams in this append, or in what follows. The commands take turns with those of the first of them, so that the
+        processes alone meet conflicts there.
 
         Raises:
             DomainError: refused by the rules, or by a hook.
@@ -149,6 +157,8 @@ class CommandLoop:
             PayloadTooLarge, Unavailable: see `EventStore.append`.
         """
         entry = self._entry(request, commands, expected_version)
+        if beside:
+            entry.beside = beside
         if entry.verdict is None:
             await self._take_turns([entry])
         verdict = entry.verdict
@@ -190,7 +200,10 @@ class CommandLoop:
     async def _take_turns(self, entries: Sequence[TurnEntry]) -> None:
         """Until each entry has its verdict. All are for streams of one root."""
         tenant_id, part = entries[0].request.tenant_id, entries[0].parts[0]
-        root_id = await self._root_of(tenant_id, part) if part.route.of_state else part.route.root(part.command, None)
+        if entries[0].beside:
+            root_id = entries[0].beside[0]
+        else:
+            root_id = await self._root_of(tenant_id, part) if part.route.of_state else part.route.root(part.command, None)
         await self._turns.take((tenant_id.int, root_id.int), entries, self._lead)
 
     async def _root_of(self, tenant_id: UUID, part: Part) -> UUID:
@@ -220,6 +233,7 @@ class CommandLoop:
             entries, room = [entry], FollowUpRoom(lane.known)
             try:
                 if self._follow_ups is not None and self._may_react(entry):
+                    room.beside = entry.beside
                     await self._follow_ups.add(draft, room)
                 if lane.waiting and not entry.alone:
                     await self._take_along(lane, draft, room, entries)
@@ -296,6 +310,7 @@ class CommandLoop:
             mark, used = draft.mark(), (room.count, room.size)
             if await self._join(draft, other) is not Joined.YES:
                 continue
+            room.beside = other.beside
             if self._follow_ups is not None and reacts and not await self._follow_ups.add(draft, room):
                 draft.undo(mark)
                 room.count, room.size = used

@@ -41,6 +41,8 @@ class TurnEntry:
     """The log refused an append that had this entry and others: it goes without company."""
     bare = False
     """The log refused an append of this entry with its follow-ups: it goes without them."""
+    beside: Sequence[UUID] = ()
+    """Roots of streams that many roots share, and for which some of the commands are, or what follows from them."""
 
     def __init__(self, request: CommandRequest, parts: Sequence[Part], expected: int | None) -> None:
         self.request = request
@@ -118,7 +120,7 @@ class Turns:
             raise
 
     async def _lead(self, lane: Lane, entry: TurnEntry, lead: Lead) -> None:
-        if self._crowded and self._is_crowded(lane.key):
+        if self._crowded and self.is_crowded(lane.key):
             await asyncio.sleep(COMPANY_S)
         await lead(lane, entry)
         entry.leads = False
@@ -150,7 +152,7 @@ class Turns:
         if len(self._crowded) > MAX_CROWDED:
             self._crowded.popitem(last=False)
 
-    def _is_crowded(self, key: Key) -> bool:
+    def is_crowded(self, key: Key) -> bool:
         until = self._crowded.get(key)
         if until is None:
             return False
