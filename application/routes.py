@@ -146,6 +146,7 @@ ROUTES: dict[type[Command], Route] = {
     agent_runs.WakeAgentRun: _of_agent_run(),
     agent_runs.GrantPortion: _of_agent_run(),
     agent_runs.ReleasePortion: _of_agent_run(),
+    agent_runs.SettleCancelled: _of_agent_run(),
     agent_runs.CompleteAgentRun: _of_agent_run("result", "unused_keys"),
     agent_runs.FailAgentRun: _of_agent_run("error"),
     agent_runs.ResumeAgentRun: _of_agent_run(),

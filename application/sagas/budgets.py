@@ -1,8 +1,9 @@
 """Budgets: the allowance of a run begins with the run, what an agent run has spent or gives back goes to the allowances of its
-portion, and the end of a run's time stops the run."""
+portion, also what a call has cost that nobody waited for, and the end of a run's time stops the run."""
 
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
-from domain import agent_runs, allowances, runs
+from domain import agent_runs, allowances, invocations, runs
+from domain.agent_runs import SettleCancelled
 from domain.allowances import OpenAllowance, Opening, SettlePortion, allowance_of_run
 from domain.amounts import CURRENCY
 from domain.failures import Failure
@@ -36,6 +37,12 @@ def on_portion_settled(event: agent_runs.PortionSettled, cause: ReactionCause) -
     ]  # fmt: skip
 
 
+def on_invocation_cancelled(event: invocations.InvocationCancelled, cause: ReactionCause) -> list[Reaction]:
+    if event.cost is None or event.agent_run_id is None or event.key is None or event.asked_by != "agent_run":
+        return []
+    return [SettleCancelled(agent_run_id=event.agent_run_id, key=event.key, cost=event.cost)]
+
+
 def on_allowance_spent(event: allowances.AllowanceSpent, cause: ReactionCause) -> list[Reaction]:
     if event.run_id is None:
         return []
@@ -46,5 +53,6 @@ def on_allowance_spent(event: allowances.AllowanceSpent, cause: ReactionCause) -
 REACTIONS: Reactions = {
     runs.RunStarted: on_run_started,
     agent_runs.PortionSettled: on_portion_settled,
+    invocations.InvocationCancelled: on_invocation_cancelled,
     allowances.AllowanceSpent: on_allowance_spent,
 }

@@ -173,6 +173,14 @@ class ReleasePortion(Command):
     allowance_id: UUID
 
 
+class SettleCancelled(Command):
+    """A call was cancelled. What it had set aside goes back, but for what its attempts may have cost."""
+
+    agent_run_id: UUID
+    key: EntryKey
+    cost: Amounts
+
+
 class DeliverMail(Command):
     agent_run_id: UUID
     run_id: UUID
@@ -247,7 +255,8 @@ class CancelAgentRun(Command):
 
 AgentRunCommand = (
     RequestAgentRun | ReopenAgentRun | TakeOverJournal | ClaimAgentRun | RecordStep | StartCall | FinishCall | SettleCalls
-    | DeliverMail | ReceiveMail | CompleteAgentRun | GrantPortion | ReleasePortion | FailAgentRun | LapseClaim | ResumeAgentRun
+    | DeliverMail | ReceiveMail | CompleteAgentRun | GrantPortion | ReleasePortion | SettleCancelled | FailAgentRun | LapseClaim
+    | ResumeAgentRun
     | TimeOutAgentRun | CancelAgentRun | PauseAgentRun | UnpauseAgentRun | DispatchAgentRun | StartWait | FinishWait
     | SuspendAgentRun | WakeAgentRun
 )  # fmt: skip

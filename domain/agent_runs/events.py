@@ -124,6 +124,8 @@ class PortionSettled(Event):
     returned: Amounts
     exact: bool = Field(default=False, exclude_if=unsaid)
     """It holds nothing more than its calls under way need."""
+    key: str | None = Field(default=None, exclude_if=unsaid)
+    """The call that has ended after its agent run, and what it had set aside. None: all that its calls have spent."""
 
 
 class WaitStarted(Event):

@@ -102,12 +102,29 @@ def pay(purse: Purse, reserved: Amounts, cost: Amounts) -> Purse:
 
 
 def closing(purses: Mapping[int, Purse]) -> list[Event]:
-    """The agent run ends. What calls under way have set aside counts as spent: nobody waits for their outcome."""
-    events: list[Event] = []
-    for number, purse in sorted(purses.items()):
-        ended = replace(purse, spent=purse.spent + purse.reserved, reserved=NOTHING)
-        events += settled(number, ended, exact=True)
-    return events
+    """The agent run ends. What calls under way have set aside stays with it until they have ended, too."""
+    return [
+        _settled(number, purse, exact=True)
+        for number, purse in sorted(purses.items())
+        if purse.spent or purse.free or (purse.reserved and not purse.exact)
+    ]
+
+
+def late(purses: Mapping[int, Purse], reservation: Reservation, key: str, cost: Amounts) -> PortionSettled:
+    """A call has ended whose agent run has not waited for it."""
+    purse = purses[reservation.purse]
+    return PortionSettled(
+        purse=reservation.purse, allowances=purse.allowances, spent=cost, returned=reservation.amounts - cost, exact=True, key=key
+    )  # fmt: skip
+
+
+def forfeited(purses: Mapping[int, Purse]) -> list[Event]:
+    """The agent run goes on after its end. What calls of before have set aside counts as spent: nobody waits for them any more."""
+    return [
+        PortionSettled(purse=number, allowances=purse.allowances, spent=purse.reserved, returned=NOTHING, exact=True)
+        for number, purse in sorted(purses.items())
+        if purse.reserved
+    ]
 
 
 # --- how events change purses ---------------------------------------------------------------------------------------------

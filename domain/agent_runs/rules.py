@@ -23,6 +23,7 @@ from domain.agent_runs.commands import (
     RequestAgentRun,
     ResumeAgentRun,
     SettleCalls,
+    SettleCancelled,
     StartCall,
     StartWait,
     SuspendAgentRun,
@@ -46,6 +47,7 @@ from domain.agent_runs.mail import deliver, receive
 from domain.agent_runs.pausing import dispatch_again, pause, unpause
 from domain.agent_runs.state import TERMINAL, AgentRun, evolve, fold
 from domain.agent_runs.waits import finish_wait, is_awaited, start_wait, suspend
+from domain.amounts import ONE_CALL, Amounts
 from domain.errors import InvalidState, NotFound, RunIsPaused, StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s
 from domain.kernel import Decider, Event
@@ -70,7 +72,7 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             return _claim(run, command)
         case LapseClaim():
             return _lapse(run, command)
-        case SettleCalls() | ReleasePortion():
+        case SettleCalls() | ReleasePortion() | SettleCancelled():
             return _told(run, command)
         case FinishCall() | FinishWait() | WakeAgentRun() | DeliverMail():
             return _settle(run, command)
@@ -99,7 +101,8 @@ def _settle(run: AgentRun, command: FinishCall | FinishWait | WakeAgentRun | Del
     """What comes from outside. It wakes an agent run that is suspended."""
     match command:
         case FinishCall():
-            return [] if run.status in TERMINAL else _and_wake(run, _pay(run, command))
+            cost = ONE_CALL if command.usage is None else command.usage + ONE_CALL
+            return _late(run, command.key, cost) if run.status in TERMINAL else _and_wake(run, _pay(run, command))
         case FinishWait():
             return [] if run.status in TERMINAL else _and_wake(run, finish_wait(run, command))
         case WakeAgentRun():
@@ -150,6 +153,7 @@ def _reopen(run: AgentRun, command: ReopenAgentRun) -> list[Event]:
     if run.status not in TERMINAL or command.number <= run.reopened:
         return []
     return [
+        *purse.forfeited(run.purses),
         AgentRunReopened(
             dispatch=run.dispatch + 1, **command.model_dump(exclude={"agent_run_id", "retry"}), retry=command.retry
         )
@@ -161,8 +165,10 @@ def _is_of_before(run: AgentRun, command: TimeOutAgentRun) -> bool:
     return command.pause != run.unpaused or (not command.pause and command.number != run.reopened)
 
 
-def _told(run: AgentRun, command: SettleCalls | ReleasePortion) -> list[Event]:
+def _told(run: AgentRun, command: SettleCalls | ReleasePortion | SettleCancelled) -> list[Event]:
     """Outcomes of calls of an agent run that is over, or somebody needs what it holds and does not need."""
+    if isinstance(command, SettleCancelled):
+        return _late(run, command.key, command.cost)
     if isinstance(command, ReleasePortion):
         return [] if run.status in TERMINAL else purse.release(run.purses, command)
     if run.status not in TERMINAL:
@@ -178,6 +184,12 @@ def _pay(run: AgentRun, command: FinishCall) -> list[Event]:
     cost, more = purse.paid(run.purses, run.newest_purse, reservation, command.usage)
     finished = finish_call(run.journal, command, cost)
     return [*finished, *more] if finished else []
+
+
+def _late(run: AgentRun, key: str, cost: Amounts) -> list[Event]:
+    """A call has ended that nobody waits for. Nothing, if its budgets know what it has cost, or none counts it."""
+    reservation = run.reservations.get(key)
+    return [] if reservation is None else [purse.late(run.purses, reservation, key, cost)]
 
 
 def _ended(run: AgentRun, end: Event) -> list[Event]:

@@ -39,7 +39,7 @@ from domain.agent_runs.events import (
 from domain.agent_runs.journal import Entry, invocation_id_of
 from domain.agent_runs.mail import Mail
 from domain.agent_runs.purse import Purse, Reservation, number_of, pay, with_grant, with_settlement
-from domain.amounts import AllowanceRef
+from domain.amounts import NOTHING, AllowanceRef, Amounts
 from domain.kernel import replace
 from domain.maps import PersistentMap
 
@@ -215,17 +215,21 @@ def fold(run: AgentRun, events: Iterable[AgentRunEvent]) -> AgentRun:
 
 def _portioned(run: AgentRun, event: PortionGranted | PortionSettled, version: int) -> AgentRun:
     if isinstance(event, PortionSettled):
-        return replace(run, version=version, purses=_settled(run, event))
+        reservations, late = run.reservations, NOTHING
+        if event.key is not None and event.key in reservations:
+            late, reservations = reservations[event.key].amounts, reservations.delete(event.key)
+        return replace(run, version=version, purses=_settled(run, event, late), reservations=reservations)
     purses = run.purses.set(event.purse, with_grant(run.purses.get(event.purse), event))
     return replace(run, version=version, purses=purses, newest_purse=event.purse)
 
 
-def _settled(run: AgentRun, event: PortionSettled) -> Map[int, Purse]:
-    """The purses after one has told its allowances of itself. An older one is gone with its last call."""
+def _settled(run: AgentRun, event: PortionSettled, late: Amounts) -> PersistentMap[int, Purse]:
+    """The purses after one has told its allowances of itself. An older one is gone with its last call. `late`: what a call had set
+    aside that has ended after its agent run."""
     before = run.purses.get(event.purse)
     if before is None:
         return run.purses
-    purse = with_settlement(before, event)
+    purse = with_settlement(replace(before, reserved=before.reserved - late), event)
     is_over = event.purse != run.newest_purse and not purse.reserved
     return run.purses.delete(event.purse) if is_over else run.purses.set(event.purse, purse)
 

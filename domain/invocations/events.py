@@ -387,6 +387,8 @@ class InvocationCancelled(Event):
     """None: the tool declares no compensation."""
     approval_id: UUID | None = Field(default=None, exclude_if=unsaid)
     """The approval that the call waited for. None: it waited for none."""
+    cost: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """What counts of what was set aside for the call: nothing, if no attempt can have run. None: no budget counts it."""
 
 
 class InvocationNotHappened(Event):

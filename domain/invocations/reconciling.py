@@ -26,7 +26,7 @@ from domain.invocations.events import (
     InvocationRetryScheduled,
     InvocationSucceeded,
 )
-from domain.invocations.spending import is_covered, told
+from domain.invocations.spending import cost_of_cancelled, is_covered, told
 from domain.invocations.state import RECONCILING, TERMINAL, Invocation
 from domain.kernel import Event, Json
 
@@ -124,7 +124,7 @@ def succeeded(
 def had_no_effect(invocation: Invocation, requested: InvocationRequested, command: ReconcileInvocation) -> Event:
     """The tool may be called again, as after a failure: within its attempts, and never after a cancel."""
     if invocation.cancel_request is not None:
-        return cancelled(requested, invocation.cancel_request.reason)
+        return cancelled(invocation, requested, invocation.cancel_request.reason)
     error = invocation.doubt
     if error is not None:
         may = invocation.failures + 1 < requested.retry.max_attempts and is_covered(invocation, requested, requested.max_cost, None)
@@ -141,7 +141,7 @@ def nobody_knows(invocation: Invocation, requested: InvocationRequested, reason:
     """The end of an attempt with an unknown effect that is not repeated: a person must say what became of it, or, where a
     second effect would do no harm and nobody waits for the call, it is over."""
     if requested.idempotent and invocation.cancel_request is not None:
-        return cancelled(requested, invocation.cancel_request.reason, effect="unknown")
+        return cancelled(invocation, requested, invocation.cancel_request.reason, effect="unknown")
     return InvocationBecameAmbiguous(attempt=invocation.called, worker_id=invocation.called_by or "", reason=reason)
 
 
@@ -224,14 +224,19 @@ def compensable(requested: InvocationRequested) -> Compensable:
 
 
 def cancelled(
+    invocation: Invocation,
     requested: InvocationRequested,
     reason: str | None,
     effect: Literal["unknown"] | None = None,
     approval_id: UUID | None = None,
+    unsent: bool = False,
 ) -> InvocationCancelled:
-    """`approval_id`: the decision that the call waits for."""
-    told = asked(requested) if requested.asked_by != "agent_run" or requested.is_awaited else {}
-    return InvocationCancelled(reason=reason, effect=effect, chain_id=requested.chain_id, approval_id=approval_id, **told)
+    """`approval_id`: the decision that the call waits for. `unsent`: the newest attempt has not reached its worker."""
+    cost = cost_of_cancelled(invocation, requested, invocation.tries - unsent, effect)
+    told = asked(requested) if requested.asked_by != "agent_run" or requested.is_awaited or cost is not None else {}
+    return InvocationCancelled(
+        reason=reason, effect=effect, chain_id=requested.chain_id, approval_id=approval_id, cost=cost, **told
+    )  # fmt: skip
 
 
 def requeued(

@@ -189,9 +189,9 @@ def _cancel(invocation: Invocation, requested: InvocationRequested, command: Can
     if command.asked_by not in (None, requested.asked_by):
         raise InvalidState(f"{_ASKERS[requested.asked_by]} waits for this call: cancel its run instead")
     if invocation.status == "held":
-        return [cancelled(requested, command.reason, approval_id=invocation.approval_id)]
+        return [cancelled(invocation, requested, command.reason, approval_id=invocation.approval_id)]
     if invocation.status in ("requested", "waiting"):
-        return [cancelled(requested, command.reason)]
+        return [cancelled(invocation, requested, command.reason)]
     if invocation.status in TERMINAL or invocation.cancel_request is not None:
         return []
     return [InvocationCancelRequested(attempt=invocation.attempt, reason=command.reason)]
@@ -258,7 +258,7 @@ def _lapse(invocation: Invocation, requested: InvocationRequested, command: Laps
         return [reconciling.vanished(invocation, requested, command.attempt, command.reason)]
     if command.reason == "unsent":  # the tool was never called: not even a call that must not be repeated is in doubt
         if invocation.cancel_request is not None:
-            return [cancelled(requested, invocation.cancel_request.reason)]
+            return [cancelled(invocation, requested, invocation.cancel_request.reason, unsent=True)]
     elif (end := _end_of_lost(invocation, requested, command.reason, command.attempt)) is not None:
         return [end]
     return [requeued(requested, invocation.dispatch + 1, lapsed=command.attempt, reason=command.reason)]
@@ -377,7 +377,7 @@ def _not_happened(invocation: Invocation, requested: InvocationRequested, comman
         raise _resolved_before(invocation.resolved)
     _must_be_in_doubt(invocation, command)
     if invocation.cancel_request is not None:
-        return [said, cancelled(requested, invocation.cancel_request.reason)]
+        return [said, cancelled(invocation, requested, invocation.cancel_request.reason)]
     return [said, requeued(requested, invocation.dispatch + 1, reason="not_happened")]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from domain.amounts import NOTHING, Amounts, MaxCost, Spender
+from domain.amounts import NOTHING, ONE_CALL, Amounts, MaxCost, Spender
 from domain.failures import Failure
 from domain.invocations.events import InvocationRequested
 from domain.invocations.state import Invocation
@@ -35,9 +35,38 @@ def told(
             and requested.max_cost is not None
             and (error is None or error.kind != "rate_limited")
         )
-        most = requested.max_cost if counts else None
-        used = NOTHING if most is None else Amounts(money=most.money, tokens=most.tokens)
+        used = _most(requested) if counts else NOTHING
+    used = invocation.used + used
+    if invocation.vanished:
+        used = used.at_least(_set_aside(requested))
     who = requested.spender
     tool = {"tool": requested.tool}
     spender = Spender(run_id=requested.run_id, **tool) if who is None else who.model_copy(update=tool)
-    return {"usage": invocation.used + used, "spender": spender}
+    return {"usage": used, "spender": spender}
+
+
+def cost_of_cancelled(invocation: Invocation, requested: InvocationRequested, tries: int, effect: str | None) -> Amounts | None:
+    """What a cancelled call costs its budgets: nothing, if none of its `tries` can have run. Else what their workers said, or what
+    was set aside where nobody has said anything. None: no budget counts it."""
+    if requested.reserved is None:
+        return None
+    if tries <= 0:
+        return NOTHING
+    used = invocation.used
+    if not used or invocation.vanished or effect is not None:
+        used = used.at_least(_set_aside(requested))
+    return used + ONE_CALL
+
+
+def _most(requested: InvocationRequested) -> Amounts:
+    most = requested.max_cost
+    return NOTHING if most is None else Amounts(money=most.money, tokens=most.tokens)
+
+
+def _set_aside(requested: InvocationRequested) -> Amounts:
+    """The most that all attempts cost together, whichever tool they call. So much counts where the worker of one vanished: the tool
+    may have run, and the repeat may have cost the same once more."""
+    most = _most(requested)
+    if requested.reserved is None:
+        return most
+    return most.at_least(Amounts(money=requested.reserved.money, tokens=requested.reserved.tokens))

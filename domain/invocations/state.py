@@ -89,6 +89,10 @@ class Invocation:
     not_happened: InvocationNotHappened | None = None
     """What a person said last."""
     cancel_request: InvocationCancelRequested | None = None
+    tries: int = 0
+    """Attempts of the tools that may have run: a worker has had them."""
+    vanished: bool = False
+    """The worker of an attempt vanished that may have run, and the call was tried again."""
     used: Amounts = NOTHING
     """What the workers of attempts said that failed and were followed by another."""
     compensation_id: UUID | None = None
@@ -136,6 +140,8 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
                 called_by=event.worker_id,
                 called_in=event.session_id,
                 lost_claims=invocation.lost_claims + 1,
+                tries=invocation.tries + 1,
+                vanished=invocation.vanished or invocation.status == "started",
             )
         case InvocationSucceeded():
             return replace(invocation, status="succeeded", result=event.result)
@@ -145,7 +151,11 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
         case InvocationRequeued():
             counts = event.reason in (None, "lost", "not_happened", "unpaused", "person")
             lost = invocation.lost_claims if counts else max(0, invocation.lost_claims - 1)
-            return replace(invocation, status="requested", dispatch=event.dispatch, lost_claims=lost)
+            tries = invocation.tries - 1 if event.reason == "unsent" else invocation.tries
+            vanished = invocation.vanished or (event.lapsed is not None and event.reason != "unsent")
+            return replace(
+                invocation, status="requested", dispatch=event.dispatch, lost_claims=lost, tries=tries, vanished=vanished
+            )  # fmt: skip
         case InvocationFellBack():
             return _fell_back(invocation, event)
         case InvocationFailed():

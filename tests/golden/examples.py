@@ -239,7 +239,7 @@ EXAMPLES: tuple[Event, ...] = (
     , reserved=AMOUNTS, purse=1),
     agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True, effect=True, cost=AMOUNTS),
     agent_runs.PortionGranted(purse=1, allowances=ALLOWANCES, amounts=AMOUNTS, exact=True),
-    agent_runs.PortionSettled(purse=1, allowances=ALLOWANCES, spent=AMOUNTS, returned=AMOUNTS, exact=True),
+    agent_runs.PortionSettled(purse=1, allowances=ALLOWANCES, spent=AMOUNTS, returned=AMOUNTS, exact=True, key="git.history#1"),
     agent_runs.EntryTakenOver(
         key="git.history#1", kind="call", succeeded=False, invocation_id=INVOCATION, effect=True,
         held_by=OTHER_AGENT_RUN, result=JSON, error=FAILURE, fingerprint="3f2a",
@@ -326,7 +326,7 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationCancelled(
         reason="the agent run failed", effect="unknown", agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain",
         chain_id=CHAIN,
-        compensable=COMPENSABLE, approval_id=APPROVAL,
+        compensable=COMPENSABLE, approval_id=APPROVAL, cost=AMOUNTS,
     ),
     invocations.InvocationCompensationRequested(
         run_id=RUN, compensation_id=OTHER_INVOCATION, compensation=UNDO, arguments={"commit": "c0ffee"}, priority="high",

@@ -19,7 +19,9 @@ from domain.agent_runs import (
     PortionSettled,
     PortionShort,
     ReleasePortion,
+    ReopenAgentRun,
     RequestAgentRun,
+    SettleCancelled,
     StartCall,
     invocation_id_of,
 )
@@ -237,12 +239,51 @@ def test_what_a_call_did_not_use_pays_the_next_one() -> None:
     assert told(agent_runs.decide(state, CompleteAgentRun(agent_run_id=ONE, attempt=1))) == [(1, 1, True)]
 
 
-def test_a_call_under_way_counts_as_spent_when_its_agent_run_ends() -> None:
-    state = run_with(granted(4), start("a", 2))
-    assert told(agent_runs.decide(state, CancelAgentRun(agent_run_id=ONE))) == [(2, 2, True)]
+def ended_with(*commands: Any) -> AgentRun:
+    state = run_with(*commands)
+    return agent_runs.DECIDER.fold(state, agent_runs.decide(state, CancelAgentRun(agent_run_id=ONE)))
+
+
+def test_what_a_call_under_way_has_set_aside_is_settled_when_it_ends_after_its_agent_run() -> None:
+    state = run_with(granted(6), start("a", 2), start("b", 1), start("c", 1))
+    assert told(agent_runs.decide(state, CancelAgentRun(agent_run_id=ONE))) == [(0, 2, True)]
     ended = agent_runs.DECIDER.fold(state, agent_runs.decide(state, CancelAgentRun(agent_run_id=ONE)))
-    assert agent_runs.decide(ended, finish("a")) == []
+    assert ended.purse is not None and (ended.purse.granted, ended.purse.reserved, ended.purse.free) == (
+        calls(4),
+        calls(4),
+        NOTHING,
+    )
     assert agent_runs.decide(ended, ReleasePortion(agent_run_id=ONE, allowance_id=ID)) == []
+    [settled] = agent_runs.decide(ended, finish("a", Amounts(money=3)))
+    assert isinstance(settled, PortionSettled) and settled.allowances == (REF,)
+    assert (settled.purse, settled.spent, settled.returned, settled.key, settled.exact) == (
+        1, Amounts(money=3, calls=1), calls(1), "a", True,
+    )  # fmt: skip
+    ended = agent_runs.DECIDER.fold(ended, [settled])
+    assert ended.purse is not None and ended.purse.reserved == calls(2) and "a" not in ended.reservations
+    assert agent_runs.decide(ended, finish("a")) == []
+    assert told(agent_runs.decide(ended, finish("c"))) == [(1, 0, True)]
+    never = SettleCancelled(agent_run_id=ONE, key="b", cost=NOTHING)
+    assert told(agent_runs.decide(ended, never)) == [(0, 1, True)]
+    ended = agent_runs.DECIDER.fold(ended, agent_runs.decide(ended, never))
+    assert agent_runs.decide(ended, never) == [] and ended.purse is not None and ended.purse.granted == calls(1)
+
+
+def test_an_end_says_that_only_calls_under_way_hold_something() -> None:
+    """Nobody asks an agent run for its rest that has ended. One whose portion is small has said so already."""
+    assert told(agent_runs.decide(run_with(granted(1), start("a", 1)), CancelAgentRun(agent_run_id=ONE))) == [(0, 0, True)]
+    state = run_with(granted(1, exact=True), start("a", 1))
+    assert told(agent_runs.decide(state, CancelAgentRun(agent_run_id=ONE))) == []
+
+
+def test_what_calls_of_before_have_set_aside_counts_where_the_agent_run_goes_on() -> None:
+    ended = ended_with(granted(4), start("a", 2))
+    again = ReopenAgentRun(agent_run_id=ONE, run_id=RUN, step="s", agent="a", number=1)
+    events = agent_runs.decide(ended, again)
+    assert told(events) == [(2, 0, True)] and len(events) == 2
+    state = agent_runs.DECIDER.fold(ended, events)
+    assert not state.purses and not state.reservations and agent_runs.decide(state, finish("a"))[0].cost is None  # type: ignore[attr-defined]
+    assert len(agent_runs.decide(ended_with(granted(4)), again)) == 1
 
 
 def test_what_is_called_back_is_what_no_call_needs() -> None:
@@ -368,6 +409,12 @@ class Tenant:
             invocation_id = invocation_id_of(holder, key)
             self.give(holder, FinishCall(agent_run_id=holder, key=key, invocation_id=invocation_id, succeeded=True))
 
+    def cancel(self, holder: UUID) -> None:
+        """Calls of an agent run that has ended are cancelled. This one never began."""
+        if self.runs[holder].status == "cancelled" and self.open_calls[holder]:
+            self.give(holder, SettleCancelled(agent_run_id=holder, key=self.open_calls[holder].pop(), cost=NOTHING))
+            self.paid -= 1
+
     def deliver(self, number: int) -> None:
         """In any order: reactions may take place out of the order of their events."""
         if self.letters:
@@ -378,7 +425,9 @@ class Tenant:
 
 acts = st.lists(
     st.tuples(
-        st.sampled_from(["draw", "exact", "call", "finish", "release", "end", "deliver"]), st.integers(0, 2), st.integers(1, 4)
+        st.sampled_from(["draw", "exact", "call", "finish", "release", "end", "cancel", "deliver"]),
+        st.integers(0, 2),
+        st.integers(1, 4),
     ),
     max_size=60,
 )
@@ -402,12 +451,16 @@ def test_no_order_of_draws_calls_deaths_and_returns_overruns(limit: int, acts: l
                 tenant.give(holder, ReleasePortion(agent_run_id=holder, allowance_id=ID))
             case "end":
                 tenant.give(holder, CancelAgentRun(agent_run_id=holder))
+            case "cancel":
+                tenant.cancel(holder)
             case "deliver":
                 tenant.deliver(number)
         assert tenant.paid <= limit
         assert tenant.allowance.used.calls <= limit and not tenant.allowance.overrun
     for holder in holders:
         tenant.give(holder, CancelAgentRun(agent_run_id=holder))
+        while tenant.open_calls[holder]:
+            tenant.finish(holder)
     while tenant.letters:
         tenant.deliver(0)
     assert (tenant.allowance.spent.calls, tenant.allowance.held, dict(tenant.allowance.holders)) == (tenant.paid, NOTHING, {})

@@ -153,8 +153,9 @@ async def test_two_processes_and_dying_agent_runs_spend_no_more_than_there_is(en
     finally:
         await end(live)
     begun = [e for e in engine.log.events if e.topic == "agent_run.call_started" and b'"reserved"' in e.state]
-    assert len(begun) <= limit
-    assert spent.used.calls <= limit and spent.spent.calls >= len(begun) - spent.held.calls and not spent.overrun
+    cancelled = [e for e in engine.log.events if e.topic == "invocation.cancelled" and b'"cost"' in e.state]
+    assert cancelled and len(begun) - len(cancelled) <= limit
+    assert spent.used.calls <= limit and not spent.overrun
     assert {(await engine.run(run_id)).status for run_id in started} == {"failed", "cancelled"}
 
 
@@ -164,11 +165,30 @@ async def test_child_runs_draw_from_the_budget_of_their_parent(engine: Engine) -
     plan = runs.Plan.model_validate({"steps": [{"key": "outer", "run": {"plan": child}}]})
     run_id = await engine.start(plan=plan, budget=RunBudget(limits=BudgetLimits(calls=2)))
     claim = await worker.next("looper")
-    for number in range(3):
+    for number in range(2):
         await claim.call(f"search:{number}", "search")
+        await (await worker.next("search", "tool")).complete("found")
+        await engine.settled()
+    await claim.call("search:2", "search")
     run = await engine.run(run_id)
     assert run.status == "failed"
     assert (await allowance(engine, allowance_of_run(run_id))).spent.calls == 2
+
+
+async def test_calls_that_never_began_cost_nothing(engine: Engine) -> None:
+    """Their agent run has ended. One that a worker has counts when it ends, as its worker says."""
+    worker = await worker_of(engine)
+    run_id = await engine.start("looper", budget=CENT)
+    claim = await worker.next("looper")
+    for number in range(2):
+        await claim.call(f"search:{number}", "search")
+    begun = await worker.next("search", "tool")
+    await claim.complete("done")
+    spent = await allowance(engine, allowance_of_run(run_id))
+    assert (spent.spent, spent.held) == (Amounts(), Amounts(money=2_000, calls=1))
+    await begun.complete("found", usage=Amounts(money=300))
+    spent = await allowance(engine, allowance_of_run(run_id))
+    assert (spent.spent, spent.held, dict(spent.holders)) == (Amounts(money=300, calls=1), Amounts(), {})
 
 
 async def test_a_budget_of_an_agent_counts_the_calls_of_that_agent_alone(engine: Engine) -> None:

@@ -173,9 +173,16 @@ def test_the_state_after_each_event() -> None:
     first = fold(invocations.DECIDER, [requested()])
     assert first == Invocation("requested", requested(), dispatch=1)
     started = invocations.evolve(first, STARTED)
-    assert started == replace(first, status="started", attempt=1, worker_id="w1", called=1, called_by="w1", lost_claims=1)
+    assert started == replace(first, status="started", attempt=1, worker_id="w1", called=1, called_by="w1", lost_claims=1, tries=1)
     again = invocations.evolve(started, AttemptStarted(attempt=2, worker_id="w2", dispatch=1))
-    assert again == replace(first, status="started", attempt=2, worker_id="w2", called=2, called_by="w2", lost_claims=2)
+    assert again == replace(
+        first, status="started", attempt=2, worker_id="w2", called=2, called_by="w2", lost_claims=2, tries=2, vanished=True
+    )  # fmt: skip
+    for reason, tries, vanished in (("lost", 1, True), ("left", 1, True), ("unsent", 0, False)):
+        after = invocations.evolve(started, InvocationRequeued(run_id=RUN, tool="t", dispatch=2, lapsed=1, reason=reason))
+        assert (after.tries, after.vanished) == (tries, vanished), reason
+    after = invocations.evolve(started, InvocationRequeued(run_id=RUN, tool="t", dispatch=2, reason="not_happened"))
+    assert (after.tries, after.vanished) == (1, False)
 
     def becomes(event: invocations.InvocationEvent, **changes: object) -> None:
         assert invocations.evolve(again, event) == replace(again, **changes)  # type: ignore[arg-type]
