@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from application.approvals.needs import Asker, Needs
+from application.budgets.calls import BudgetedCalls, CallWithBudget
 from application.cached_results import AskedAgain, CachedResults
 from application.chains import Chains
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
-from application.fallbacks import NONE, fallbacks_of
+from application.fallbacks import NONE, Fallbacks, fallbacks_of
 from application.suggestions import KnownNames
 from application.tool_calls import MOST_LOOKS, Called, KnownTool, ToolsToCall
 from application.tool_schemas import ToolSchemas
+from domain.allowances import AllowanceShort
 from domain.approval_policies import PoliciesChanged
 from domain.chains import chain_id_of
-from domain.errors import InvalidCommand, TidelogError, Unavailable
+from domain.errors import InvalidCommand, TidelogError, Unavailable, VersionConflict
 from domain.failures import Retry
 from domain.invocations import RequestInvocation
 from domain.kernel import Command, Json, Priority
@@ -48,14 +50,16 @@ class ClientCalls:
     """Calls of tools that belong to no run."""
 
     def __init__(
-        self, commands: CommandLoop, schemas: ToolSchemas, known: KnownNames, chains: Chains, cached: CachedResults
-    ) -> None:
+        self, commands: CommandLoop, schemas: ToolSchemas, known: KnownNames, chains: Chains, cached: CachedResults,
+        budgets: BudgetedCalls,
+    ) -> None:  # fmt: skip
         """`known`: the names of the registered tools."""
         self._commands = commands
         self._schemas = schemas
         self._chains = chains
         self._tools = ToolsToCall(commands, known)
         self._cached = cached
+        self._budgets = budgets
 
     async def call(self, name: str, wanted: WantedCall) -> Called:
         """Calls a tool.
@@ -93,13 +97,17 @@ class ClientCalls:
                         commands[number] = command.model_copy(update={"approval": demand})
                 commands |= await self._answered(tenant_id, tool, wanted, commands)
                 requests: list[tuple[CommandRequest, Sequence[Command]]] = []
+                beside: Sequence[UUID] = ()
                 for number, command in commands.items():
-                    begun = await self._begun(tenant_id, tool, command, needs[number], fresh=look > 0)
-                    requests.append((wanted[number].request, (*begun, tool.use, *needs[number].conditions)))
-                outcomes = await self._commands.execute_all(requests)
+                    request = wanted[number].request
+                    begun = await self._begun(request, tool, command, needs[number], fresh=look > 0)
+                    beside = beside or begun.beside
+                    requests.append((request, (*begun.commands, tool.use, *needs[number].conditions)))
+                outcomes = await self._commands.execute_all(requests, beside=beside)
                 for (number, command), outcome in zip(commands.items(), outcomes, strict=True):
-                    if not isinstance(outcome, ToolChanged | PoliciesChanged):  # else this process had not heard of the change
-                        answers[number] = _called(command, outcome, tool)
+                    drawn = isinstance(outcome, AllowanceShort) or (beside and isinstance(outcome, VersionConflict))
+                    if not drawn and not isinstance(outcome, ToolChanged | PoliciesChanged):
+                        answers[number] = _called(command, outcome, tool)  # else this process had not heard of the change
             if len(answers) == len(wanted):
                 break
         changed = Unavailable(f"the tool '{name}' is being changed: try again")
@@ -110,20 +118,29 @@ class ClientCalls:
         return await self._chains.needs.of(tenant_id, tool.current, asker, fresh=fresh)
 
     async def _begun(
-        self, tenant_id: UUID, tool: KnownTool, command: RequestInvocation, needs: Needs, *, fresh: bool
-    ) -> Sequence[Command]:
-        """The request of a call, the beginning of a chain of tools, and the condition that its other tools are as looked at.
+        self, request: CommandRequest, tool: KnownTool, command: RequestInvocation, needs: Needs, *, fresh: bool
+    ) -> CallWithBudget:
+        """The request of a call with its draw of the budgets, the beginning of a chain of tools, and the condition that its other
+        tools are as looked at.
 
         Raises InvalidCommand for a chain that cannot be called.
         """
-        if command.cached is not None:
-            return [command]
+        tenant_id, instead = request.tenant_id, NONE
+        begun: list[Command] = [command]
+        if command.cached is None:
+            instead, begun = await self._carried_out(tenant_id, tool, command, needs, fresh=fresh)
+        return await self._budgets.of_client(request, begun, tool.current, instead, fresh=fresh)
+
+    async def _carried_out(
+        self, tenant_id: UUID, tool: KnownTool, command: RequestInvocation, needs: Needs, *, fresh: bool
+    ) -> tuple[Fallbacks, list[Command]]:
         instead = await fallbacks_of(self._commands, self._schemas, tenant_id, tool.current, command.arguments, needs, fresh=fresh)
         also = {"fallbacks": instead.tools, "fallbacks_skipped": instead.skipped}
         if tool.current.kind != "chain":
-            return [command.model_copy(update=also) if instead is not NONE else command, *instead.uses]
+            return instead, [command.model_copy(update=also) if instead is not NONE else command, *instead.uses]
         of_chain = command.model_copy(update={"chain_id": chain_id_of(command.invocation_id), **also})
-        return [of_chain, *await self._chains.begin(tenant_id, tool.current, of_chain, needs, fresh=fresh), *instead.uses]
+        begun = await self._chains.begin(tenant_id, tool.current, of_chain, needs, fresh=fresh)
+        return instead, [of_chain, *begun, *instead.uses]
 
     async def _answered(
         self, tenant_id: UUID, tool: KnownTool, wanted: Sequence[WantedCall], commands: Mapping[int, RequestInvocation]

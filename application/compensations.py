@@ -15,6 +15,7 @@ from application.engine.ports.log import EventFeed
 from application.engine.ports.pages import encode_cursor
 from application.reads import Positioned
 from application.runs.lookup import must_be_a_run
+from application.tool_calls import declared_cost
 from application.views.compensations import CompensationView, EffectView, WaitView
 from domain import compensations, invocations, runs, tools
 from domain.compensations import BeginCompensation, Effect, ResumeCompensation, RunCompensation, compensation_id_of
@@ -162,4 +163,5 @@ async def compensation_of(commands: CommandLoop, tenant_id: UUID, tool: ToolRegi
         takes=takes,
         on_failure=declared.on_failure,
         approval=needs.check(current, tainted=tool.untrusted_output),
+        max_cost=declared_cost(current),
     )

@@ -217,6 +217,7 @@ ROUTES: dict[type[Command], Route] = {
     allowances.OpenAllowance: _NEW_ALLOWANCE,
     allowances.DrawPortion: _ALLOWANCE,
     allowances.SettlePortion: _ALLOWANCE,
+    allowances.CountSpent: _ALLOWANCE,
     allowances.TightenAllowance: _ALLOWANCE,
     allowances.NoteSpent: _ALLOWANCE,
     allowances.EndTime: _ALLOWANCE,

@@ -6,6 +6,7 @@ from uuid import UUID
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome
 from application.suggestions import KnownNames, did_you_mean, names_of
+from domain.amounts import MaxCost
 from domain.invocations import InvocationSucceeded
 from domain.tools import DECIDER, ToolDefinition, ToolRegistered, UnknownTool, UseTool, tool_id_of
 
@@ -24,6 +25,12 @@ class Called(NamedTuple):
         """Whether a result of before has answered the call."""
         recorded = any(event.topic == InvocationSucceeded.TOPIC for event in self.outcome.recorded)
         return recorded or any(isinstance(event, InvocationSucceeded) for event in self.outcome.events)
+
+
+def declared_cost(tool: ToolRegistered) -> MaxCost | None:
+    """The most that a call of the tool costs, as it declares. None: it does not say."""
+    declared = tool.rules.max_cost
+    return None if declared is None else MaxCost(money=declared.micros, tokens=declared.tokens or 0)
 
 
 class KnownTool(NamedTuple):

@@ -76,6 +76,17 @@ class AllowanceSettled(Event):
     """More than the holder had: a call cost more than its tool said was the most."""
 
 
+class AllowanceCounted(Event):
+    """Something was spent that no budget may stop: a call that has taken an effect back."""
+
+    TOPIC = "allowance.counted"
+    holder: UUID
+    """The call."""
+    spent: Amounts
+    overrun: Amounts = NOTHING
+    """What of it is more than was left."""
+
+
 class AllowanceTightened(Event):
     """Less is left than somebody asks for. Holders give back what they do not need, and from now on portions are small."""
 
@@ -119,7 +130,8 @@ class AllowanceLifted(Event):
 
 
 AllowanceEvent = (
-    AllowanceOpened | AllowanceDrawn | AllowanceSettled | AllowanceTightened | AllowanceSpent | AllowanceChanged | AllowanceLifted
+    AllowanceOpened | AllowanceDrawn | AllowanceSettled | AllowanceCounted | AllowanceTightened | AllowanceSpent | AllowanceChanged
+    | AllowanceLifted
 )  # fmt: skip
 
 
@@ -154,8 +166,20 @@ class SettlePortion(Command):
     root_id: UUID
     holder: UUID
     spent: Amounts
-    returned: Amounts
+    returned: Amounts = NOTHING
     exact: bool = False
+    ends: bool = False
+    """The holder is done: all that it has not spent goes back."""
+
+
+class CountSpent(Command):
+    """What was spent counts, whatever is left."""
+
+    allowance_id: UUID
+    root_id: UUID
+    holder: UUID
+    spent: Amounts
+    opening: Opening
 
 
 class TightenAllowance(Command):
@@ -198,7 +222,8 @@ class LiftAllowance(Command):
 
 
 AllowanceCommand = (
-    OpenAllowance | DrawPortion | SettlePortion | TightenAllowance | NoteSpent | EndTime | ChangeAllowance | LiftAllowance
+    OpenAllowance | DrawPortion | SettlePortion | CountSpent | TightenAllowance | NoteSpent | EndTime | ChangeAllowance
+    | LiftAllowance
 )  # fmt: skip
 
 
@@ -249,6 +274,8 @@ def decide(allowance: Allowance, command: AllowanceCommand) -> list[Event]:
             return _draw(allowance, command)
         case LiftAllowance():
             return _lift(allowance, command)
+        case CountSpent():
+            return _count(allowance, command)
         case _:
             pass
     if allowance.opened is None:
@@ -301,7 +328,8 @@ def _settle(allowance: Allowance, command: SettlePortion) -> list[Event]:
     holding = allowance.holders.get(command.holder)
     had = NOTHING if holding is None else holding.amounts
     was_exact = holding is None or holding.exact
-    spent, returned = command.spent, command.returned.at_most(had - command.spent)
+    spent, left = command.spent, had - command.spent
+    returned = left if command.ends else command.returned.at_most(left)
     if not spent and not returned and (was_exact or not command.exact):
         return []
     return [
@@ -310,6 +338,16 @@ def _settle(allowance: Allowance, command: SettlePortion) -> list[Event]:
             overrun=allowance.limits.counted(spent - had),
         )
     ]  # fmt: skip
+
+
+def _count(allowance: Allowance, command: CountSpent) -> list[Event]:
+    events: list[Event] = []
+    if allowance.opened is None:
+        events.append(_opened(command.opening))
+        allowance = evolve(allowance, _opened(command.opening))
+    left = Amounts(**{kind: max(0, limit - getattr(allowance.used, kind)) for kind, limit in allowance.limits.kinds()})
+    overrun = allowance.limits.counted(command.spent - left)
+    return [*events, AllowanceCounted(holder=command.holder, spent=command.spent, overrun=overrun)]
 
 
 def _lift(allowance: Allowance, command: LiftAllowance) -> list[Event]:
@@ -338,6 +376,8 @@ def evolve(allowance: Allowance, event: AllowanceEvent) -> Allowance:
             return replace(allowance, held=allowance.held + event.amounts, holders=allowance.holders.set(event.holder, holding))
         case AllowanceSettled():
             return _settled(allowance, event)
+        case AllowanceCounted():
+            return replace(allowance, spent=allowance.spent + event.spent, overrun=allowance.overrun + event.overrun)
         case AllowanceOpened():
             return replace(allowance, opened=event, limits=event.limits, on_spent=event.on_spent)
         case AllowanceTightened():

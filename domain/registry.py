@@ -93,8 +93,8 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "approval_policies": (approval_policies.ApprovalPolicyPublished, approval_policies.ApprovalPolicyRemoved),
     "budgets": (budgets.BudgetSet, budgets.BudgetRemoved),
     "allowances": (
-        allowances.AllowanceOpened, allowances.AllowanceDrawn, allowances.AllowanceSettled, allowances.AllowanceTightened,
-        allowances.AllowanceSpent, allowances.AllowanceChanged, allowances.AllowanceLifted,
+        allowances.AllowanceOpened, allowances.AllowanceDrawn, allowances.AllowanceSettled, allowances.AllowanceCounted,
+        allowances.AllowanceTightened, allowances.AllowanceSpent, allowances.AllowanceChanged, allowances.AllowanceLifted,
     ),
     "audit": (audit.ActionRecorded, audit.RefusalsCounted),
 }  # fmt: skip

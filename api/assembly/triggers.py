@@ -37,13 +37,15 @@ async def firing(parts: Parts) -> Firing:
 
     @cache
     def calls() -> "ClientCalls":
+        from application.budgets.calls import BudgetedCalls
         from application.cached_results import CachedResults
         from application.calls import ClientCalls
         from application.chains import Chains
         from application.tool_schemas import ToolSchemas
 
-        chains = Chains(loop, expressions, queries.tools)
-        return ClientCalls(loop, ToolSchemas(), queries.tools, chains, CachedResults(loop, queries.invocations))
+        chains, budgets = Chains(loop, expressions, queries.tools), BudgetedCalls(loop)
+        parts.stack.push_async_callback(budgets.close)
+        return ClientCalls(loop, ToolSchemas(), queries.tools, chains, CachedResults(loop, queries.invocations), budgets)
 
     workflows = Workflows(loop, queries.workflows)
     starter = Starter(loop, queries.agents, await admission(parts), workflows, calls)

@@ -92,6 +92,16 @@ class Books:
         found = (book.budgets.get(name) for name in names)
         return (*(self._cover(tenant_id, budget, requested) for budget in found if budget is not None), *of_runs)
 
+    async def of_day(self, tenant_id: UUID, run_id: UUID | None = None) -> tuple[Cover, ...]:
+        """The allowances of today that count a call which no agent makes: those of the tenant and of the project of a run. Raises
+        Unavailable."""
+        book = await self.of(tenant_id)
+        names = ["tenant"] if "tenant" in book.budgets else []
+        if run_id is not None and any(name.startswith("project:") for name in book.budgets):
+            run = await self._commands.load(runs.DECIDER, tenant_id, run_id, fresh=False)
+            names.append(f"project:{run.state.project_id}")
+        return tuple(self.of_today(tenant_id, book.budgets[name]) for name in names if name in book.budgets)
+
     def _cover(self, tenant_id: UUID, budget: BudgetSet, requested: AgentRunRequested) -> Cover:
         if budget.per == "run":
             allowance_id = allowance_of_agent(requested.run_id, requested.agent)

@@ -1,15 +1,17 @@
-"""A call of an agent before its budgets: what it may cost, what is paid, and what becomes of it where a budget is spent."""
+"""A call before its budgets, of an agent or of somebody without a run: what it may cost, what is paid, and what becomes of it where
+a budget is spent."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from application.budgets.books import Books, Cover
+from application.budgets.books import Books, Cover, names
 from application.budgets.paying import BudgetSpent, Paid, Paying
 from application.chains import cost_of_chain
 from application.engine.commands.loop import CommandLoop
-from application.engine.commands.request import Caller
+from application.engine.commands.request import Caller, CommandRequest
 from application.fallbacks import Fallbacks
+from application.tool_calls import declared_cost
 from domain import runs
 from domain.agent_runs import AgentRun, FailAgentRun, FinishCall, StartCall
 from domain.amounts import NOTHING, Amounts, MaxCost, Spender
@@ -71,6 +73,34 @@ class BudgetedCalls:
                 return cheaper
         return _refused(start, requested, answer)
 
+    async def of_client(
+        self, request: CommandRequest, begun: Sequence[Command], tool: ToolRegistered, instead: Fallbacks, *, fresh: bool
+    ) -> CallWithBudget:
+        """A call without a run, which holds its portion itself. `begun`: the request of the call, and what begins with it.
+
+        `fresh`: not as this process takes the budgets to be. Raises Unavailable.
+        """
+        requested = begun[0]
+        assert isinstance(requested, RequestInvocation)
+        covers, cost = await self.books.of_day(request.tenant_id), max_cost_of(tool, begun)
+        if not covers and cost is None:
+            return CallWithBudget(tuple(begun))
+        requested = requested.model_copy(update={"max_cost": cost})
+        if not covers:
+            return CallWithBudget((requested, *begun[1:]))
+        most = Amounts(calls=1) if requested.cached else (cost or MaxCost()).of_call
+        for other in instead.tools:
+            most = most.at_least((other.max_cost or MaxCost()).of_call)
+        caller = Caller(request.tenant_id, request.actor)
+        answer = await self._paying.pay_once(caller, requested.invocation_id, most, covers=covers, fresh=fresh)
+        changes = {"spender": Spender(run_id=requested.run_id)}
+        if isinstance(answer, Paid):
+            paid = requested.model_copy(update={**changes, "reserved": most, "allowances": names(covers)})
+            return CallWithBudget((paid, *answer.first, *begun[1:]), beside=answer.beside)
+        error = Failure(type="BudgetExceeded", message=answer.message)
+        nothing = {"refused": error, "cached": None, "chain_id": None, "approval": None}
+        return CallWithBudget((requested.model_copy(update={**changes, **nothing}),), goes_on=False)
+
     async def _cheaper(
         self, caller: Caller, start: StartCall, requested: RequestInvocation, covers: Sequence[Cover], most: Amounts
     ) -> CallWithBudget | None:
@@ -111,8 +141,8 @@ def _refused(start: StartCall, requested: RequestInvocation, spent: BudgetSpent)
 
 def max_cost_of(tool: ToolRegistered, begun: Sequence[Command] = ()) -> MaxCost | None:
     """What a call of a tool costs at most: as it declares, or for a chain that declares nothing, as its tools do."""
-    declared = tool.rules.max_cost
+    declared = declared_cost(tool)
     if declared is not None:
-        return MaxCost(money=declared.micros, tokens=declared.tokens or 0)
+        return declared
     chain = next((command for command in begun if isinstance(command, StartChain)), None)
     return None if chain is None else cost_of_chain(chain)

@@ -112,12 +112,30 @@ class Paying:
                     fresh = False
                     continue
             elif fresh:
-                cover, (state, kind) = covers[short[0]], short[1:]
-                if recalls < MOST_RECALLS and (state.loose or _may_come_back(state, missing)):
-                    recalls += 1 if state.loose else MOST_RECALLS
-                    await self._recall(caller, cover, missing)
+                waits = await self._waited(caller, covers[short[0]], short[1], missing, recalls)
+                if waits:
+                    recalls += waits
                     continue
-                return await self._spent(caller, agent_run_id, covers, states, missing, BudgetSpent(state, kind, missing))
+                return await self._spent(caller, agent_run_id, covers, states, missing, BudgetSpent(*short[1:], missing))
+            fresh = True
+        raise Unavailable("the budgets of the call are being drawn from by too many at once: try again")
+
+    async def pay_once(
+        self, caller: Caller, holder: UUID, cost: Amounts, *, covers: Sequence[Cover], fresh: bool
+    ) -> Paid | BudgetSpent:
+        """As `pay`, of a call that holds what it may cost itself. The draws are in its own append. Raises Unavailable."""
+        recalls = 0
+        for _ in range(MOST_TRIES):
+            states = [await self._state(caller.tenant_id, cover, fresh=fresh) for cover in covers]
+            short = _short(states, cost)
+            if short is None:
+                draws = tuple(_draw_of(holder, cover, cost, exact=True) for cover in covers)
+                return Paid(0, draws, tuple(dict.fromkeys(cover.ref.root_id for cover in covers)))
+            if fresh:
+                waits = await self._waited(caller, covers[short[0]], short[1], cost, recalls)
+                if not waits:
+                    return await self._spent(caller, holder, covers, states, cost, BudgetSpent(*short[1:], cost))
+                recalls += waits
             fresh = True
         raise Unavailable("the budgets of the call are being drawn from by too many at once: try again")
 
@@ -146,6 +164,13 @@ class Paying:
         return request._replace(repeatable=False, goes_on=False, on_behalf_of=run.requested.on_behalf_of)
 
     # --- what others do not need ------------------------------------------------------------------------------------------
+
+    async def _waited(self, caller: Caller, cover: Cover, state: Allowance, missing: Amounts, recalls: int) -> int:
+        """Waits for what others do not need, if that may help. Returns what it counts of `MOST_RECALLS`; 0: nobody was asked."""
+        if recalls >= MOST_RECALLS or not (state.loose or _may_come_back(state, missing)):
+            return 0
+        await self._recall(caller, cover, missing)
+        return 1 if state.loose else MOST_RECALLS
 
     async def _recall(self, caller: Caller, cover: Cover, missing: Amounts) -> None:
         """Waits until holders have given back what they do not need, or have had the time. All who ask wait for one recall."""
@@ -217,15 +242,16 @@ def _draws(
             own = state.limits.portion(state.used, missing)
             portion = own if not number else portion.at_most(own)
         portion = portion.at_least(missing)
-    draws = [
-        DrawPortion(
-            allowance_id=cover.ref.allowance_id, root_id=cover.ref.root_id, holder=agent_run_id, amounts=portion, exact=exact,
-            opening=cover.opening,
-        )
-        for cover in covers
-    ]  # fmt: skip
+    draws = [_draw_of(agent_run_id, cover, portion, exact=exact) for cover in covers]
     grant = GrantPortion(agent_run_id=agent_run_id, attempt=attempt, allowances=names(covers), amounts=portion, exact=exact)
     return (*draws, grant)
+
+
+def _draw_of(holder: UUID, cover: Cover, amounts: Amounts, *, exact: bool) -> DrawPortion:
+    ref = cover.ref
+    return DrawPortion(
+        allowance_id=ref.allowance_id, root_id=ref.root_id, holder=holder, amounts=amounts, exact=exact, opening=cover.opening
+    )  # fmt: skip
 
 
 def _kind(state: Allowance, missing: Amounts) -> str | None:

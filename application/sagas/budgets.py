@@ -5,7 +5,7 @@ from application.engine.sagas.reactions import Reaction, ReactionCause, Reaction
 from domain import agent_runs, allowances, invocations, runs
 from domain.agent_runs import SettleCancelled
 from domain.allowances import OpenAllowance, Opening, SettlePortion, allowance_of_run
-from domain.amounts import CURRENCY
+from domain.amounts import CURRENCY, NOTHING, ONE_CALL, AllowanceRef, Amounts
 from domain.failures import Failure
 from domain.runs import StopRun
 
@@ -37,7 +37,23 @@ def on_portion_settled(event: agent_runs.PortionSettled, cause: ReactionCause) -
     ]  # fmt: skip
 
 
+def on_outcome(event: invocations.Outcome, cause: ReactionCause) -> list[Reaction]:
+    return _settled(event.allowances, cause, ONE_CALL + (event.usage or NOTHING))
+
+
+def _settled(of_call: tuple[AllowanceRef, ...], cause: ReactionCause, cost: Amounts) -> list[Reaction]:
+    """What a call without a run has held of its budgets."""
+    return [
+        SettlePortion(
+            allowance_id=ref.allowance_id, root_id=ref.root_id, holder=cause.stream_id, spent=cost, exact=True, ends=True
+        )
+        for ref in of_call
+    ]  # fmt: skip
+
+
 def on_invocation_cancelled(event: invocations.InvocationCancelled, cause: ReactionCause) -> list[Reaction]:
+    if event.allowances:
+        return _settled(event.allowances, cause, event.cost or NOTHING)
     if event.cost is None or event.agent_run_id is None or event.key is None or event.asked_by != "agent_run":
         return []
     return [SettleCancelled(agent_run_id=event.agent_run_id, key=event.key, cost=event.cost)]
@@ -53,6 +69,9 @@ def on_allowance_spent(event: allowances.AllowanceSpent, cause: ReactionCause) -
 REACTIONS: Reactions = {
     runs.RunStarted: on_run_started,
     agent_runs.PortionSettled: on_portion_settled,
+    invocations.InvocationSucceeded: on_outcome,
+    invocations.InvocationFailed: on_outcome,
+    invocations.InvocationResolved: on_outcome,
     invocations.InvocationCancelled: on_invocation_cancelled,
     allowances.AllowanceSpent: on_allowance_spent,
 }

@@ -112,6 +112,7 @@ def on_compensation_requested(event: invocations.InvocationCompensationRequested
             on_behalf_of=event.on_behalf_of,
             approval=event.approval,
             asked_by="compensation",
+            max_cost=declared.max_cost,
         )
     ]
 

@@ -61,13 +61,13 @@ class Workers:
         self.claims = Claims(commands, self.journals)
         self.budgets = BudgetedCalls(commands)
         self.calls = Calls(commands, schemas, tools, self.chains, cache, self.budgets)
-        self.client_calls = ClientCalls(commands, schemas, tools, self.chains, cache)
+        self.client_calls = ClientCalls(commands, schemas, tools, self.chains, cache, self.budgets)
         self.mail = Mailboxes(commands)
         self.waits = AgentWaits(commands)
         self.children = children
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)
-        self.invocations = WorkerInvocations(commands, self.results)
+        self.invocations = WorkerInvocations(commands, self.results, self.budgets.books)
         self.earlier = EarlierAttempts(commands)
         self.agent_schedules = agent_schedules
         self.sessions = SessionWork(commands, self.claims, self.invocations, sessions, tokens)

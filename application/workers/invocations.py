@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from application.budgets.books import Books
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
 from application.invocations import request_for_invocation
 from application.tool_results import ToolResults
 from application.workers.claims import claim_name
 from domain import invocations, runs
+from domain.allowances import CountSpent
+from domain.amounts import NOTHING, ONE_CALL, MaxCost
 from domain.errors import RunIsPaused, WorkOver
 from domain.failures import Failure
 from domain.invocations import (
@@ -26,13 +29,14 @@ from domain.invocations import (
     InvocationSucceeded,
     ReconcileInvocation,
 )
-from domain.kernel import derive_id
+from domain.kernel import Command, derive_id
 
 
 class WorkerInvocations:
-    def __init__(self, commands: CommandLoop, results: ToolResults) -> None:
+    def __init__(self, commands: CommandLoop, results: ToolResults, books: Books) -> None:
         self._commands = commands
         self._results = results
+        self._books = books
         self.ended: Callable[[UUID, str, UUID, Failure | None], None] | None = None
         """Is told of each reported call how it ended: tenant, tool, invocation, and the failure, or None for a success."""
         self.told_to_wait: Callable[[UUID, str, float], None] = lambda _tenant, _tool, _seconds: None
@@ -130,10 +134,33 @@ class WorkerInvocations:
         self, caller: Caller, command: CompleteInvocation | FailInvocation | ReconcileInvocation, name: str
     ) -> CommandOutcome:
         request = await request_for_invocation(self._commands, caller, command.invocation_id, name)
-        outcome = await self._commands.execute(request, command)
+        counted, beside = await self._counted(caller, command)
+        outcome = await self._commands.execute(request, command, *counted, beside=beside)
         if self.ended is not None and not outcome.duplicate and not isinstance(command, ReconcileInvocation):
             self._tell(caller.tenant_id, command.invocation_id, outcome)
         return outcome
+
+    async def _counted(
+        self, caller: Caller, command: CompleteInvocation | FailInvocation | ReconcileInvocation
+    ) -> tuple[Sequence[Command], Sequence[UUID]]:
+        """What a call counts that takes an effect back: no budget stops it, so nothing was set aside. And the roots of its budgets,
+        with which it takes turns."""
+        requested = (await self._state(caller, command.invocation_id, fresh=False)).requested
+        if requested is None or requested.asked_by != "compensation" or isinstance(command, ReconcileInvocation):
+            return (), ()
+        spent = command.usage or NOTHING
+        if isinstance(command, CompleteInvocation):
+            most = requested.max_cost or MaxCost()
+            spent = spent + ONE_CALL if command.usage is not None else most.of_call
+        covers = await self._books.of_day(caller.tenant_id, requested.run_id) if spent else ()
+        counts = [
+            CountSpent(
+                allowance_id=ref.allowance_id, root_id=ref.root_id, holder=command.invocation_id, spent=spent, opening=opening
+            )
+            for ref, opening in covers
+            if opening is not None
+        ]  # fmt: skip
+        return counts, [ref.root_id for ref, _ in covers]
 
     def _tell(self, tenant_id: UUID, invocation_id: UUID, outcome: CommandOutcome) -> None:
         assert self.ended is not None

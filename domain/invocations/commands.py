@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from domain.amounts import Amounts, MaxCost, Spender
+from domain.amounts import AllowanceRef, Amounts, MaxCost, Spender
 from domain.approval_rules import Demand
 from domain.failures import Failure, LapseReason, Retry
 from domain.invocations.events import AskedBy, CallCompensation, FallbackTool, Found
@@ -52,6 +52,7 @@ class RequestInvocation(Command):
     spender: Spender | None = None
     refused: Failure | None = None
     """Why a budget does not let the call begin. The call fails at once."""
+    allowances: tuple[AllowanceRef, ...] = ()
     begin_with: int = 0
     """The number of the fallback tool that is called, because a budget has too little for the tool. 0: the tool itself."""
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from domain.amounts import Amounts, MaxCost, Spender
+from domain.amounts import AllowanceRef, Amounts, MaxCost, Spender
 from domain.approval_rules import ApprovalCheck, Demand
 from domain.failures import Failure, Retry
 from domain.invocations.caching import cache_key
@@ -37,6 +37,8 @@ class CallCompensation(BaseModel):
     on_failure: Literal["stop", "continue"] = "stop"
     approval: ApprovalCheck | None = Field(default=None, exclude_if=unsaid)
     """What says whether the call that takes the effect back needs an approval. None: it needs none."""
+    max_cost: MaxCost | None = Field(default=None, exclude_if=unsaid)
+    """What the tool costs at most."""
 
 
 NOTHING_TAKES_IT_BACK = CallCompensation(tool="", idempotent=True, timeout_s=1, retry=Retry())
@@ -120,6 +122,8 @@ class InvocationRequested(Event):
     """Who asked. None: the call costs nothing, and no budget counts it."""
     refused: bool = Field(default=False, exclude_if=unsaid)
     """A budget is spent: the tool is not called."""
+    allowances: tuple[AllowanceRef, ...] = Field(default=(), exclude_if=unsaid)
+    """Of a call without a run: the allowances of which it holds what is set aside. An agent run holds that of its calls."""
 
     @property
     def stored_version(self) -> int:
@@ -306,6 +310,8 @@ class InvocationSucceeded(Event):
     usage: Amounts | None = Field(default=None, exclude_if=unsaid)
     """What the call has used. None: nobody counts it."""
     spender: Spender | None = Field(default=None, exclude_if=unsaid)
+    allowances: tuple[AllowanceRef, ...] = Field(default=(), exclude_if=unsaid)
+    """Of a call without a run: the allowances of which it held what was set aside."""
 
 
 class InvocationFailed(Event):
@@ -319,12 +325,11 @@ class InvocationFailed(Event):
     itself failed."""
     asked_by: AskedBy = "agent_run"
     compensable: Compensable | None = None
-    """None: the tool declares no compensation."""
     untrusted: bool = Field(default=False, exclude_if=unsaid)
     """What the outcome says holds text of strangers."""
     usage: Amounts | None = Field(default=None, exclude_if=unsaid)
-    """What the call has used. None: nobody counts it."""
     spender: Spender | None = Field(default=None, exclude_if=unsaid)
+    allowances: tuple[AllowanceRef, ...] = Field(default=(), exclude_if=unsaid)
 
 
 class InvocationBecameAmbiguous(Event):
@@ -356,12 +361,11 @@ class InvocationResolved(Event):
     """For whom the actor asked."""
     asked_by: AskedBy = "agent_run"
     compensable: Compensable | None = None
-    """None: the tool declares no compensation."""
     untrusted: bool = Field(default=False, exclude_if=unsaid)
     """What the outcome says may hold text of strangers."""
     usage: Amounts | None = Field(default=None, exclude_if=unsaid)
-    """What the call has used. None: nobody counts it."""
     spender: Spender | None = Field(default=None, exclude_if=unsaid)
+    allowances: tuple[AllowanceRef, ...] = Field(default=(), exclude_if=unsaid)
 
 
 class InvocationCancelRequested(Event):
@@ -389,6 +393,7 @@ class InvocationCancelled(Event):
     """The approval that the call waited for. None: it waited for none."""
     cost: Amounts | None = Field(default=None, exclude_if=unsaid)
     """What counts of what was set aside for the call: nothing, if no attempt can have run. None: no budget counts it."""
+    allowances: tuple[AllowanceRef, ...] = Field(default=(), exclude_if=unsaid)
 
 
 class InvocationNotHappened(Event):
@@ -487,8 +492,7 @@ InvocationEvent = (
     | InvocationFailed | InvocationBecameAmbiguous | InvocationResolved | InvocationNotHappened | InvocationCancelRequested
     | InvocationCancelled | InvocationFellBack | InvocationReconcileRequested | InvocationReconcileStarted
     | InvocationReconcileFailed | InvocationReconciled | InvocationCompensationRequested | InvocationCompensationRefused
-    | InvocationHeld | InvocationReleased
-    | InvocationPaused
+    | InvocationHeld | InvocationReleased | InvocationPaused
 )  # fmt: skip
 
 

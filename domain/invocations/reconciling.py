@@ -211,9 +211,11 @@ def fell_back(
 
 def asked(requested: InvocationRequested) -> dict[str, Any]:
     """The fields of an outcome that name the stream that asked, and say whether the effect can be taken back."""
-    told = {"agent_run_id": requested.agent_run_id, "key": requested.key, "asked_by": requested.asked_by}
+    told: dict[str, Any] = {"agent_run_id": requested.agent_run_id, "key": requested.key, "asked_by": requested.asked_by}
     if requested.untrusted:
         told["untrusted"] = True
+    if requested.allowances:
+        told["allowances"] = requested.allowances
     return {**told, "compensable": compensable(requested)} if requested.is_awaited else told
 
 

@@ -135,6 +135,7 @@ def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
         reserved=command.reserved,
         spender=command.spender,
         refused=command.refused is not None,
+        allowances=command.allowances,
     )
     if command.approval is not None and command.cached is not None:
         raise InvalidCommand("a call that needs an approval is not answered from the cache")
@@ -155,7 +156,7 @@ def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
 
 _NOT_TAKEN_OVER = {
     "invocation_id", "arguments", "retry", "fallbacks", "compensation", "cached", "approval", "max_cost", "reserved", "spender",
-    "refused", "begin_with",
+    "refused", "begin_with", "allowances",
 }  # fmt: skip
 
 

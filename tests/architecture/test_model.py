@@ -133,7 +133,8 @@ BY_THE_SERVER = {
     agent_runs.SettleCalls,
     runs.TaintRun, runs.CheckUntainted, invocations.ReleaseInvocation, invocations.DenyInvocation, chains.ReleaseChain,
     approvals.RequestApproval, approvals.ExpireApproval, approvals.WithdrawApproval, approval_policies.UsePolicies,
-    runs.StopRun, agent_runs.GrantPortion, agent_runs.ReleasePortion,
+    runs.StopRun, agent_runs.GrantPortion, agent_runs.ReleasePortion, agent_runs.SettleCancelled,
+    allowances.CountSpent,
     allowances.OpenAllowance, allowances.DrawPortion, allowances.SettlePortion, allowances.TightenAllowance, allowances.NoteSpent,
     allowances.EndTime, allowances.ChangeAllowance,
 }  # fmt: skip

@@ -115,6 +115,7 @@ EXAMPLES: tuple[Event, ...] = (
     ),
     allowances.AllowanceDrawn(holder=AGENT_RUN, amounts=AMOUNTS, exact=True),
     allowances.AllowanceSettled(holder=AGENT_RUN, spent=AMOUNTS, returned=AMOUNTS, exact=True, overrun=AMOUNTS),
+    allowances.AllowanceCounted(holder=INVOCATION, spent=AMOUNTS, overrun=AMOUNTS),
     allowances.AllowanceTightened(budget="tenant"),
     allowances.AllowanceSpent(budget="tenant", kind="money", holder=AGENT_RUN, asked=AMOUNTS, run_id=RUN),
     allowances.AllowanceChanged(limits=LIMITS, on_spent="degrade"),
@@ -276,7 +277,7 @@ EXAMPLES: tuple[Event, ...] = (
         tool_version="2", asked_by="client", chain_id=CHAIN, cacheable=True, cached_from=OTHER_AGENT_RUN, fallbacks=(FALLBACK,),
         fallbacks_skipped={"git.cache": "there is no such tool"}, compensation=APPROVED_UNDO, approval=DEMAND, untrusted=True,
         max_cost=MAX_COST, reserved=AMOUNTS,
-        spender=SPENDER, refused=True,
+        spender=SPENDER, refused=True, allowances=ALLOWANCES,
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION, permit_holder=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2, usage=AMOUNTS),
@@ -288,11 +289,12 @@ EXAMPLES: tuple[Event, ...] = (
     invocations.InvocationSucceeded(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain", compensable=COMPENSABLE
 , cached_from=OTHER_AGENT_RUN, untrusted=True, usage=AMOUNTS,
-        spender=SPENDER,
+        spender=SPENDER, allowances=ALLOWANCES,
     ),
     invocations.InvocationFailed(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, error=FAILURE, effect="unknown", asked_by="chain",
         compensable=COMPENSABLE, untrusted=True, usage=AMOUNTS, spender=SPENDER,
+        allowances=ALLOWANCES,
     ),
     invocations.InvocationFellBack(
         run_id=RUN, from_tool="git.history", tool="git.log", version="3", number=1, attempt=2, error=FAILURE, dispatch=3,
@@ -321,12 +323,13 @@ EXAMPLES: tuple[Event, ...] = (
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=1, outcome="failed", result=None, error=FAILURE,
         by=f"key:{KEY}", reason="The service has no trace of it.", evidence={"ticket": "T-7", "log": ["no such request"]},
         on_behalf_of="user:bob", asked_by="chain", compensable=COMPENSABLE, untrusted=True, usage=AMOUNTS, spender=SPENDER,
+        allowances=ALLOWANCES,
     ),
     invocations.InvocationCancelRequested(attempt=1, reason="the agent run was cancelled"),
     invocations.InvocationCancelled(
         reason="the agent run failed", effect="unknown", agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain",
         chain_id=CHAIN,
-        compensable=COMPENSABLE, approval_id=APPROVAL, cost=AMOUNTS,
+        compensable=COMPENSABLE, approval_id=APPROVAL, cost=AMOUNTS, allowances=ALLOWANCES,
     ),
     invocations.InvocationCompensationRequested(
         run_id=RUN, compensation_id=OTHER_INVOCATION, compensation=UNDO, arguments={"commit": "c0ffee"}, priority="high",

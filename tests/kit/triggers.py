@@ -99,7 +99,7 @@ class Triggers:
         engine = self.engine
         registry, known = engine.commands.registry, MemoryNames(engine.log, tools.ToolRegistered)
         chains, cache = Chains(engine.commands, EXPRESSIONS, known), CachedResults(engine.commands, MemoryCachedCalls(engine.log))
-        calls = ClientCalls(engine.commands, ToolSchemas(), known, chains, cache)
+        calls = ClientCalls(engine.commands, ToolSchemas(), known, chains, cache, engine.workers.budgets)
         workflows = Workflows(engine.commands, PublishedVersions(engine))
         starter = Starter(
             engine.commands, MemoryNames(engine.log, agents.AgentRegistered), engine.admission, workflows, lambda: calls

@@ -7,16 +7,20 @@ from uuid import UUID
 
 import pytest
 
+from application.calls import WantedCall
 from application.engine.background import end
+from application.tool_calls import Called
 from domain import allowances, runs
-from domain.allowances import Allowance, allowance_of_run
+from domain.allowances import Allowance, CountSpent, Opening, allowance_of_run
 from domain.amounts import Amounts, BudgetLimits
 from domain.budgets import Covered, SetBudget, allowance_of_day, book_id_of, budget_id_of
 from domain.errors import DomainError
+from domain.invocations import CancelInvocation, InvocationSucceeded
 from domain.kernel import Metadata
+from domain.registry import REGISTRY
 from domain.runs import RunBudget
 from tests.kit.engine import Engine, PlayedWorker
-from tests.kit.waiting import TENANT
+from tests.kit.waiting import TENANT, new_id, request_of
 
 CENT = RunBudget(limits=BudgetLimits(money=10_000))
 COSTS = {"policy": {"max_cost": {"money": "0.002"}}}
@@ -317,3 +321,102 @@ async def test_a_call_draws_by_itself_where_others_were_faster(engine: Engine) -
     await call
     assert (await engine.run(run_id)).status == "running"
     assert (await allowance(engine, day)).used.calls == 3
+
+
+# --- calls without a run, and calls that take an effect back -----------------------------------------------------------------
+
+
+def wanted(**said: Any) -> WantedCall:
+    request = request_of()
+    return WantedCall(request, new_id(), "key", {}, **said)
+
+
+async def test_a_call_without_a_run_counts_for_the_day_and_is_refused_when_nothing_is_left(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    day = await set_budget(engine, Covered(scope="tenant"), limits=BudgetLimits(money=4_000))
+    appends: list[list[str]] = []
+    engine.log.followers.append(lambda events: appends.append([event.topic for event in events]))
+    first = await engine.workers.client_calls.call("search", wanted())
+    assert len(appends) == 1 and appends[0][:3] == ["invocation.requested", "allowance.opened", "allowance.drawn"]
+    assert (await allowance(engine, day)).held == Amounts(money=2_000, calls=1)
+    await (await worker.next("search", "tool")).complete("found", usage=Amounts(money=500))
+    spent = await allowance(engine, day)
+    assert (spent.spent, spent.held, dict(spent.holders)) == (Amounts(money=500, calls=1), Amounts(), {})
+    answers = await engine.workers.client_calls.call_each(TENANT, "search", [wanted() for _ in range(3)])
+    states = [await engine.invocation(answer.invocation_id) for answer in answers if isinstance(answer, Called)]
+    assert sorted(state.status for state in states) == ["failed", "failed", "requested"]
+    error = next(state.error for state in states if state.error is not None)
+    assert error.type == "BudgetExceeded"
+    assert error.message.endswith("is spent: 0.0015 of 0.004 usd is left, the call may cost 0.002")
+    spent = await allowance(engine, day)
+    assert spent.told and spent.used.money == 2_500
+    [waits] = [answer for answer, state in zip(answers, states, strict=True) if state.status == "requested"]
+    assert isinstance(waits, Called)
+    await engine.give(CancelInvocation(invocation_id=waits.invocation_id, asked_by="client"))
+    spent = await allowance(engine, day)
+    assert (spent.spent.money, spent.held, dict(spent.holders)) == (500, Amounts(), {})
+    assert (await engine.invocation(first.invocation_id)).status == "succeeded"
+
+
+async def test_agents_give_back_what_a_call_without_a_run_needs(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    day = await set_budget(engine, Covered(scope="tenant"), limits=BudgetLimits(calls=64))
+    await engine.start("looper")
+    claim = await worker.next("looper")
+    await claim.call("search:0", "search")
+    assert (await allowance(engine, day)).held.calls == 4
+    answers = await engine.workers.client_calls.call_each(TENANT, "search", [wanted() for _ in range(63)])
+    assert not [answer for answer in answers if isinstance(answer, Exception)]
+    spent = await allowance(engine, day)
+    assert spent.used.calls == 64 and not spent.told
+
+
+async def test_a_call_without_a_run_says_its_cost_without_any_budget(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    called = await engine.workers.client_calls.call("search", wanted())
+    await (await worker.next("search", "tool")).complete("found")
+    [usage] = [event.usage for event in await engine.commands.history(TENANT, called.invocation_id)
+               for event in [REGISTRY.decoded(event)] if isinstance(event, InvocationSucceeded)]  # fmt: skip
+    assert usage == Amounts(money=2_000)
+
+
+async def test_taking_an_effect_back_counts_and_is_never_refused(engine: Engine) -> None:
+    worker = await worker_of(
+        engine, book={"policy": {"max_cost": {"money": "0.002"}, "compensation": {"tool": "unbook"}}},
+        unbook={"policy": {"max_cost": {"money": "0.001"}}},
+    )  # fmt: skip
+    day = await set_budget(engine, Covered(scope="tenant"), limits=BudgetLimits(money=4_500))
+    run_id = await engine.start("looper", compensate="on_failure")
+    claim = await worker.next("looper")
+    for number in range(2):
+        await claim.call(f"book:{number}", "book")
+        await (await worker.next("book", "tool")).complete("booked")
+        await engine.settled()
+    await claim.fail()
+    await (await worker.next("unbook", "tool")).complete("unbooked", usage=Amounts(money=100))
+    spent = await allowance(engine, day)
+    assert (spent.spent, spent.overrun) == (Amounts(money=4_100, calls=3), Amounts())
+    await engine.settled()
+    undo = await worker.next("unbook", "tool")
+    await undo.fail("transient")
+    await engine.advance(60)
+    await (await worker.next("unbook", "tool")).complete("unbooked")
+    spent = await allowance(engine, day)
+    assert (spent.spent, spent.overrun, spent.held) == (Amounts(money=5_100, calls=4), Amounts(money=600), Amounts())
+    assert (await engine.run(run_id)).status == "failed"
+
+
+def test_what_is_only_counted_overruns_by_what_was_not_left() -> None:
+    day = UUID(int=5)
+    opening = Opening(budget="tenant", day="2026-11-30", limits=BudgetLimits(money=10, calls=9))
+    count = CountSpent(
+        allowance_id=day, root_id=day, holder=UUID(int=6), spent=Amounts(money=7, tokens=5, calls=1), opening=opening
+    )
+    state, overruns = Allowance(), []
+    for expected in (2, 1, 1):
+        events = allowances.decide(state, count)
+        assert len(events) == expected
+        state = allowances.DECIDER.fold(state, events)
+        overruns.append(events[-1].overrun)  # type: ignore[attr-defined]
+    assert overruns == [Amounts(), Amounts(money=4), Amounts(money=7)]
+    assert (state.spent, state.overrun) == (Amounts(money=21, tokens=15, calls=3), Amounts(money=11))

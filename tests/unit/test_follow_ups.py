@@ -493,22 +493,3 @@ async def test_a_hook_that_adds_without_end_is_a_defect(store: CountingStore, lo
     with pytest.raises(RuntimeError, match="hooks added"):
         await CommandLoop(store, CATALOG, hooks=[hook]).execute(request_of(), note(root))  # type: ignore[list-item]
     assert log.head == 0
-
-
-async def test_what_is_for_a_shared_root_goes_along_where_the_command_says_so(
-    loop: CommandLoop, store: CountingStore, log: MemoryLog
-) -> None:
-    """Its commands take turns with those of the shared root: none of this process is faster in between."""
-    shared, other = new_id(), new_id()
-    await loop.execute(request_of(), note(shared, "begun"))
-    await loop.execute(request_of(), note(other, "begun"))
-    then = {"one": [to(shared, "told", root_id=str(shared))]}
-    appends = store.appends
-    await asyncio.gather(*(loop.execute(request_of(), note(new_id(), "end", then=then), beside=(shared,)) for _ in range(3)))
-    assert texts(log)[2:] == ["end", "told", "end", "told", "end", "told"] and all(mask == ALL for mask in masks(log))
-    assert store.appends - appends == 2, "those that wait go together"
-    elsewhere = {"one": [to(other, "told", root_id=str(other))]}
-    await loop.execute(request_of(), note(new_id(), "end", then=elsewhere), beside=(shared,))
-    assert texts(log)[-1] == "end" and not masks(log)[-1] & ONE
-    await loop.execute(request_of(), note(new_id(), "end", then=then))
-    assert texts(log)[-1] == "end" and not masks(log)[-1] & ONE

@@ -172,13 +172,17 @@ class CommandLoop:
         """
         return await self.execute_all([(request, (command,)) for request, command in commands])
 
-    async def execute_all(self, requests: Sequence[tuple[CommandRequest, Sequence[Command]]]) -> list[CommandOutcome | Exception]:
+    async def execute_all(
+        self, requests: Sequence[tuple[CommandRequest, Sequence[Command]]], *, beside: Sequence[UUID] = ()
+    ) -> list[CommandOutcome | Exception]:
         """As `execute_each`, of several commands for each request. The requests are for streams of one root, or each begins
-        streams of its own.
+        streams of its own. `beside`: see `execute`.
 
         Raises Unavailable: none of the requests was executed.
         """
         entries = [self._entry(request, commands) for request, commands in requests]
+        for entry in entries if beside else ():
+            entry.beside = beside
         if waiting := [entry for entry in entries if entry.verdict is None]:
             await self._take_turns(waiting)
         answers: list[CommandOutcome | Exception] = []
