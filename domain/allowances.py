@@ -195,6 +195,8 @@ class NoteSpent(Command):
     root_id: UUID
     holder: UUID
     asked: Amounts
+    opening: Opening | None = None
+    """How it is opened, if nobody has drawn of it: it allows less than one call."""
 
 
 class EndTime(Command):
@@ -278,6 +280,9 @@ def decide(allowance: Allowance, command: AllowanceCommand) -> list[Event]:
             return _count(allowance, command)
         case _:
             pass
+    if allowance.opened is None and isinstance(command, NoteSpent) and command.opening is not None:
+        opened = _opened(command.opening)
+        return [opened, *decide(evolve(allowance, opened), command)]
     if allowance.opened is None:
         raise NotFound(f"there is no allowance {command.allowance_id}")
     match command:

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from application.engine.commands.loop import CommandLoop
-from domain import budgets, runs
+from domain import allowances, budgets, runs
 from domain.agent_runs import AgentRunRequested
-from domain.allowances import Opening, allowance_of_run
+from domain.allowances import Allowance, Opening, allowance_of_run
 from domain.amounts import AllowanceRef
 from domain.budgets import Book, BudgetSet, allowance_of_agent, allowance_of_day, book_id_of, budget_id_of, day_of
 
@@ -18,11 +19,16 @@ TOPICS = frozenset(event.TOPIC for event in (budgets.BudgetSet, budgets.BudgetRe
 
 OLD_S = 1.0
 """Seconds for which a book is taken as it was read, where nobody says that it has changed."""
+MOST_KNOWN = 10_000
+"""Books that a process knows. Then the one goes that it read longest ago."""
+MOST_SHARES = 1_000
+"""Allowances of today that are looked at for `shares`."""
 
 
 class _Known(NamedTuple):
     book: Book
     read_at: float
+    unwatch: Callable[[], None] | None
 
 
 class BudgetWatch(Protocol):
@@ -57,16 +63,49 @@ class Books:
         known, now = self._known.get(tenant_id), time.monotonic()
         if known is not None and tenant_id not in self._stale and (self._watch is not None or now < known.read_at + OLD_S):
             return known.book
+        unwatch = None if known is None else known.unwatch
         if self._watch is not None and known is None:
-            self._watch(book_id_of(tenant_id), TOPICS, lambda _: self._stale.add(tenant_id))
+            unwatch = self._watch(book_id_of(tenant_id), TOPICS, lambda _: self._stale.add(tenant_id))
         self._stale.discard(tenant_id)
         try:
             book: Book = (await self._commands.load(budgets.DECIDER, tenant_id, book_id_of(tenant_id))).state
         except BaseException:
-            self._stale.add(tenant_id)
+            if known is not None:
+                self._stale.add(tenant_id)
+            elif unwatch is not None:
+                unwatch()
             raise
-        self._known[tenant_id] = _Known(book, now)
+        before = self._known.get(tenant_id)
+        if before is not None and before.unwatch is not unwatch and before.unwatch is not None:  # two have read it side by side
+            before.unwatch()
+        elif before is None and len(self._known) >= MOST_KNOWN:
+            self._forget(next(iter(self._known)))
+        self._known[tenant_id] = _Known(book, now, unwatch)
         return book
+
+    def _forget(self, tenant_id: UUID) -> None:
+        known = self._known.pop(tenant_id)
+        self._stale.discard(tenant_id)
+        if known.unwatch is not None:
+            known.unwatch()
+
+    def shares(self) -> dict[str, float]:
+        """Scope → how much of its limit that allowance of today has given out which has given out most, as far as this process
+        knows: 0.9 of one whose calls have spent or hold nine tenths. Reads nothing."""
+        found: dict[str, float] = {}
+        of_days = (
+            (tenant_id, budget)
+            for tenant_id, known in self._known.items()
+            for budget in known.book.budgets.values()
+            if budget.per == "day"
+        )
+        for tenant_id, budget in islice(of_days, MOST_SHARES):
+            allowance_id = self.of_today(tenant_id, budget).ref.allowance_id
+            loaded = self._commands.known(allowances.DECIDER, tenant_id, allowance_id)
+            state: Allowance = Allowance() if loaded is None else loaded.state
+            used = [getattr(state.used, kind) / limit if limit else 1.0 for kind, limit in state.limits.kinds()]
+            found[budget.scope] = max([found.get(budget.scope, 0.0), *used])
+        return found
 
     async def default_of(self, tenant_id: UUID, project_id: UUID, workflow: str | None) -> runs.RunBudget | None:
         """The budget of a run that is given none at its start. None: it has none. Raises Unavailable."""

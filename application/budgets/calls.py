@@ -39,10 +39,10 @@ class BudgetedCalls:
     def __init__(self, commands: CommandLoop) -> None:
         self._commands = commands
         self.books = Books(commands)
-        self._paying = Paying(commands, self.books)
+        self.paying = Paying(commands, self.books)
 
     async def close(self) -> None:
-        await self._paying.close()
+        await self.paying.close()
 
     async def settled(
         self, caller: Caller, state: AgentRun, start: StartCall, requested: RequestInvocation, tool: ToolRegistered,
@@ -63,7 +63,7 @@ class BudgetedCalls:
         most = Amounts(calls=1) if requested.cached else (cost or MaxCost()).of_call
         for other in instead.tools:
             most = most.at_least((other.max_cost or MaxCost()).of_call)
-        answer = await self._paying.pay(caller, start.agent_run_id, start.attempt, most, covers=covers, in_call=in_call)
+        answer = await self.paying.pay(caller, start.agent_run_id, start.attempt, most, covers=covers, in_call=in_call)
         if isinstance(answer, Paid):
             return _paid(start, requested, answer, most)
         may_change = requested.cached is None and requested.approval is None  # people approve of the tool that was asked for
@@ -92,7 +92,7 @@ class BudgetedCalls:
         for other in instead.tools:
             most = most.at_least((other.max_cost or MaxCost()).of_call)
         caller = Caller(request.tenant_id, request.actor)
-        answer = await self._paying.pay_once(caller, requested.invocation_id, most, covers=covers, fresh=fresh)
+        answer = await self.paying.pay_once(caller, requested.invocation_id, most, covers=covers, fresh=fresh)
         changes = {"spender": Spender(run_id=requested.run_id)}
         if isinstance(answer, Paid):
             paid = requested.model_copy(update={**changes, "reserved": most, "allowances": names(covers)})
@@ -110,7 +110,7 @@ class BudgetedCalls:
             needs_approval = number > 0 and requested.fallbacks[number - 1].approval is not None
             if not most.covers(wanted) or wanted == most or needs_approval:
                 continue
-            answer = await self._paying.pay(caller, start.agent_run_id, start.attempt, wanted, covers=covers)
+            answer = await self.paying.pay(caller, start.agent_run_id, start.attempt, wanted, covers=covers)
             if isinstance(answer, Paid):
                 return _paid(start, requested.model_copy(update={"begin_with": number}), answer, wanted)
         return None

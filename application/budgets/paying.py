@@ -7,7 +7,7 @@ they need give it back first; nobody hears that a budget is spent before they ha
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -83,6 +83,8 @@ class Paying:
         self._commands = commands
         self._books = books
         self._recalls: dict[UUID, asyncio.Task[None]] = {}
+        self.refused: Callable[[str, str], None] = lambda _scope, _kind: None
+        """Is told of each call for which a budget has too little: the budget's scope, and what there is too little of."""
 
     async def pay(
         self, caller: Caller, agent_run_id: UUID, attempt: int, cost: Amounts, *, covers: Sequence[Cover], in_call: bool = False
@@ -225,9 +227,14 @@ class Paying:
         for cover, state, _ in found:
             if not state.told:
                 ref = cover.ref
-                note = NoteSpent(allowance_id=ref.allowance_id, root_id=ref.root_id, holder=agent_run_id, asked=missing)
+                note = NoteSpent(
+                    allowance_id=ref.allowance_id, root_id=ref.root_id, holder=agent_run_id, asked=missing, opening=cover.opening
+                )  # fmt: skip
                 await self._tried(caller, note)
         told = [BudgetSpent(state, kind, missing) for _, state, kind in found] or [first]
+        for spent in told:
+            assert spent.allowance.opened is not None
+            self.refused(spent.allowance.opened.budget.partition(":")[0], spent.kind)
         return min(told, key=lambda spent: STRICTEST.index(spent.allowance.on_spent))
 
 

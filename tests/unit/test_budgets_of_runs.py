@@ -1,7 +1,7 @@
 """Budgets in whole runs: what stops a loop of calls, what comes back, and what a run of another tenant does not see."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from domain import allowances, runs
 from domain.allowances import Allowance, CountSpent, Opening, allowance_of_run
 from domain.amounts import Amounts, BudgetLimits
 from domain.budgets import Covered, SetBudget, allowance_of_day, book_id_of, budget_id_of
-from domain.errors import DomainError
+from domain.errors import DomainError, Unavailable
 from domain.invocations import CancelInvocation, InvocationSucceeded
 from domain.kernel import Metadata
 from domain.registry import REGISTRY
@@ -420,3 +420,44 @@ def test_what_is_only_counted_overruns_by_what_was_not_left() -> None:
         overruns.append(events[-1].overrun)  # type: ignore[attr-defined]
     assert overruns == [Amounts(), Amounts(money=4), Amounts(money=7)]
     assert (state.spent, state.overrun) == (Amounts(money=21, tokens=15, calls=3), Amounts(money=11))
+
+
+async def test_a_process_says_how_much_is_given_out_and_what_it_refused(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    refused: list[tuple[str, str]] = []
+    engine.workers.budgets.paying.refused = lambda scope, kind: refused.append((scope, kind))
+    books = engine.workers.budgets.books
+    assert books.shares() == {}
+    day = await set_budget(engine, Covered(scope="tenant"), limits=BudgetLimits(money=4_000, calls=10))
+    await set_budget(engine, Covered(scope="agent", agent="looper"), limits=BudgetLimits(calls=0))
+    await set_budget(engine, Covered(scope="agent", agent="looper", per="run"), limits=BudgetLimits(calls=1))
+    await engine.workers.client_calls.call("search", wanted())
+    assert books.shares() == {"tenant": 0.5, "agent": 0.0}
+    run_id = await engine.start("looper")
+    await (await worker.next("looper")).call("search:0", "search")
+    assert (await engine.run(run_id)).status == "failed"
+    assert refused == [("agent", "calls")] and books.shares()["agent"] == 1.0
+    assert (await allowance(engine, day)).used.calls == 1
+    assert [event.topic for event in engine.log.events].count("allowance.spent") == 1, "also of one that allows no call at all"
+
+
+async def test_a_process_knows_a_bounded_number_of_books(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.budgets.books.MOST_KNOWN", 2)
+    books, watched = engine.workers.budgets.books, list[UUID]()
+
+    def watch(stream_id: UUID, topics: object, told: object) -> Callable[[], None]:
+        watched.append(stream_id)
+        return lambda: watched.remove(stream_id)
+
+    books.hear_by(watch)
+    tenants = [new_id() for _ in range(3)]
+    for tenant_id in (*tenants, tenants[-1]):
+        await books.of(tenant_id)
+    assert watched == [book_id_of(tenant_id) for tenant_id in tenants[1:]]
+    await asyncio.gather(*(books.of(tenants[0]) for _ in range(3)))
+    assert watched == [book_id_of(tenants[2]), book_id_of(tenants[0])], "those who read side by side leave one watch"
+    engine.log.away = True
+    with pytest.raises(Unavailable):
+        await books.of(new_id())
+    engine.log.away = False
+    assert len(watched) == 2

@@ -26,6 +26,7 @@ from api.http.conventions.releases import all_know_schedules
 from api.tools_told import ToolsTold
 from application.audit import RefusalCounter
 from application.blobs import Blobs
+from application.budgets.books import Books
 from application.budgets.managing import BudgetOffice
 from application.engine.parked import ParkedOperations
 from application.engine.ports.ids import LogIndex
@@ -183,6 +184,9 @@ async def workers(parts: Parts) -> Workers:
         ChildRuns(await commands(parts), await workflows(parts), (await reads(parts)).agents),
     )
     own.budgets.books.hear_by((await log_streams.live(parts)).call)
+    own.budgets.paying.refused = lambda scope, kind: metrics.BUDGETS_SHORT.labels(scope, kind).inc()
+    for scope in ("tenant", "project", "agent"):
+        metrics.BUDGET_SHARE.labels(scope).set_function(partial(_share, own.budgets.books, scope))
     (await admission(parts)).default_budget = own.budgets.books.default_of
     parts.stack.push_async_callback(own.budgets.close)
     return own
@@ -231,6 +235,10 @@ async def hosting(parts: Parts) -> SessionHost:
     parts.stack.push_async_callback(own.close)
     parts.loops["sessions"] = own.run
     return own
+
+
+def _share(books: Books, scope: str) -> float:
+    return books.shares().get(scope, 0.0)
 
 
 def _in_state(host: SessionHost, state: str) -> int:

@@ -8,6 +8,7 @@
 - `health`, `members`: what the server reports about itself.
 - `keys`: API keys that soon expire.
 - `breakers`: tools that nobody calls at the moment.
+- `budgets`: budgets of a day of which nothing or little is left.
 - `work`: what cannot go on: calls, queued work, files of workers, parked events, the log.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from api.cli.diagnosis.asking import Asking
 from api.cli.diagnosis.breakers import examine_breakers
+from api.cli.diagnosis.budgets import examine_budgets
 from api.cli.diagnosis.findings import Diagnosis
 from api.cli.diagnosis.health import examine_health
 from api.cli.diagnosis.installation import (
@@ -68,6 +70,7 @@ async def _ask(found: Diagnosis, settings: Settings, url: str) -> None:
             if await examine_health(found, server):
                 await examine_keys(found, server)
                 await examine_breakers(found, server)
+                await examine_budgets(found, server)
                 await examine_work(found, server)
     except TidelogConnectionError as error:
         found.add("health", "wrong", f"not looked at: {error}", "correct or unset that setting")
