@@ -54,6 +54,7 @@ from api.cli import (
     workers,
     workflows,
 )
+from api.cli.asked_for import Commands
 
 
 class PlainWords(TyperGroup):
@@ -67,7 +68,7 @@ class PlainWords(TyperGroup):
             raise
 
 
-app = typer.Typer(
+app = Commands(
     name="tidelog",
     cls=PlainWords,
     epilog="Try it: tidelog demo. Every command takes --help. Settings come from TIDELOG_… variables, options go over them.",

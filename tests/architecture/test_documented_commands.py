@@ -41,7 +41,7 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize(("path", "arguments"), DOCUMENTED, ids=[f"{path}: {' '.join(words)}" for path, words in DOCUMENTED])
 def test_command_exists_with_its_options(path: Path, arguments: list[str]) -> None:
-    command: Any = typer.main.get_command(app)
+    command: Any = whole()
     rest = list(arguments)
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         name = rest.pop(0)
@@ -52,6 +52,11 @@ def test_command_exists_with_its_options(path: Path, arguments: list[str]) -> No
         known |= options_of_the_worker()
     given = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
     assert given <= known, f"{' '.join(arguments)}: {sorted(given - known)}"
+
+
+@cache
+def whole() -> Any:
+    return typer.main.get_command(app)
 
 
 @cache
