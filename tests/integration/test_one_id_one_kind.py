@@ -187,11 +187,13 @@ async def ask(system: System, method: str, path: str, id_: UUID, **headers: str)
 async def test_an_id_of_another_kind_is_not_found_on_any_route(world: World, kind: str) -> None:
     before = await world.warm.settled()
     variants: list[dict[str, str]] = [{}, {"Accept": "text/event-stream"}, {"If-Match": '"v1"'}, {"Idempotency-Key": f"k-{kind}"}]
-    for system in (world.cold, world.warm, world.cold):
-        for method, path in await routes(system):
+    asked = await routes(world.warm)
+    for turn, system in enumerate((world.cold, world.warm, world.cold)):
+        for method, path in asked:
             if OWNERS[path.partition("{")[2].partition("}")[0]] == kind:
                 continue
-            for headers in variants:
+            # The later turns are about what a cache keeps: with the header that chooses another way to the same state.
+            for headers in variants if not turn else (variants[0], variants[1 if method == "GET" else 3]):
                 response = await ask(system, method, path, world.ids[kind], **headers)
                 assert (response.status_code, response.json()["code"]) == (404, "not-found"), (method, path, headers, response.text)
         as_of = await system.http.get(f"/v1/runs/{world.ids[kind]}", params={"as_of": before})

@@ -86,7 +86,7 @@ class Other:
     """Values of its own, by the names of parameters of paths."""
     made: set[tuple[str, str]] = field(default_factory=set)
     """`tools` or `workflows`, and a name of the first tenant that it has given to one of its own."""
-    about_nothing: dict[tuple[str, str, int], tuple[int, str, Any]] = field(default_factory=dict)
+    about_nothing: dict[tuple[str, str, str, int], tuple[int, str, Any]] = field(default_factory=dict)
     """The last answers about things that nobody has, by what was asked."""
     blob: str = ""
     """The hash of a content of the first tenant."""
@@ -132,11 +132,11 @@ class Other:
         """Compares the answer about a thing of the first tenant with the one about a thing that nobody has. `path` and the values
         of `request` have `@` in the place of the id.
 
-        What is read of nobody's thing is asked for again only where the last answer is another one: something may have moved.
+        Nobody's thing is asked about again only where the last answer is another one: something may have moved.
         """
-        asked = (path, json.dumps(request, sort_keys=True), len(foreign))
+        asked = (method, path, json.dumps(request, sort_keys=True), len(foreign))
         told = await self._answer_about(foreign, method, path, request)
-        if method == "GET" and self.about_nothing.get(asked) == told:
+        if self.about_nothing.get(asked) == told:
             return
         nothing = self.about_nothing[asked] = await self._answer_about(str(uuid4())[: len(foreign)], method, path, request)
         assert told == nothing, (method, path, request, foreign)
