@@ -24,6 +24,7 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import EmbeddedServices
 from adapters.postgres.migrate import migrate
+from tests import bytecode
 from tests.integration.nats_kit import NatsProcess, running_nats
 from tests.kit import forked
 from tests.kit.copies import copy_database
@@ -31,6 +32,11 @@ from tests.silence import Silence
 from tests.temporary import keep_temporary_files_in_memory
 
 TEMPLATE = "tidelog_template"
+LONGEST_FIRST = (
+    "tests/security/test_every_parameter.py", "tests/security/test_foreign_tenants.py", "tests/security/test_same_work.py",
+    "tests/unit/test_worker_process.py",
+)  # fmt: skip
+"""A file's tests run in one process. A long file that begins when the others are nearly over would run alone at the end."""
 
 keep_temporary_files_in_memory()
 
@@ -64,6 +70,11 @@ def pytest_collection() -> None:
     gc.disable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+
+
 def pytest_collection_finish() -> None:
     """The collected tests and modules live to the end: no collection of garbage looks at them again."""
     gc.enable()
@@ -74,6 +85,8 @@ def pytest_collection_finish() -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     plugins = session.config.pluginmanager
     if plugins.hasplugin("dsession"):  # the process that hands out the tests
+        if session.config.args_source is pytest.Config.ArgsSource.TESTPATHS:  # not of some tests only
+            bytecode.write(session.config.rootpath)
         silence = Silence(time.monotonic())
         plugins.register(silence, "silence")
         silence.watch(session.config)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.sources import ROOT, python_files, tracked_files
+from tests.conftest import LONGEST_FIRST
 
 MAX_LINES = 500
 
@@ -42,6 +43,10 @@ def statements(readline: Callable[[], bytes]) -> Iterator[tokenize.TokenInfo]:
 def test_no_file_is_too_long() -> None:
     lengths = {str(path): (ROOT / path).read_bytes().count(b"\n") for path in TEXT if path.suffix in (".py", ".sql", ".sh")}
     assert {name: n for name, n in lengths.items() if n > MAX_LINES} == {}
+
+
+def test_files_that_begin_first_are_there() -> None:
+    assert all((ROOT / name).is_file() for name in LONGEST_FIRST)
 
 
 def test_no_file_names_a_path_of_a_machine() -> None:
