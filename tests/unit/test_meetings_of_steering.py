@@ -6,7 +6,6 @@ from uuid import UUID
 import pytest
 
 from application.runs.forking.fork import AskedFork, Forks
-from application.runs.retry import retry_run
 from application.workers.children import ChildRuns
 from application.workflows import Workflows
 from application.workflows.children import Children
@@ -15,7 +14,8 @@ from domain import agents, runs
 from domain.agent_runs import StartWait, SuspendAgentRun, child_id_of
 from domain.amounts import BudgetLimits
 from domain.errors import RunIsPaused
-from domain.runs import CancelRun, PauseRun, ResumeRun, RetryRun, RunBudget, SignalRun, TaintRun
+from domain.runs import CancelRun, PauseRun, ResumeRun, RunBudget, SignalRun, TaintRun
+from tests.kit import retries
 from tests.kit.engine import Claim, Engine, PlayedWorker
 from tests.kit.memory import MemoryNames
 from tests.kit.memory.schedules import NoStoredVersions
@@ -45,8 +45,7 @@ async def suspend(engine: Engine, claim: Claim) -> None:
 
 
 async def retry(engine: Engine, run_id: UUID, *steps: str, **more: Any) -> None:
-    command = RetryRun(run_id=run_id, steps=steps, reason="mended", **more)
-    await retry_run(engine.commands, engine.feed, request_of(), command, lambda request: request)
+    await retries.retry(engine, run_id, *steps, **more)
     await engine.settled()
 
 

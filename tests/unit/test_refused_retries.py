@@ -1,11 +1,9 @@
 """What a retry of a run is refused for, and what it has to wait for."""
 
 from typing import Any
-from uuid import UUID
 
 import pytest
 
-from application.runs.retry import retry_run
 from domain import runs
 from domain.compensations import BeginCompensation
 from domain.errors import (
@@ -19,30 +17,10 @@ from domain.errors import (
 )
 from domain.invocations import ResolveInvocation
 from domain.plans import Plan, Step
-from domain.runs import CancelRun, PauseRun, ResumeRun, RetryRun
+from domain.runs import CancelRun, PauseRun, ResumeRun
 from tests.kit.engine import Engine, PlayedWorker
-from tests.kit.waiting import new_id, request_of
-
-
-async def retry(engine: Engine, run_id: UUID, *steps: str, **more: Any) -> None:
-    command = RetryRun(run_id=run_id, steps=steps, reason="mended", **more)
-    await retry_run(engine.commands, engine.feed, request_of(), command, lambda request: request)
-
-
-async def do(worker: PlayedWorker, agent: str, result: Any = "done") -> Any:
-    claim = await worker.next(agent)
-    await claim.complete(result)
-    return claim
-
-
-async def fail(worker: PlayedWorker, agent: str) -> Any:
-    claim = await worker.next(agent)
-    await claim.fail()
-    return claim
-
-
-def status(run: runs.Run) -> dict[str, str]:
-    return {key: state.status for key, state in run.steps.items()}
+from tests.kit.retries import do, fail, retry, status
+from tests.kit.waiting import new_id
 
 
 async def test_an_ambiguous_call_is_named_and_resolved_first(engine: Engine, worker: PlayedWorker) -> None:

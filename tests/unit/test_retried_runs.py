@@ -1,7 +1,6 @@
 """Retries of whole runs, in memory: what failed runs again, what was finished is not done again, and the run comes to its end."""
 
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -22,29 +21,8 @@ from domain.plans import Adaptive, AgentRef, ChildRun, Each, Gather, Plan, Repea
 from domain.runs import CancelRun, RetryRun
 from tests.kit.engine import Engine, PlayedWorker
 from tests.kit.memory import MemoryLog, MemoryOpenRuns
+from tests.kit.retries import do, fail, retry, status
 from tests.kit.waiting import TENANT, request_of
-
-
-async def retry(engine: Engine, run_id: UUID, *steps: str, **more: Any) -> None:
-    command = RetryRun(run_id=run_id, steps=steps, reason="mended", **more)
-    await retry_run(engine.commands, engine.feed, request_of(), command, lambda request: request)
-
-
-async def do(worker: PlayedWorker, agent: str, result: Any = "done") -> Any:
-    claim = await worker.next(agent)
-    await claim.complete(result)
-    return claim
-
-
-async def fail(worker: PlayedWorker, agent: str) -> Any:
-    claim = await worker.next(agent)
-    await claim.fail()
-    return claim
-
-
-def status(run: runs.Run) -> dict[str, str]:
-    return {key: state.status for key, state in run.steps.items()}
-
 
 # --- a step that is one agent run ---------------------------------------------------------------------------------------------
 
