@@ -242,18 +242,16 @@ def _abandon(parts: FoldedParts, event: Any, at: datetime) -> None:
             _end_part(parts, *found, "cancelled", at)
 
 
-def _end_part(parts: FoldedParts, key: str, part: FoldedPart, status: PartStatus, at: datetime) -> None:
+def _end_part(
+    parts: FoldedParts, key: str, part: FoldedPart, status: PartStatus, at: datetime, person: runs.ByPerson | None = None
+) -> None:
+    """`status`: `completed`, `failed` or `cancelled`."""
     if part.status in PARTS_OVER:
         return
     part.status, part.finished_at = status, at
+    part.person = None if person is None else person.model_dump_json()
     counts = parts.counts(key)
-    match status:
-        case "completed":
-            counts.completed += 1
-        case "failed":
-            counts.failed += 1
-        case "cancelled":
-            counts.cancelled += 1
+    setattr(counts, status, getattr(counts, status) + 1)
 
 
 # --- steps of several executions ----------------------------------------------------------------------------------------
@@ -289,13 +287,11 @@ def _on_form(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> Non
         case runs.PartCompleted():
             part = parts.part(event.step, event.part)
             parts.keep_part_result(part, event, recorded)
-            part.person = None if event.person is None else event.person.model_dump_json()
-            _end_part(parts, event.step, part, "completed", at)
+            _end_part(parts, event.step, part, "completed", at, event.person)
         case runs.PartFailed():
             part = parts.part(event.step, event.part)
             parts.keep_error(part, event.error, recorded)
-            part.person = None if event.person is None else event.person.model_dump_json()
-            _end_part(parts, event.step, part, "failed", at)
+            _end_part(parts, event.step, part, "failed", at, event.person)
         case runs.StepFellBack(part=None):
             parts.fall_back(parts.step(event.step, None), event, recorded)
         case runs.StepFellBack():
