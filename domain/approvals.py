@@ -141,6 +141,12 @@ class DecideApproval(Command):
     """Of `arguments`."""
     started_by: tuple[str, ...] = ()
     """Who started the run, and for whom it works: four eyes are not theirs."""
+    also: tuple[str, ...] = ()
+    """Names of the same person: of the keys before and after `by`, where one was rotated."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset((self.by, *self.also))
 
 
 class ExpireApproval(Command):
@@ -192,7 +198,7 @@ def _decide(approval: Approval, requested: ApprovalRequested, command: DecideApp
             raise InvalidCommand("arguments go with an approval, not with a denial", pointer="/arguments")
         return [_word(requested, command, approval.arguments_hash, "denied")]
     changes = command.arguments is not None and command.new_hash != approval.arguments_hash
-    if not changes and any(word.by == command.by for word in approval.counted):
+    if not changes and any(word.by in command.names for word in approval.counted):
         raise AlreadyDecided("you have approved before: another key must approve, too")
     about = command.new_hash if changes and command.new_hash is not None else approval.arguments_hash
     counted = () if changes else approval.counted
@@ -219,7 +225,7 @@ def _word(requested: ApprovalRequested, command: DecideApproval, about: str, out
 def _is_repeat(approval: Approval, command: DecideApproval) -> bool:
     """Whether the same person has said the same before. A reason may be another one."""
     for word in reversed(approval.words):
-        if word.by == command.by and word.on_behalf_of == command.on_behalf_of:
+        if word.by in command.names and word.on_behalf_of == command.on_behalf_of:
             same = word.decision == command.decision and same_json(word.arguments, command.arguments)
             seen = command.arguments_hash in (None, word.arguments_hash) or word.arguments is not None
             return same and seen and (word.outcome is not None or word.arguments_hash == approval.arguments_hash)
@@ -231,7 +237,7 @@ def _must_be_allowed(demand: Demand, command: DecideApproval) -> None:
     if not demand.counts(command.role):
         roles = ", ".join(demand.roles) or "no role"
         raise NotAnApprover(f"a key of the role {command.role} does not decide this approval; roles that may: {roles}")
-    if demand.four_eyes and (named := {command.by, command.on_behalf_of} & set(command.started_by)):
+    if demand.four_eyes and (named := {*command.names, command.on_behalf_of} & set(command.started_by)):
         who = ", ".join(sorted(name for name in named if name is not None))
         raise NotAnApprover(f"four eyes: {who} has started the run, or it works for them, so somebody else decides")
 

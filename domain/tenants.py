@@ -120,6 +120,20 @@ class Tenant:
     """Key id → each key that was not revoked. Some may have expired."""
     revoked: PersistentMap[UUID, bool] = field(default_factory=Map)
     """The ids of keys that were revoked. None of them is given again."""
+    before: PersistentMap[UUID, UUID] = field(default_factory=Map)
+    """Key id → the key whose place it took, where one was rotated."""
+
+    def same_holder(self, key_id: UUID) -> frozenset[UUID]:
+        """The key, the keys whose place it took, and those that took its place: they are of one holder."""
+        found, one = {key_id}, self.before.get(key_id)
+        while one is not None and one not in found:
+            found.add(one)
+            one = self.before.get(one)
+        after = self.keys.get(key_id)
+        while after is not None and after.rotated_to is not None and after.rotated_to not in found:
+            found.add(after.rotated_to)
+            after = self.keys.get(after.rotated_to)
+        return frozenset(found)
 
 
 class CreateTenant(Command):
@@ -329,7 +343,8 @@ def evolve(tenant: Tenant, event: TenantEvent) -> Tenant:
         case ApiKeyRotated():
             old = tenant.keys[event.key_id]
             rotated = replace(old, rotated_to=event.rotated_to, expires_at=event.expires_at)
-            return replace(tenant, keys=tenant.keys.set(event.key_id, rotated))
+            before = tenant.before.set(event.rotated_to, event.key_id)
+            return replace(tenant, keys=tenant.keys.set(event.key_id, rotated), before=before)
         case ApiKeyRevoked():
             keys = tenant.keys.delete(event.key_id) if event.key_id in tenant.keys else tenant.keys
             return replace(tenant, keys=keys, revoked=tenant.revoked.set(event.key_id, True))

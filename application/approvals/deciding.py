@@ -17,7 +17,7 @@ from application.reads import ApprovalReads, Positioned
 from application.tool_schemas import ToolSchemas
 from application.views.approvals import ApprovalView
 from application.views.large import path_of_call, put_value
-from domain import agent_runs, approvals, invocations, runs, tools
+from domain import agent_runs, approvals, invocations, runs, tenants, tools
 from domain.agent_runs import AgentRun
 from domain.approval_policies import PoliciesChanged
 from domain.approval_rules import arguments_hash
@@ -27,6 +27,7 @@ from domain.invocations import Invocation
 from domain.kernel import Command, Json, who_asked
 from domain.plans import MAX_DEPTH
 from domain.runs import GotTainted
+from domain.tenants import Tenant
 from domain.tools import ToolDefinition, tool_id_of
 
 MOST_LOOKS = 5
@@ -66,6 +67,7 @@ class Decisions:
             approval = await self._load(tenant_id, command.approval_id, fresh=True)
             assert approval.requested is not None
             conditions: tuple[Command, ...] = ()
+            command = command.model_copy(update={"also": await self._also(tenant_id, command.by)})
             if approval.requested.demand.four_eyes:
                 command = command.model_copy(update={"started_by": await self._starters(tenant_id, approval.requested)})
             if (changed := command.arguments) is not None and approval.status == "open":
@@ -104,7 +106,7 @@ class Decisions:
         starters = await self._starters(tenant_id, approval.requested) if approval.requested.demand.four_eyes else ()
         trial = DecideApproval(
             approval_id=approval_id, decision="approve", arguments_hash=approval.arguments_hash, started_by=starters,
-            **decider._asdict(),
+            also=await self._also(tenant_id, decider.by), **decider._asdict(),
         )  # fmt: skip
         try:
             if approvals.DECIDER.decide(approval, trial):
@@ -118,6 +120,18 @@ class Decisions:
         if approval.requested is None:
             raise _no_approval(approval_id)
         return approval
+
+    async def _also(self, tenant_id: UUID, by: str) -> tuple[str, ...]:
+        """The names of the keys of whoever decides, where one took the place of another."""
+        kind, _, key_id = by.partition(":")
+        if kind != "key":
+            return ()
+        try:
+            key = UUID(key_id)
+        except ValueError:
+            return ()
+        tenant: Tenant = (await self._commands.load(tenants.DECIDER, tenant_id, tenant_id, fresh=False)).state
+        return tuple(sorted(f"key:{one}" for one in tenant.same_holder(key) - {key}))
 
     async def _starters(self, tenant_id: UUID, requested: approvals.ApprovalRequested) -> tuple[str, ...]:
         """Who started the run, or the call without a run, and for whom it works; with the runs above."""

@@ -99,6 +99,25 @@ async def test_roles_and_the_trail(system: System) -> None:
     assert ("approvals.define", "publish", "done", "why") in told and ("approvals.define", "remove", "done", "over") in told
 
 
+async def test_a_rotated_key_is_the_same_approver(system: System) -> None:
+    rule = {"rules": [{"tools": ["pay"], "when": "arguments.eur > 1000", "approvers": 2}]}
+    assert (await system.http.put(f"{POLICIES}/two", json=rule)).status_code == 200
+    path = f"{APPROVALS}/{await ask(system, 2000)}"
+    issued = (await system.http.post("/v1/keys", json={"label": "o", "role": "operator"})).json()
+    await system.settled()
+    first = system.client(issued["key"])
+    assert (await first.post(f"{path}/decision", json={"decision": "approve"})).json()["status"] == "open"
+    rotated = await system.http.post(f"/v1/keys/{issued['key_id']}/rotate", json={"overlap_s": 0})
+    await system.settled()
+    second = system.client(rotated.json()["key"])
+    shown = (await second.get(path)).json()
+    assert (shown["may_decide"], shown["why_not"]) == (False, "you have decided before")
+    again = await second.post(f"{path}/decision", json={"decision": "approve", "reason": "twice"})
+    assert (again.status_code, again.json()["status"]) == (200, "open"), "a repeat"
+    assert (await system.http.post(f"{path}/decision", json={"decision": "approve"})).json()["status"] == "approved"
+    await system.http.delete(f"{POLICIES}/two")
+
+
 async def test_changed_arguments_are_told_where_they_are_wrong(system: System) -> None:
     path = f"{APPROVALS}/{await ask(system, 30)}"
     wrong = await system.http.post(f"{path}/decision", json={"decision": "approve", "arguments": {"eur": "many"}})

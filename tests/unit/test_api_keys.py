@@ -157,6 +157,16 @@ def test_a_rotated_key_is_valid_for_the_overlap() -> None:
     )
 
 
+def test_a_key_and_those_whose_place_it_took_are_of_one_holder() -> None:
+    two_to_three = {"key_id": TWO, "to_key_id": UUID(int=3), "sha256": sha(3)}
+    held = given(DECIDER, CREATED, issued(1), issued(9)).after(rotate(), rotate(**two_to_three))
+    keys = {UUID(int=number) for number in (1, 2, 3)}
+    assert [held.state.same_holder(UUID(int=number)) for number in (1, 2, 3, 9)] == [keys, keys, keys, {UUID(int=9)}]
+    gone = given(DECIDER, CREATED, issued(1), issued(9)).after(rotate(overlap_s=0), rotate(**two_to_three, overlap_s=0))
+    assert gone.state.same_holder(UUID(int=3)) == keys, "also where the keys of before were revoked"
+    assert gone.state.same_holder(UUID(int=7)) == {UUID(int=7)}
+
+
 def test_without_an_overlap_the_old_key_is_revoked_at_once() -> None:
     *_, rotated, revoked = given(DECIDER, CREATED, issued(1)).when(rotate(overlap_s=0)).events()
     assert (rotated, revoked) == (

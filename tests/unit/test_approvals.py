@@ -110,6 +110,7 @@ def test_four_eyes_are_not_those_of_who_started_the_run_or_for_whom_it_works() -
     waits(four).when(say(by="key:bob", on_behalf_of="user:eve", started_by=("key:ada", "user:eve"))).refused(
         NotAnApprover, "user:eve"
     )
+    waits(four).when(say(by="key:next", also=("key:ada",), started_by=("key:ada",))).refused(NotAnApprover, told)
     waits(four).when(say(by="key:bob", started_by=("key:ada",))).then(word(by="key:bob"))
     waits().when(say(started_by=("key:ada",))).then(word())
 
@@ -120,6 +121,10 @@ def test_as_many_keys_as_are_needed_must_approve() -> None:
     one = once.after(say())
     assert one.state.status == "open"
     one.when(say()).then()
+    one.when(say(by="key:next", also=("key:ada",))).then()
+    one.when(say(by="key:next", also=("key:ada",), on_behalf_of="user:x")).refused(
+        AlreadyDecided, "^you have approved before: another key must approve, too$"
+    )
     one.when(say(on_behalf_of="user:x")).refused(AlreadyDecided, "^you have approved before: another key must approve, too$")
     one.when(say(by="key:bob")).then(word(by="key:bob"))
     one.when(say("deny", by="key:bob")).then(word("deny", by="key:bob"))
