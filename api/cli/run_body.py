@@ -151,7 +151,22 @@ def _retry(text: str) -> dict[str, float]:
     try:
         if len(parts) > 3:
             raise ValueError
-        return {"max_attempts": int(parts[0])} | dict(zip(("initial_s", "max_s"), map(float, parts[1:]), strict=False))
+        said = {"max_attempts": int(parts[0])} | dict(zip(("initial_s", "max_s"), map(float, parts[1:]), strict=False))
     except ValueError:
         told = f"--retry: '{text}' is not ATTEMPTS[:FIRST_S[:LONGEST_S]], such as 5 or 5:0.5:60"
         raise output.CommandFailed(output.one_line(told), output.WRONG_USAGE) from None
+    if (fault := _retry_fault(said)) is not None:
+        raise output.CommandFailed(output.one_line(f"--retry: '{text}': {fault}"), output.WRONG_USAGE)
+    return said
+
+
+def _retry_fault(said: dict[str, float]) -> str | None:
+    if not 1 <= said["max_attempts"] <= 20:
+        return "an agent has 1 to 20 attempts"
+    if not 0 < said.get("initial_s", 0.5) <= 3_600:
+        return "the first pause is longer than 0 and at most 3600 seconds"
+    if not 0 < said.get("max_s", 60.0) <= 86_400:
+        return "the longest pause is longer than 0 and at most 86400 seconds"
+    if said.get("max_s", 86_400) < said.get("initial_s", 0.5):
+        return "the longest pause is shorter than the first one"
+    return None
