@@ -26,7 +26,11 @@ ALLOWED, ALLOWED_CROWD = 1.1, 1.15
 PRICE = 1_000
 """Millionths of one call."""
 ENOUGH = {"money": "100", "calls": 100_000}
-KINDS = ("none", "run", "day")
+KINDS = ("none", "run", "day", "all")
+"""`all`: a budget of the run, of the day, of the agent's day and of the agent in the run, and policies of approvals that hold other
+calls."""
+OF_AGENT = {"scope": "agent", "agent": "three-steps-and-call", "limits": {"calls": 10_000_000}}
+POLICIES = [{"tools": ["other.*"]}, {"tools": ["benchmark.costly"], "when": "cost.money > 1.0"}]
 
 
 class Budgets:
@@ -51,7 +55,15 @@ class Budgets:
         limits = {"calls": calls, "money": f"{calls * PRICE / 1_000_000:.6f}"}
         self.ask("PUT", "/v1/budgets", {"scope": "tenant", "limits": limits})
 
+    def all(self) -> None:
+        self.put(10_000_000)
+        for per in ("day", "run"):
+            self.ask("PUT", "/v1/budgets", {**OF_AGENT, "per": per})
+        self.ask("PUT", "/v1/approval-policies/benchmark", {"rules": POLICIES, "reason": "measured"})
+
     def remove(self) -> None:
+        for policy in self.ask("GET", "/v1/approval-policies")["data"]:
+            self.ask("DELETE", f"/v1/approval-policies/{policy['name']}")
         for budget in self.ask("GET", "/v1/budgets")["data"]:
             self.ask("DELETE", f"/v1/budgets/{budget['id']}")
 
@@ -73,13 +85,15 @@ def measure(services: EmbeddedServices, folder: Path, rounds: int, crowd: int) -
         for number in range(rounds + 1):
             for kind in KINDS:
                 body = run("three-steps-and-call", tool="benchmark.costly")
-                if kind == "run":
+                if kind in ("run", "all"):
                     body |= {"budget": ENOUGH}
                 if kind == "day":
                     budgets.put(10_000_000)
+                if kind == "all":
+                    budgets.all()
                 one, some = (load.order(Order(body, at_once, count=COUNT)) for at_once in (1, MOST))
                 outcomes += [one, some]
-                if kind == "day":
+                if kind in ("day", "all"):
                     budgets.remove()
                 if number:  # the first turn is for warmth
                     alone[kind].append(one.p50_ms)
@@ -104,7 +118,7 @@ def measure(services: EmbeddedServices, folder: Path, rounds: int, crowd: int) -
     print(f"one at a time, p50: {', '.join(f'{kind} {ms:.2f} ms' for kind, ms in p50.items())}{wrong}")
     print(f"{MOST} in flight: {', '.join(f'{kind} {each:,.0f}/s' for kind, each in rate.items())}")
     print(f"{crowd} at once: {', '.join(f'{kind} {each:.2f} s' for kind, each in seconds.items())}; {overrun}")
-    for kind, name in (("run", "a budget of their own"), ("day", "a budget of the day")):
+    for kind, name in (("run", "a budget of their own"), ("day", "a budget of the day"), ("all", "four budgets and policies")):
         row = f"{p50[kind] / p50['none'] - 1:+.0%}, {MOST} in flight {rate[kind] / rate['none'] - 1:+.0%}"
         met = p50[kind] <= p50["none"] * ALLOWED and rate[kind] >= rate["none"] / ALLOWED
         table.row(f"runs of three steps and a call with {name}", row, f"{p50['none']:.1f} ms without", "±10%", met=met)
