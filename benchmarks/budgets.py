@@ -30,7 +30,7 @@ KINDS = ("none", "run", "day", "all")
 """`all`: a budget of the run, of the day, of the agent's day and of the agent in the run, and policies of approvals that hold other
 calls."""
 OF_AGENT = {"scope": "agent", "agent": "three-steps-and-call", "limits": {"calls": 10_000_000}}
-POLICIES = [{"tools": ["other.*"]}, {"tools": ["benchmark.costly"], "when": "cost.money > 1.0"}]
+POLICIES = [{"tools": ["other.*"]}, {"tools": ["benchmark.costly"], "when": "cost > 1.0"}]
 
 
 class Budgets:

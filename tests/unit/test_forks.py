@@ -11,6 +11,7 @@ from application.runs.forking.fork import UNCHANGED, AskedFork, Forks
 from application.workflows.children import Children
 from application.workflows.versions import Versions
 from domain import agents, context, runs
+from domain.amounts import BudgetLimits
 from domain.errors import InvalidCommand, InvalidState, NotFound
 from domain.kernel import Json
 from domain.plans import Plan
@@ -247,6 +248,25 @@ async def test_a_child_run_under_way_is_forked_with_its_parent(forking: Forking)
     assert await forking.worker.nothing_to_take("alpha")
     await beta.complete("Y")
     assert (await forking.next("gamma")).given.results == {"child": "Y"}
+
+
+async def test_a_fork_of_a_child_run_is_a_run_of_its_own_and_has_a_budget_of_its_own(forking: Forking) -> None:
+    """It does not draw from the run above, which may be over. A child run that is forked with its parent draws from the fork."""
+    await forking.begin("alpha")
+    plan = plan_of({"key": "child", "run": {"plan": {"steps": [{"key": "x", "agent": "alpha"}]}}})
+    run_id = await forking.engine.start(plan=plan, budget=runs.RunBudget(limits=BudgetLimits(calls=5)))
+    first = await forking.next("alpha")
+    child_id = first.given.run_id
+    assert (await forking.engine.agent_run(first.work_id)).requested.budgets == (run_id,)  # type: ignore[union-attr]
+    await first.fail()
+    assert (await forking.engine.run(run_id)).status == "failed"
+    alone = await forking.fork(child_id)
+    claim = await forking.next("alpha")
+    assert claim.given.run_id == alone and (await forking.engine.run(alone)).parent is None
+    assert (await forking.engine.agent_run(claim.work_id)).requested.budgets == ()  # type: ignore[union-attr]
+    fork_id = await forking.fork(run_id)
+    claim = await forking.next("alpha")
+    assert (await forking.engine.agent_run(claim.work_id)).requested.budgets == (fork_id,)  # type: ignore[union-attr]
 
 
 async def test_changes_are_checked_against_what_is_taken_over(forking: Forking) -> None:
