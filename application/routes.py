@@ -147,6 +147,8 @@ ROUTES: dict[type[Command], Route] = {
     agent_runs.GrantPortion: _of_agent_run(),
     agent_runs.ReleasePortion: _of_agent_run(),
     agent_runs.SettleCancelled: _of_agent_run(),
+    agent_runs.PayCall: _of_agent_run(),
+    agent_runs.RefuseCall: _of_agent_run(),
     agent_runs.CompleteAgentRun: _of_agent_run("result", "unused_keys"),
     agent_runs.FailAgentRun: _of_agent_run("error"),
     agent_runs.ResumeAgentRun: _of_agent_run(),
@@ -223,6 +225,9 @@ ROUTES: dict[type[Command], Route] = {
     allowances.EndTime: _ALLOWANCE,
     allowances.ChangeAllowance: _ALLOWANCE,
     allowances.LiftAllowance: _ALLOWANCE,
+    allowances.DropPortion: _ALLOWANCE,
+    allowances.ServeLine: _ALLOWANCE,
+    allowances.DenyMore: _ALLOWANCE,
     audit.RecordAction: _AUDIT_ENTRY,
     audit.RecordRefusals: _AUDIT_ENTRY,
 }

@@ -26,7 +26,7 @@ Why = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_white
 
 OnSpent = Literal["stop", "degrade", "ask"]
 """What follows when a budget is spent. `stop`: the call fails, and its agent run with it. `degrade`: a cheaper fallback tool is
-called, or the call fails alone. `ask`: reserved; it is `stop`."""
+called, or the call fails alone. `ask`: the call is held until a person gives more."""
 
 
 def micros_of(text: str) -> int:
@@ -81,6 +81,28 @@ def _amounts(money: int, tokens: int, calls: int) -> Amounts:
     return Amounts.model_construct(money=money, tokens=tokens, calls=calls)
 
 
+class BudgetAsking(BaseModel):
+    """How a budget asks people for more."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    add: Amounts | None = Field(default=None, exclude_if=unsaid)
+    """How much is given where nobody says how much. None: as much again as the budget was."""
+    roles: tuple[Literal["owner", "admin", "operator"], ...] = Field(default=(), max_length=3, exclude_if=lambda value: not value)
+    """Who may give it. Empty: every role that may lift a budget."""
+    deadline_s: float | None = Field(default=None, gt=0, le=90 * 86_400.0, allow_inf_nan=False, exclude_if=unsaid)
+    """Seconds until `default` counts. None: calls wait as long as their runs."""
+    default: Literal["deny", "approve"] = "deny"
+
+
+AS_USUAL = BudgetAsking()
+
+
+def as_usual(asking: object) -> bool:
+    """Whether a budget asks as all do: events leave that out."""
+    return asking == AS_USUAL
+
+
 NOTHING = Amounts()
 ONE_CALL = Amounts(calls=1)
 
@@ -118,6 +140,15 @@ class BudgetLimits(BaseModel):
             left = max(0, limit - getattr(used, kind))
             drawn[kind] = max(getattr(asked, kind), min(drawn[kind], left // 16))
         return _amounts(drawn["money"], drawn["tokens"], drawn["calls"])
+
+    def step(self, used: Amounts, asked: Amounts, first: "BudgetLimits") -> Amounts:
+        """What to give of the kinds that are short: as much as there was at `first`, at least what is asked for."""
+        given = {"money": 0, "tokens": 0, "calls": 0}
+        for kind, limit in self.kinds():
+            missing = getattr(used, kind) + getattr(asked, kind) - limit
+            if missing > 0:
+                given[kind] = max(missing, getattr(first, kind) or 0)
+        return _amounts(**given)
 
     def counted(self, amounts: Amounts) -> Amounts:
         """The kinds alone that have a limit."""
@@ -163,3 +194,48 @@ class AllowanceRef(BaseModel):
 
     allowance_id: UUID
     root_id: UUID
+
+
+class Unpaid(BaseModel):
+    """What a held call waits for: all of these allowances are to have enough for it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    allowances: tuple[AllowanceRef, ...]
+    amounts: Amounts
+    hold: UUID
+    """`approval_id` of its `invocation.held`."""
+
+
+class BudgetQuestion(BaseModel):
+    """What people are asked: more of a budget, as it stood when the first call waited for it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    allowance: AllowanceRef
+    number: int
+    """Of the questions of this allowance: 1, 2, 3 …"""
+    budget: str
+    day: str | None = None
+    run_id: UUID | None = None
+    currency: str = CURRENCY
+    kind: str
+    """What there is too little of: `money`, `tokens`, `calls`."""
+    limits: BudgetLimits
+    spent: Amounts = NOTHING
+    reserved: Amounts = NOTHING
+    asked: Amounts
+    """What the first call that waits may cost."""
+    add: Amounts
+    """How much is given where nobody says how much."""
+
+
+class BudgetAnswer(BaseModel):
+    """Which question an answer is of, and how much it gives."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    allowance: AllowanceRef
+    number: int
+    budget: str
+    add: Amounts = NOTHING

@@ -10,11 +10,13 @@ from uuid import UUID
 
 from pydantic import Field
 
+from domain.amounts import Amounts, BudgetAnswer, BudgetQuestion
 from domain.approval_rules import Default, Demand
 from domain.errors import DomainError, InvalidCommand, InvalidState, NotFound
 from domain.kernel import Command, Decider, Event, Json, Scheduled, ShortText, replace, same_json, unsaid
 
-Kind = Literal["call"]
+Kind = Literal["call", "budget"]
+"""`call`: a call may begin. `budget`: a budget is raised, for all calls that wait for it."""
 Decision = Literal["approve", "deny"]
 Outcome = Literal["approved", "denied"]
 Status = Literal["absent", "open", "approved", "denied", "withdrawn"]
@@ -49,6 +51,8 @@ class ApprovalRequested(Event):
     key: str
     asked_by: str = "agent_run"
     on_behalf_of: str | None = None
+    budget: BudgetQuestion | None = Field(default=None, exclude_if=unsaid)
+    """`budget`: what is asked. The call is the first one that waits, and `run_id` the root of the allowance."""
 
 
 class ApprovalDecided(Event):
@@ -73,6 +77,8 @@ class ApprovalDecided(Event):
     """What the approval has come to by this word. None: it is still open."""
     call_with: dict[str, Json] | None = Field(default=None, exclude_if=unsaid)
     """The arguments with which the call begins, where a word has changed them. None: as they were asked for."""
+    budget: BudgetAnswer | None = Field(default=None, exclude_if=unsaid)
+    """`budget`: how much more there is by this word."""
 
 
 class ApprovalExpired(Event):
@@ -82,10 +88,11 @@ class ApprovalExpired(Event):
     run_id: UUID
     invocation_id: UUID
     outcome: Outcome
+    budget: BudgetAnswer | None = Field(default=None, exclude_if=unsaid)
 
 
 class ApprovalWithdrawn(Event):
-    """Nobody needs it any more: the call was cancelled."""
+    """Nobody needs it any more: the call was cancelled, or no call waits for more of the budget."""
 
     TOPIC = "approval.withdrawn"
     reason: str | None = None
@@ -124,6 +131,8 @@ class RequestApproval(Command):
     key: str
     asked_by: str = "agent_run"
     on_behalf_of: str | None = None
+    kind: Kind = "call"
+    budget: BudgetQuestion | None = None
 
 
 class DecideApproval(Command):
@@ -147,6 +156,8 @@ class DecideApproval(Command):
     @property
     def names(self) -> frozenset[str]:
         return frozenset((self.by, *self.also))
+    add: Amounts | None = None
+    """How much more of a budget. None: as much as the question says."""
 
 
 class ExpireApproval(Command):
@@ -193,6 +204,7 @@ def _decide(approval: Approval, requested: ApprovalRequested, command: DecideApp
     seen = command.arguments_hash or requested.arguments_hash
     if seen != approval.arguments_hash:
         raise InvalidState("the arguments were changed meanwhile: look at the approval again", pointer="/arguments_hash")
+    _must_fit(requested, command)
     if command.decision == "deny":
         if command.arguments is not None:
             raise InvalidCommand("arguments go with an approval, not with a denial", pointer="/arguments")
@@ -219,7 +231,34 @@ def _word(requested: ApprovalRequested, command: DecideApproval, about: str, out
         reason=command.reason,
         arguments_hash=about,
         outcome=outcome,
+        budget=_answer(requested, command.add, given=command.decision == "approve"),
     )
+
+
+def _answer(requested: ApprovalRequested, add: Amounts | None, *, given: bool) -> BudgetAnswer | None:
+    asked = requested.budget
+    if asked is None:
+        return None
+    more = (add or asked.add) if given else Amounts()
+    return BudgetAnswer(allowance=asked.allowance, number=asked.number, budget=asked.budget, add=more)
+
+
+def _must_fit(requested: ApprovalRequested, command: DecideApproval) -> None:
+    """Raises InvalidCommand."""
+    asked, add = requested.budget, command.add
+    if asked is None:
+        if add is not None:
+            raise InvalidCommand("the approval is of a call: `add` goes with one of a budget", pointer="/add")
+        return
+    if command.arguments is not None:
+        raise InvalidCommand("the approval is of a budget: it changes no arguments", pointer="/arguments")
+    if add is None:
+        return
+    if command.decision == "deny":
+        raise InvalidCommand("`add` goes with an approval, not with a denial", pointer="/add")
+    if not any(getattr(add, kind) for kind, _ in asked.limits.kinds()):
+        kinds = ", ".join(kind for kind, _ in asked.limits.kinds())
+        raise InvalidCommand(f"the budget '{asked.budget}' limits {kinds}: give more of that", pointer="/add")
 
 
 def _is_repeat(approval: Approval, command: DecideApproval) -> bool:
@@ -228,7 +267,8 @@ def _is_repeat(approval: Approval, command: DecideApproval) -> bool:
         if word.by in command.names and word.on_behalf_of == command.on_behalf_of:
             same = word.decision == command.decision and same_json(word.arguments, command.arguments)
             seen = command.arguments_hash in (None, word.arguments_hash) or word.arguments is not None
-            return same and seen and (word.outcome is not None or word.arguments_hash == approval.arguments_hash)
+            given = command.add is None or (word.budget is not None and command.add == word.budget.add)
+            return same and seen and given and (word.outcome is not None or word.arguments_hash == approval.arguments_hash)
     return False
 
 
@@ -244,7 +284,9 @@ def _must_be_allowed(demand: Demand, command: DecideApproval) -> None:
 
 def _told(approval: Approval) -> str:
     if approval.status == "withdrawn":
-        return "the approval was withdrawn: the call was cancelled"
+        of_budget = approval.requested is not None and approval.requested.kind == "budget"
+        why = "no call waits for more of the budget" if of_budget else "the call was cancelled"
+        return f"the approval was withdrawn: {why}"
     if approval.expired:
         return f"nobody decided in time, so it is {approval.status}"
     last = approval.words[-1]
@@ -257,7 +299,10 @@ def _expire(approval: Approval, requested: ApprovalRequested) -> list[Event]:
         return []
     default: Default = requested.demand.default
     outcome: Outcome = "approved" if default == "approve" and approval.changed is None else "denied"
-    return [ApprovalExpired(run_id=requested.run_id, invocation_id=requested.invocation_id, outcome=outcome)]
+    answer = _answer(requested, None, given=outcome == "approved")
+    return [
+        ApprovalExpired(run_id=requested.run_id, invocation_id=requested.invocation_id, outcome=outcome, budget=answer)
+    ]  # fmt: skip
 
 
 def evolve(approval: Approval, event: ApprovalEvent) -> Approval:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from immutables import Map
 from pydantic import Field, model_validator
 
-from domain.amounts import CURRENCY, BudgetLimits, Currency, OnSpent, Why
+from domain.amounts import AS_USUAL, CURRENCY, BudgetAsking, BudgetLimits, Currency, OnSpent, Why, as_usual
 from domain.errors import InvalidCommand, InvalidState, NotFound
 from domain.kernel import Command, Decider, Event, Name, ShortText, Value, derive_id, replace
 from domain.maps import PersistentMap
@@ -81,6 +81,8 @@ class BudgetSet(Event):
     wall_s: float | None = None
     """Seconds that a run may last."""
     on_spent: OnSpent = "stop"
+    asking: BudgetAsking = Field(default=AS_USUAL, exclude_if=as_usual)
+    """`ask`: how people are asked."""
     time_zone: str = "UTC"
     """Whose midnight begins a day."""
     currency: str = CURRENCY
@@ -106,6 +108,7 @@ class SetBudget(Command):
     limits: BudgetLimits
     wall_s: float | None = Field(default=None, gt=0, le=LONGEST_WALL_S, allow_inf_nan=False)
     on_spent: OnSpent = "stop"
+    asking: BudgetAsking = AS_USUAL
     time_zone: ShortText | None = None
     """None: as it was, or UTC."""
     currency: Currency | None = None
@@ -201,6 +204,7 @@ def _set(book: Book, command: SetBudget) -> list[Event]:
         raise InvalidCommand("a budget limits something: money, tokens, calls or wall_s", pointer="/limits")
     if command.wall_s is not None and covered.scope != "runs":
         raise InvalidCommand("`wall_s` is the time of a run: it goes with the scope runs", pointer="/limits/wall_s")
+    fault_of_asking(command.limits, command.on_spent, command.asking)
     if command.time_zone is not None and not is_time_zone(command.time_zone):
         raise InvalidCommand("no time zone has this name", pointer="/time_zone")
     others = [key for key in book.budgets if key != name]
@@ -211,11 +215,23 @@ def _set(book: Book, command: SetBudget) -> list[Event]:
         raise InvalidState(f"a tenant has at most {MOST_BUDGETS:,} budgets")
     budget = BudgetSet(
         name=name, scope=covered.scope, per=covered.per, project_id=covered.project_id, agent=covered.agent,
-        workflow=covered.workflow, limits=command.limits, wall_s=command.wall_s, on_spent=command.on_spent,
+        workflow=covered.workflow, limits=command.limits, wall_s=command.wall_s, on_spent=command.on_spent, asking=command.asking,
         time_zone=command.time_zone or (before.time_zone if before else "UTC"), currency=command.currency or book.unit,
         by=command.by, reason=command.reason, on_behalf_of=command.on_behalf_of,
     )  # fmt: skip
     return [] if before is not None and _said(before) == _said(budget) else [budget]
+
+
+def fault_of_asking(limits: BudgetLimits, on_spent: OnSpent, asking: BudgetAsking) -> None:
+    """Raises InvalidCommand: a budget does not ask, or not for that."""
+    if on_spent != "ask" and asking != AS_USUAL:
+        raise InvalidCommand("`ask` says how people are asked: it goes with `on_spent: ask`", pointer="/ask")
+    if on_spent == "ask" and not any(limits.kinds()):
+        raise InvalidCommand("people are asked for money, tokens or calls: the time of a run is over", pointer="/on_spent")
+    if asking.default == "approve" and asking.deadline_s is None:
+        raise InvalidCommand("`default: approve` goes with `deadline_s`", pointer="/ask/default")
+    if asking.add is not None and not any(getattr(asking.add, kind) for kind, _ in limits.kinds()):
+        raise InvalidCommand("`add` gives more of what the budget limits", pointer="/ask/add")
 
 
 def _said(budget: BudgetSet) -> dict[str, object]:

@@ -50,6 +50,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "agent_runs": (
         agent_runs.AgentRunRequested, agent_runs.AgentRunClaimed, agent_runs.StepRecorded, agent_runs.CallStarted,
         agent_runs.CallFinished, agent_runs.WaitStarted, agent_runs.WaitFinished, agent_runs.AgentRunSuspended,
+        agent_runs.CallCovered, agent_runs.CallPaid, agent_runs.CallUnpaid,
         agent_runs.PortionGranted, agent_runs.PortionSettled, agent_runs.EntryTakenOver,
         agent_runs.MailTakenOver, agent_runs.MailDelivered,
         agent_runs.MailRefused, agent_runs.MailReceived,
@@ -95,6 +96,8 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "allowances": (
         allowances.AllowanceOpened, allowances.AllowanceDrawn, allowances.AllowanceSettled, allowances.AllowanceCounted,
         allowances.AllowanceTightened, allowances.AllowanceSpent, allowances.AllowanceChanged, allowances.AllowanceLifted,
+        allowances.AllowanceAwaited, allowances.AllowanceAsked, allowances.AllowanceUnasked, allowances.AllowanceDenied,
+        allowances.AllowanceRefused, allowances.AllowanceLeft,
     ),
     "audit": (audit.ActionRecorded, audit.RefusalsCounted),
 }  # fmt: skip

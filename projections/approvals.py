@@ -9,6 +9,7 @@ from uuid import UUID
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import ApprovalsWanted, Positioned
 from application.views.approvals import ApprovalSummary
+from application.views.budgets import amounts_view, question_view
 from domain.access import Action, roles_that_may
 from domain.approval_rules import Demand
 from domain.approvals import ApprovalDecided, ApprovalExpired, ApprovalRequested, ApprovalWithdrawn
@@ -83,15 +84,20 @@ def _asked(event: ApprovalRequested, demand: Demand, recorded: RecordedEvent) ->
         "key": event.key, "asked_by": event.asked_by, "on_behalf_of": event.on_behalf_of, "arguments_hash": event.arguments_hash,
         "requested_at": timestamp(recorded.recorded_at), "deadline_at": deadline,
         "demand": demand.model_dump(mode="json", exclude_defaults=True),
+        **({} if event.budget is None else {"kind": event.kind, "budget": question_view(event.budget).model_dump(mode="json")}),
     }  # fmt: skip
 
 
 def _said(event: ApprovalDecided, at: str) -> dict[str, Any]:
     said = {
         "decision": event.decision, "by": event.by, "role": event.role, "on_behalf_of": event.on_behalf_of, "reason": event.reason,
-        "changed": event.arguments is not None, "at": at,
+        "changed": event.arguments is not None, "at": at, "add": _added(event),
     }  # fmt: skip
     return {name: value for name, value in said.items() if value not in (None, False)}
+
+
+def _added(event: ApprovalDecided) -> dict[str, Any] | None:
+    return None if event.budget is None or not event.budget.add else amounts_view(event.budget.add).model_dump(mode="json")
 
 
 def replay(events: Sequence[RecordedEvent]) -> ApprovalSummary | None:

@@ -1,5 +1,6 @@
 """`tidelog budgets`: what runs may spend, what is spent, and more of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,8 +20,46 @@ What = Annotated[
     ),
 ]
 LimitsGiven = Annotated[str, typer.Argument(metavar="LIMITS", help=f"What may be spent, as {FORM}.")]
-OnSpent = Literal["stop", "degrade"]
+OnSpent = Literal["stop", "degrade", "ask"]
+ON_SPENT = "stop: the run fails. degrade: a cheaper tool, or the call alone fails. ask: people are asked for more."
 _COVERED = {"tenant": {"scope": "tenant"}, "runs": {"scope": "runs"}}
+
+
+AskAdd = Annotated[
+    str | None, typer.Option("--ask-add", metavar="AMOUNTS", help="ask: how much is given where the answer does not say how much.")
+]
+AskRoles = Annotated[
+    list[str] | None, typer.Option("--ask-role", metavar="ROLE", help="ask: who may give more: owner, admin, operator. Repeatable.")
+]
+AskDeadline = Annotated[
+    str | None, typer.Option("--ask-deadline", metavar="TIME", help="ask: after so long --ask-default counts, as 30m or 2h.")
+]
+AskDefault = Annotated[Literal["deny", "approve"], typer.Option("--ask-default", help="ask: what counts after the deadline.")]
+
+
+def asking_of(
+    on_spent: str | None, add: str | None, roles: list[str] | None, deadline: str | None, default: str
+) -> dict[str, Any] | None:
+    """How a budget asks, as the body has it. None: as all do. Raises CommandFailed."""
+    if add is None and not roles and deadline is None and default == "deny":
+        return None
+    if on_spent != "ask":
+        output.fail("--ask-add, --ask-role, --ask-deadline and --ask-default go with --on-spent ask", output.WRONG_USAGE)
+    ask: dict[str, Any] = {"default": default}
+    if add is not None:
+        ask["add"] = given("--ask-add", add)
+    if roles:
+        ask["roles"] = roles
+    if deadline is not None:
+        ask["deadline_s"] = options.seconds_of("--ask-deadline", deadline)
+    return ask
+
+
+def given(option: str, text: str) -> dict[str, Any]:
+    """What is given of a budget, as the body has it. Raises CommandFailed."""
+    amounts = amounts_of(option, text, wall=False)
+    amounts.pop("currency", None)
+    return amounts
 
 
 @app.command("list")
@@ -86,6 +125,7 @@ async def _show(name: str, data_dir: Path | None, url: str | None, as_json: bool
         "reserved": told(today["reserved"], unit) if today else "",
         "left": left_told(today["left"], unit) if today else "",
         "overrun": told(today["overrun"], unit) if today else "",
+        "waiting": waiting_told(today, unit) if today else "",
         "set by": found.get("by") or "",
         "reason": found.get("reason") or "",
         "id": found["id"],
@@ -103,9 +143,13 @@ def set_budget(
     limits: LimitsGiven,
     on_spent: Annotated[
         OnSpent,
-        typer.Option("--on-spent", help="stop: the run fails. degrade: a cheaper tool, or the call alone fails."),
+        typer.Option("--on-spent", help=ON_SPENT),
     ] = "stop",
     time_zone: Annotated[str | None, typer.Option("--time-zone", metavar="ZONE", help="Whose midnight begins a day; UTC.")] = None,
+    ask_add: AskAdd = None,
+    ask_roles: AskRoles = None,
+    ask_deadline: AskDeadline = None,
+    ask_default: AskDefault = "deny",
     reason: options.Reason = None,
     on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
@@ -121,18 +165,21 @@ def set_budget(
       tidelog budgets set agent:writer/run calls=20 --on-spent degrade
 
       tidelog budgets set runs 0.50usd,wall=10m
+
+      tidelog budgets set tenant 25usd --on-spent ask --ask-add 5usd --ask-deadline 1h
     """
-    output.run(_set(name, limits, on_spent, time_zone, reason, on_behalf_of, data_dir, url, as_json))
+    ask = asking_of(on_spent, ask_add, ask_roles, ask_deadline, ask_default)
+    output.run(_set(name, limits, on_spent, ask, time_zone, reason, on_behalf_of, data_dir, url, as_json))
 
 
 async def _set(
-    name: str, limits: str, on_spent: str, time_zone: str | None, reason: str | None, on_behalf_of: str | None,
-    data_dir: Path | None, url: str | None, as_json: bool,
+    name: str, limits: str, on_spent: str, ask: dict[str, Any] | None, time_zone: str | None, reason: str | None,
+    on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     amounts = amounts_of("LIMITS", limits)
     currency = amounts.pop("currency", None)
     body = {**_covered(name), "limits": amounts, "on_spent": on_spent}
-    also = {"time_zone": time_zone, "currency": currency, "reason": reason}
+    also = {"ask": ask, "time_zone": time_zone, "currency": currency, "reason": reason}
     body |= {field: value for field, value in also.items() if value is not None}
     async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         done: dict[str, Any] = await server.client.send("PUT", "/v1/budgets", body)
@@ -168,9 +215,7 @@ async def _lift(
 ) -> None:
     from tidelog.errors import NotFoundError
 
-    amounts = amounts_of("--add", add, wall=False)
-    amounts.pop("currency", None)
-    body = {"add": amounts, "reason": reason}
+    body = {"add": given("--add", add), "reason": reason}
     async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         id = await _id_of(server, name)
         try:
@@ -218,6 +263,16 @@ async def _remove(
         output.say(f"Removed the budget {output.one_line(name)}")
 
 
+def waiting_told(where: Mapping[str, Any], unit: str) -> str:
+    """Calls that wait for more of a budget, in a line. Nothing: none does."""
+    waiting = where.get("waiting")
+    if not waiting:
+        return ""
+    calls = waiting["calls"]
+    asked = f" (approval {waiting['approval_id']})" if waiting.get("approval_id") else ""
+    return f"{calls:,} call{'' if calls == 1 else 's'}, which may cost {told(waiting['amounts'], unit)}{asked}"
+
+
 async def of_run(server: Any, run_id: str) -> str | None:
     """What a run may spend, and has spent, in a line. None: it has no budget of its own."""
     from tidelog.errors import NotFoundError
@@ -228,6 +283,8 @@ async def of_run(server: Any, run_id: str) -> str | None:
         return None
     unit, reserved = found["currency"], told(found["reserved"], found["currency"])
     held = f"; {reserved} reserved" if reserved else ""
+    if waiting := waiting_told(found, unit):
+        held += f"; waiting: {waiting}"
     return f"{told(found['spent'], unit) or 'nothing'} spent of {told(found['limits'], unit)}{held}"
 
 

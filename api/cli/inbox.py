@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli import options, output
+from api.cli import inbox_budgets, options, output
+from api.cli.amounts import told
+from api.cli.budgets import given
 from api.cli.ids import GivenId, IdOf
 from api.cli.reaching import server_of
 
@@ -78,10 +80,10 @@ async def _list(status: str | None, tool: str | None, run: str | None, limit: in
 
 
 def _show_list(found: list[dict[str, Any]]) -> None:
-    table = output.table("Approval", "Tool", "Status", "Asked", "Approved", "Until", "Why")
+    table = output.table("Approval", "What", "Status", "Asked", "Approved", "Until", "Why")
     for one in found:
         table.add_row(
-            output.escape(one["approval_id"]), output.escape(one["tool"]), output.status(one["status"]),
+            output.escape(one["approval_id"]), output.escape(inbox_budgets.what(one)), output.status(one["status"]),
             _moment(one["requested_at"]),
             f"{one['approvals']} of {one['needed']}", _moment(one.get("deadline_at")),
             output.escape(output.shortened(_why(one), 60)),
@@ -99,6 +101,8 @@ def _moment(at: str | None) -> str:
 
 
 def _why(approval: Mapping[str, Any]) -> str:
+    if inbox_budgets.is_of_budget(approval):
+        return inbox_budgets.why(approval)
     return "; ".join(_because(each) for each in approval["because"])
 
 
@@ -138,8 +142,9 @@ def show_approval(found: Mapping[str, Any]) -> None:
     version = f" (version {found['tool_version']})" if found.get("tool_version") else ""
     run = found["run_id"] if found["run_id"] != found["invocation_id"] else "none"
     roles = ", ".join(found["roles"]) or "nobody"
-    head = {
-        "tool": found["tool"] + version,
+    of_budget = inbox_budgets.is_of_budget(found)
+    head = inbox_budgets.lines(found) if of_budget else {"tool": found["tool"] + version}
+    head |= {
         "call": f"{found['invocation_id']} ({found['key']})",
         "run": run,
         "for": found.get("on_behalf_of") or "",
@@ -157,7 +162,8 @@ def show_approval(found: Mapping[str, Any]) -> None:
         console.print(f"  [dim]{'because':<14}[/dim]{output.escape(_because(because))}")
     for word in found["words"]:
         console.print(f"  [dim]{output.escape(word['decision']):<14}[/dim]{output.escape(_word(word))}")
-    _show_arguments(found)
+    if not of_budget:
+        _show_arguments(found)
     if found["status"] == "open":
         program, short = output.program(), output.one_line(found["approval_id"])
         told = f"You may decide: {program} inbox approve {short} | {program} inbox deny {short} --reason TEXT"
@@ -167,6 +173,8 @@ def show_approval(found: Mapping[str, Any]) -> None:
 def _word(word: Mapping[str, Any]) -> str:
     on_behalf = f" for {word['on_behalf_of']}" if word.get("on_behalf_of") else ""
     changed = ", with other arguments" if word.get("changed") else ""
+    if word.get("add"):
+        changed = f", {told(word['add'], 'of money')} more"
     stale = ", before the arguments were changed" if word.get("counts") is False else ""
     reason = f": {word['reason']}" if word.get("reason") else ""
     return f"{word['by']} ({word['role']}){on_behalf}{changed}{stale}, {word['at']}{reason}"
@@ -190,11 +198,14 @@ def approve(
     arguments: Annotated[
         str | None, typer.Option("--arguments", metavar="JSON|@FILE", help="Other arguments for the call: an object, @FILE, or @-.")
     ] = None,
+    add: Annotated[
+        str | None, typer.Option("--add", metavar="AMOUNTS", help="Of a budget: how much more there is, as 5usd or calls=100.")
+    ] = None,
     edit: Annotated[bool, typer.Option("--edit", help="Change the arguments in your editor first.  \\[VISUAL, EDITOR]")] = False,
     on_behalf_of: options.OnBehalfOf = None,
     where: options.Where = options.HERE,
 ) -> None:
-    """Approve a call: it begins, unless more people must approve it.
+    """Approve a call: it begins, unless more people must approve it. Of a budget: there is more, and all calls that wait go on.
 
     What you approve is what this command has read: if somebody changes the arguments meanwhile, nothing happens.
 
@@ -205,11 +216,14 @@ def approve(
       tidelog inbox approve 0198c0de-… --arguments '{"to": "ada@example.com"}'
 
       tidelog inbox approve 0198c0de-… --edit
+
+      tidelog inbox approve 0198c0de-… --add 5usd --reason "the report must be out today"
     """
-    if arguments is not None and edit:
-        output.fail("--arguments and --edit exclude each other", output.WRONG_USAGE)
+    if (arguments is not None) + edit + (add is not None) > 1:
+        output.fail("--arguments, --edit and --add exclude each other", output.WRONG_USAGE)
+    more = None if add is None else given("--add", add)
     changed = None if arguments is None else options.object_of("--arguments", arguments)
-    output.run(_decide(approval_id, "approve", reason, changed, edit, on_behalf_of, where))
+    output.run(_decide(approval_id, "approve", reason, changed, edit, on_behalf_of, where, more))
 
 
 @app.command()
@@ -217,7 +231,7 @@ def approve(
 def deny(
     approval_id: ApprovalId, reason: Why = None, on_behalf_of: options.OnBehalfOf = None, where: options.Where = options.HERE
 ) -> None:
-    """Deny a call: it fails, and the reason is told to who asked for it.
+    """Deny a call: it fails, and the reason is told to who asked for it. Of a budget: the runs that wait for more of it stop.
 
     Examples:
 
@@ -228,21 +242,33 @@ def deny(
 
 async def _decide(
     approval_id: str, decision: str, reason: str | None, arguments: dict[str, Any] | None, edit: bool, on_behalf_of: str | None,
-    where: options.Where,
+    where: options.Where, add: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     given = GivenId.parse(approval_id, APPROVAL)
     async with server_of(where.data_dir, where.url, where.as_json, on_behalf_of=on_behalf_of) as server:
         path = f"/v1/approvals/{await given.complete(server)}"
         found = await server.get(path)
+        of_budget = inbox_budgets.is_of_budget(found)
+        if of_budget and (edit or arguments is not None):
+            raise output.CommandFailed("the approval is of a budget: it has no arguments; give --add", output.WRONG_USAGE)
         if edit:
             arguments = await _edited(server, found)
         elif arguments is not None:
             await _must_fit(server, found["tool"], arguments)
-        said = {"decision": decision, "reason": reason, "arguments": arguments, "arguments_hash": found["arguments_hash"]}
+        said = {
+            "decision": decision,
+            "reason": reason,
+            "arguments": arguments,
+            "arguments_hash": found["arguments_hash"],
+            "add": add,
+        }
         body = {name: value for name, value in said.items() if value is not None}
         answer = await server.post(f"{path}/decision", body)
     if where.as_json:
         output.document(answer)
+        return
+    if of_budget:
+        output.say(output.one_line(inbox_budgets.done(found, answer["status"], add)))
         return
     words = {
         "approved": f"Approved: {found['tool']} is called.", "denied": f"Denied: {found['tool']} is not called.",

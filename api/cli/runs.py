@@ -76,7 +76,7 @@ def start(
     ] = None,
     on_spent: Annotated[
         OnSpent | None,
-        typer.Option("--on-spent", help="What follows when the budget is spent: stop (if not given) or degrade."),
+        typer.Option("--on-spent", help="What follows when the budget is spent: stop (if not given), degrade or ask."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the run's id and nothing else, for scripts.")] = False,

@@ -16,8 +16,9 @@ from application.engine.ports.log import EventFeed
 from application.reads import ApprovalReads, Positioned
 from application.tool_schemas import ToolSchemas
 from application.views.approvals import ApprovalView
+from application.views.budgets import waiting_view
 from application.views.large import path_of_call, put_value
-from domain import agent_runs, approvals, invocations, runs, tenants, tools
+from domain import agent_runs, allowances, approvals, invocations, runs, tenants, tools
 from domain.agent_runs import AgentRun
 from domain.approval_policies import PoliciesChanged
 from domain.approval_rules import arguments_hash
@@ -97,6 +98,9 @@ class Decisions:
         view.asked_arguments = None if approval.changed is None else asked
         if approval.changed is None:
             put_value(view, "arguments", asked, path_of_call(found.invocation_id), events[-1].position, empty={})
+        if approval.requested is not None and (of_budget := approval.requested.budget) is not None and found.status == "open":
+            place = of_budget.allowance.allowance_id
+            view.waiting = waiting_view(place, (await self._commands.load(allowances.DECIDER, tenant_id, place)).state)
         view.why_not = await self._why_not(tenant_id, approval, approval_id, decider)
         view.may_decide = view.why_not is None
         return Positioned(view, events[-1].position)

@@ -109,12 +109,7 @@ class Books:
 
     async def default_of(self, tenant_id: UUID, project_id: UUID, workflow: str | None) -> runs.RunBudget | None:
         """The budget of a run that is given none at its start. None: it has none. Raises Unavailable."""
-        found = (await self.of(tenant_id)).of_runs(project_id, workflow)
-        if found is None:
-            return None
-        return runs.RunBudget(
-            limits=found.limits, wall_s=found.wall_s, on_spent=found.on_spent, budget=found.name, currency=found.currency
-        )
+        return default_of_runs(await self.of(tenant_id), project_id, workflow)
 
     async def covering(self, tenant_id: UUID, requested: AgentRunRequested) -> tuple[Cover, ...]:
         """The allowances that count the calls of an agent run; those of days first. Empty: no budget does. Raises Unavailable."""
@@ -154,10 +149,22 @@ class Books:
         return Cover(AllowanceRef(allowance_id=allowance_id, root_id=allowance_id), opening_of(tenant_id, budget, day=day))
 
 
+def default_of_runs(book: Book, project_id: UUID, workflow: str | None) -> runs.RunBudget | None:
+    """The budget of a run that is given none at its start. None: it has none."""
+    found = book.of_runs(project_id, workflow)
+    if found is None:
+        return None
+    return runs.RunBudget(
+        limits=found.limits, wall_s=found.wall_s, on_spent=found.on_spent, asking=found.asking, budget=found.name,
+        currency=found.currency,
+    )  # fmt: skip
+
+
 def opening_of(tenant_id: UUID, budget: BudgetSet, *, day: str | None = None, run_id: UUID | None = None) -> Opening:
     return Opening(
         budget=budget.name, budget_id=budget_id_of(book_id_of(tenant_id), budget.name), day=day, run_id=run_id,
-        project_id=budget.project_id, limits=budget.limits, on_spent=budget.on_spent, currency=budget.currency,
+        project_id=budget.project_id, limits=budget.limits, on_spent=budget.on_spent, asking=budget.asking,
+        currency=budget.currency,
     )  # fmt: skip
 
 

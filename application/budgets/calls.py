@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from application.budgets.books import Books, Cover, names
-from application.budgets.paying import BudgetSpent, Paid, Paying
+from application.budgets.paying import BudgetSpent, MustWait, Paid, Paying
 from application.chains import cost_of_chain
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandRequest
@@ -14,7 +14,9 @@ from application.fallbacks import Fallbacks
 from application.tool_calls import declared_cost
 from domain import runs
 from domain.agent_runs import AgentRun, FailAgentRun, FinishCall, StartCall
-from domain.amounts import NOTHING, Amounts, MaxCost, Spender
+from domain.allowances import DrawPortion, WaitingCall
+from domain.amounts import NOTHING, Amounts, MaxCost, Spender, Unpaid
+from domain.approval_rules import arguments_hash
 from domain.chains import StartChain
 from domain.failures import Failure
 from domain.invocations import RequestInvocation
@@ -31,6 +33,10 @@ class CallWithBudget(NamedTuple):
     """Whether the call begins, and a chain of tools with it."""
     beside: tuple[UUID, ...] = ()
     """Roots of allowances that are drawn from in the append of the call."""
+    held: bool = False
+    """It waits for people to give more of a budget, and begins after that."""
+    uncached: bool = False
+    """It is to be asked for again, without an answer from the cache: a call that waits is not answered from there."""
 
 
 class BudgetedCalls:
@@ -66,6 +72,10 @@ class BudgetedCalls:
         answer = await self.paying.pay(caller, start.agent_run_id, start.attempt, most, covers=covers, in_call=in_call)
         if isinstance(answer, Paid):
             return _paid(start, requested, answer, most)
+        if isinstance(answer, MustWait):
+            if requested.cached is not None:
+                return CallWithBudget((), uncached=True)
+            return _held(start, requested, covers, answer, most)
         may_change = requested.cached is None and requested.approval is None  # people approve of the tool that was asked for
         if answer.allowance.on_spent == "degrade" and may_change:
             cheaper = await self._cheaper(caller, start, requested, covers, most)
@@ -125,6 +135,28 @@ def _paid(start: StartCall, requested: RequestInvocation, paid: Paid, reserve: A
     also: dict[str, Any] = {"reserve": reserve, "purse": paid.purse}
     commands = (*paid.first, start.model_copy(update=also), requested.model_copy(update={"reserved": reserve}))
     return CallWithBudget(commands, beside=paid.beside)
+
+
+def _held(
+    start: StartCall, requested: RequestInvocation, covers: Sequence[Cover], waits: MustWait, most: Amounts
+) -> CallWithBudget:
+    """Each budget sets aside what the call may cost, or has it stand in its line."""
+    assert requested.spender is not None
+    call = WaitingCall(
+        invocation_id=requested.invocation_id, key=start.key, hold=waits.question, tool=requested.tool,
+        tool_version=requested.tool_version, arguments_hash=arguments_hash(requested.arguments),
+        project_id=requested.spender.project_id, on_behalf_of=requested.on_behalf_of,
+    )  # fmt: skip
+    draws = [
+        DrawPortion(
+            allowance_id=cover.ref.allowance_id, root_id=cover.ref.root_id, holder=start.agent_run_id, amounts=most, exact=True,
+            opening=cover.opening, call=call, question=number,
+        )
+        for cover, number in zip(covers, waits.numbers, strict=True)
+    ]  # fmt: skip
+    unpaid = Unpaid(allowances=names(covers), amounts=most, hold=waits.question)
+    held = requested.model_copy(update={"reserved": most, "unpaid": waits.question})
+    return CallWithBudget((*draws, start.model_copy(update={"unpaid": unpaid}), held), held=True)
 
 
 def _refused(start: StartCall, requested: RequestInvocation, spent: BudgetSpent) -> CallWithBudget:

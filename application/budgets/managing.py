@@ -62,7 +62,7 @@ class BudgetOffice:
             assert cover.opening is not None
             commands += (
                 OpenAllowance(**place, opening=cover.opening),
-                ChangeAllowance(**place, limits=budget.limits, on_spent=budget.on_spent),
+                ChangeAllowance(**place, limits=budget.limits, on_spent=budget.on_spent, asking=budget.asking),
             )
         outcome = await self._commands.execute(request, *commands)
         return budget_id_of(command.book_id, covered.name), outcome

@@ -21,7 +21,7 @@ from application.engine.commands.request import Caller, CommandRequest
 from application.workers.agent_runs import load_agent_run
 from domain import allowances
 from domain.agent_runs import AgentRun, GrantPortion, ReleasePortion
-from domain.allowances import Allowance, AllowanceShort, DrawPortion, NoteSpent, TightenAllowance
+from domain.allowances import Allowance, AllowanceShort, DrawPortion, NoteSpent, TightenAllowance, question_id_of
 from domain.amounts import NOTHING, Amounts, money_text
 from domain.errors import TidelogError, Unavailable, VersionConflict
 from domain.kernel import Command
@@ -75,6 +75,16 @@ class BudgetSpent:
         return f"the budget '{opened.budget}'{of} is spent: {amounts}"
 
 
+@dataclass(frozen=True, slots=True)
+class MustWait:
+    """Budgets have too little left, and all of these ask people for more."""
+
+    question: UUID
+    """The one of the first of them."""
+    numbers: tuple[int, ...]
+    """Of each allowance that counts the call: the question for which the call would wait there."""
+
+
 STRICTEST = ("stop", "ask", "degrade")
 
 
@@ -88,7 +98,7 @@ class Paying:
 
     async def pay(
         self, caller: Caller, agent_run_id: UUID, attempt: int, cost: Amounts, *, covers: Sequence[Cover], in_call: bool = False
-    ) -> Paid | BudgetSpent:
+    ) -> Paid | BudgetSpent | MustWait:
         """Makes sure that the agent run holds enough for a call. Raises StaleAttempt, WorkOver, Unavailable.
 
         `in_call`: a portion is drawn in the append of the call, if this process believes that there is enough. The call itself
@@ -118,6 +128,8 @@ class Paying:
                 if waits:
                     recalls += waits
                     continue
+                if (asks := _asking(covers, states, missing)) is not None:
+                    return asks
                 return await self._spent(caller, agent_run_id, covers, states, missing, BudgetSpent(*short[1:], missing))
             fresh = True
         raise Unavailable("the budgets of the call are being drawn from by too many at once: try again")
@@ -169,7 +181,8 @@ class Paying:
 
     async def _waited(self, caller: Caller, cover: Cover, state: Allowance, missing: Amounts, recalls: int) -> int:
         """Waits for what others do not need, if that may help. Returns what it counts of `MOST_RECALLS`; 0: nobody was asked."""
-        if recalls >= MOST_RECALLS or not (state.loose or _may_come_back(state, missing)):
+        was_asked = state.asks and state.line.is_open  # holders were, before people
+        if was_asked or recalls >= MOST_RECALLS or not (state.loose or _may_come_back(state, missing)):
             return 0
         await self._recall(caller, cover, missing)
         return 1 if state.loose else MOST_RECALLS
@@ -259,6 +272,16 @@ def _draw_of(holder: UUID, cover: Cover, amounts: Amounts, *, exact: bool) -> Dr
     return DrawPortion(
         allowance_id=ref.allowance_id, root_id=ref.root_id, holder=holder, amounts=amounts, exact=exact, opening=cover.opening
     )  # fmt: skip
+
+
+def _asking(covers: Sequence[Cover], states: Sequence[Allowance], missing: Amounts) -> MustWait | None:
+    """None: one of those that are short does not ask, so that people's answer would not help the call."""
+    short = [number for number, state in enumerate(states) if _kind(state, missing)]
+    if not short or not all(states[number].asks for number in short):
+        return None
+    first = short[0]
+    question = question_id_of(covers[first].ref.allowance_id, states[first].line.question)
+    return MustWait(question, tuple(state.line.question for state in states))
 
 
 def _kind(state: Allowance, missing: Amounts) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
+from application.budgets.books import default_of_runs
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents, with_capable_agents
@@ -149,12 +150,7 @@ async def prepared_start(
 async def _default_budget(commands: CommandLoop, tenant_id: UUID, project_id: UUID) -> runs.RunBudget | None:
     """The budget of a run that is given none, as the log has it: many starts are prepared at once, and rest on one look."""
     book: budgets.Book = (await commands.load(budgets.DECIDER, tenant_id, budgets.book_id_of(tenant_id))).state
-    found = book.of_runs(project_id, None)
-    if found is None:
-        return None
-    return runs.RunBudget(
-        limits=found.limits, wall_s=found.wall_s, on_spent=found.on_spent, budget=found.name, currency=found.currency
-    )
+    return default_of_runs(book, project_id, None)
 
 
 async def first_answer(commands: CommandLoop, request: CommandRequest, run_id: UUID) -> CommandOutcome | None:

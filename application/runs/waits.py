@@ -179,7 +179,8 @@ class LookAtRun:
                 due = await self._due(call, RESUMES)
                 waits_for, told = "retry", "it failed, and is tried again"
             case "held":
-                waits_for, told = "approval", f"people decide whether it may begin (approval {state.approval_id})"
+                what = "give more of a budget" if state.is_unpaid else "decide whether it may begin"
+                waits_for, told = "approval", f"people {what} (approval {state.approval_id})"
             case "ambiguous":
                 waits_for, told = "person", f"nobody knows whether attempt {state.called} took effect"
             case status if status in invocations.RECONCILING:

@@ -1,10 +1,15 @@
 """Approvals: a call that is held asks for one, what comes of it goes to the call, and a call that is cancelled needs it no more.
+Of more of a budget, what comes of it goes to the budget.
 
 Untrusted output is noted on its run before anybody in the run gets it (the order of sagas: `application/catalog.py`).
 """
 
+from typing import Any
+
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import approvals, invocations, runs
+from domain.allowances import DenyMore, LiftAllowance
+from domain.amounts import BudgetAnswer
 from domain.approvals import RequestApproval, WithdrawApproval
 from domain.failures import Failure
 from domain.invocations import DenyInvocation, ReleaseInvocation
@@ -40,6 +45,9 @@ def on_invocation_cancelled(event: invocations.InvocationCancelled, cause: React
 def on_approval_decided(event: approvals.ApprovalDecided, cause: ReactionCause) -> list[Reaction]:
     if event.outcome is None:
         return []
+    if event.budget is not None:
+        denied = f"{event.by} gives no more of the budget '{event.budget.budget}'" + (f": {event.reason}" if event.reason else "")
+        return _of_budget(event.budget, event.outcome, denied, by=event.by, reason=event.reason, for_whom=event.on_behalf_of)
     if event.outcome == "approved":
         return [ReleaseInvocation(invocation_id=event.invocation_id, approval_id=cause.stream_id, arguments=event.call_with)]
     why = f"{event.by} denied the call" + (f": {event.reason}" if event.reason else "")
@@ -47,9 +55,23 @@ def on_approval_decided(event: approvals.ApprovalDecided, cause: ReactionCause) 
 
 
 def on_approval_expired(event: approvals.ApprovalExpired, cause: ReactionCause) -> list[Reaction]:
+    if event.budget is not None:
+        denied = f"nobody gave more of the budget '{event.budget.budget}' in time"
+        return _of_budget(event.budget, event.outcome, denied, by="deadline", reason="nobody decided in time")
     if event.outcome == "approved":
         return [ReleaseInvocation(invocation_id=event.invocation_id, approval_id=cause.stream_id)]
     return [_denied(event, cause, "ApprovalExpired", "nobody approved the call in time")]
+
+
+def _of_budget(
+    answer: BudgetAnswer, outcome: str, denied: str, *, by: str, reason: str | None, for_whom: str | None = None
+) -> list[Reaction]:
+    """One answer for all calls that wait."""
+    place: dict[str, Any] = {"allowance_id": answer.allowance.allowance_id, "root_id": answer.allowance.root_id}
+    if outcome == "denied":
+        return [DenyMore(**place, question=answer.number, message=denied)]
+    why = reason or "approved"
+    return [LiftAllowance(**place, extra=answer.add, by=by, reason=why, on_behalf_of=for_whom, question=answer.number)]
 
 
 def _denied(event: approvals.ApprovalDecided | approvals.ApprovalExpired, cause: ReactionCause, kind: str, why: str) -> Reaction:

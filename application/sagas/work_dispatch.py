@@ -26,8 +26,10 @@ def on_agent_run_reopened(event: agent_runs.AgentRunReopened, cause: ReactionCau
 
 
 def on_invocation_requested(event: invocations.InvocationRequested, cause: ReactionCause) -> list[Reaction]:
-    # A chain carries it out, or it is answered or refused in the same append, or it waits for an approval.
-    if event.chain_id is not None or event.cached_from is not None or event.approval is not None or event.refused:
+    # A chain carries it out, or it is answered or refused in the same append, or it waits for people.
+    if event.chain_id is not None or event.cached_from is not None or event.refused:
+        return []
+    if event.approval is not None or event.unpaid is not None:
         return []
     return _work(cause, "tool", event.tool, 1, event.priority)
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from application.engine.ports.views import ListedRow, Timestamp
+from application.views.budgets import AmountsView, BudgetQuestionView, WaitingView
 from application.views.large import HoldsLarge
 from domain.approval_rules import Because, Requirement
 from domain.kernel import Json
@@ -23,6 +24,8 @@ class WordView(BaseModel):
     reason: str | None = None
     changed: bool = False
     """Whether the arguments were changed with it."""
+    add: AmountsView | None = None
+    """How much more of a budget it gave."""
     counts: bool = True
     """False: the arguments were changed after it."""
     at: Timestamp
@@ -30,12 +33,16 @@ class WordView(BaseModel):
 
 class ApprovalSummary(ListedRow):
     approval_id: UUID
+    kind: Literal["call", "budget"] = "call"
+    """`budget`: more of a budget, for all calls that wait for it. The call is the first of them."""
+    budget: BudgetQuestionView | None = None
+    """What is asked of a budget. Null: the approval is of a call."""
     status: Status
     tool: str
     """The tool that is not called before the approval."""
     tool_version: str | None = None
     run_id: UUID
-    """The run, or for a call without a run the call itself."""
+    """The run, or for a call without a run the call itself. Of a budget of a day: `budget.allowance_id`."""
     project_id: UUID | None = None
     invocation_id: UUID
     agent_run_id: UUID
@@ -75,6 +82,8 @@ class ApprovalView(ApprovalSummary, HoldsLarge):
     """Of the call, as they are asked about now."""
     asked_arguments: dict[str, Json] | None = None
     """As they were asked for, if a person has changed them."""
+    waiting: WaitingView | None = None
+    """Calls that wait for more of the budget now. Null: none, or the approval is of a call."""
     may_decide: bool = False
     """Whether the key that asks may decide it now."""
     why_not: str | None = None

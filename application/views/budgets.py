@@ -1,12 +1,13 @@
 """Budgets and usage as people see them. Money is text with at most six places, in the unit of the tenant."""
 
 from datetime import date
+from typing import Literal
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from domain.allowances import Allowance
-from domain.amounts import Amounts, BudgetLimits, OnSpent, money_text
+from domain.allowances import Allowance, question_id_of
+from domain.amounts import AS_USUAL, Amounts, BudgetAsking, BudgetLimits, BudgetQuestion, OnSpent, money_text
 from domain.budgets import BudgetSet, Per, Scope
 
 
@@ -23,6 +24,44 @@ class LimitsView(BaseModel):
     tokens: int | None = None
     calls: int | None = None
     wall_s: float | None = None
+
+
+class AskView(BaseModel):
+    """How people are asked for more, under `on_spent: ask`."""
+
+    add: AmountsView | None = None
+    roles: tuple[str, ...] = ()
+    deadline_s: float | None = None
+    default: Literal["deny", "approve"] = "deny"
+
+
+class BudgetQuestionView(BaseModel):
+    """What people are asked: more of a budget, as it was when the first call waited for it."""
+
+    allowance_id: UUID
+    budget: str
+    day: str | None = None
+    run_id: UUID | None = None
+    currency: str
+    short: str
+    """What there is too little of: `money`, `tokens`, `calls`."""
+    limits: LimitsView
+    spent: AmountsView
+    reserved: AmountsView
+    asked: AmountsView
+    """What the first call that waits may cost."""
+    add: AmountsView
+    """How much is given where the answer does not say how much."""
+
+
+class WaitingView(BaseModel):
+    """Calls that wait until there is more."""
+
+    calls: int
+    amounts: AmountsView
+    """What they may cost, all together."""
+    approval_id: UUID | None = None
+    """The question to people."""
 
 
 class AllowanceView(BaseModel):
@@ -45,6 +84,8 @@ class AllowanceView(BaseModel):
     currency: str
     is_spent: bool
     """A call was refused since the last change."""
+    waiting: WaitingView | None = None
+    """Null: no call waits for more."""
 
 
 class BudgetView(BaseModel):
@@ -57,6 +98,8 @@ class BudgetView(BaseModel):
     workflow: str | None = None
     limits: LimitsView
     on_spent: OnSpent
+    ask: AskView | None = None
+    """Null: as all budgets ask, or it asks nobody."""
     time_zone: str
     currency: str
     by: str
@@ -96,6 +139,30 @@ def allowance_view(allowance_id: UUID, allowance: Allowance) -> AllowanceView:
         limits=limits_view(allowance.limits, opened.wall_s), spent=amounts_view(allowance.spent),
         reserved=amounts_view(allowance.held), left=limits_view(left), overrun=amounts_view(allowance.overrun),
         on_spent=allowance.on_spent, currency=opened.currency, is_spent=allowance.told or allowance.time_over,
+        waiting=waiting_view(allowance_id, allowance),
+    )  # fmt: skip
+
+
+def waiting_view(allowance_id: UUID, allowance: Allowance) -> WaitingView | None:
+    line = allowance.line
+    if not line.places:
+        return None
+    approval_id = question_id_of(allowance_id, line.asked) if line.is_open else None
+    return WaitingView(calls=len(line.places), amounts=amounts_view(line.wanted), approval_id=approval_id)
+
+
+def ask_view(asking: BudgetAsking) -> AskView | None:
+    if asking == AS_USUAL:
+        return None
+    add = None if asking.add is None else amounts_view(asking.add)
+    return AskView(add=add, roles=asking.roles, deadline_s=asking.deadline_s, default=asking.default)
+
+
+def question_view(asked: BudgetQuestion) -> BudgetQuestionView:
+    return BudgetQuestionView(
+        allowance_id=asked.allowance.allowance_id, budget=asked.budget, day=asked.day, run_id=asked.run_id,
+        currency=asked.currency, short=asked.kind, limits=limits_view(asked.limits), spent=amounts_view(asked.spent),
+        reserved=amounts_view(asked.reserved), asked=amounts_view(asked.asked), add=amounts_view(asked.add),
     )  # fmt: skip
 
 
@@ -104,5 +171,6 @@ def budget_view(budget_id: UUID, budget: BudgetSet, today: AllowanceView | None)
         include={"name", "scope", "per", "project_id", "agent", "workflow", "on_spent", "time_zone", "currency"}
     )
     return BudgetView(
-        id=budget_id, limits=limits_view(budget.limits, budget.wall_s), by=budget.by, reason=budget.reason, today=today, **said
-    )
+        id=budget_id, limits=limits_view(budget.limits, budget.wall_s), ask=ask_view(budget.asking), by=budget.by,
+        reason=budget.reason, today=today, **said,
+    )  # fmt: skip

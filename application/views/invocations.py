@@ -26,7 +26,7 @@ class ResolutionView(HoldsLarge):
 
 
 class ReconcileView(BaseModel):
-    """Asking the tool's `reconcile` function about the last effect that came in doubt."""
+    """BudgetAsking the tool's `reconcile` function about the last effect that came in doubt."""
 
     because: str
     """`lost`, `left`: the worker of the attempt vanished. `reported`: it had to stop the tool in the middle."""

@@ -15,7 +15,7 @@ from application.workers.agent_runs import load_agent_run, request_for_agent_run
 from domain.agent_runs import PortionShort, StartCall
 from domain.allowances import AllowanceShort
 from domain.approval_policies import PoliciesChanged
-from domain.chains import chain_id_of
+from domain.chains import StartChain, chain_id_of
 from domain.errors import Unavailable, VersionConflict
 from domain.failures import Retry
 from domain.invocations import RequestInvocation
@@ -58,6 +58,7 @@ class Calls:
         assert state.requested is not None
         requested_run = state.requested
         invocation_id = state.call_id(agent_run_id, key)
+        uncached = False
         for look in range(MOST_LOOKS):
             tool, current, use = await self._tools.find(caller.tenant_id, command.tool, fresh=look > 0, pointer="/tool")
             self._schemas.check_arguments(current.name, current.parameters, arguments)
@@ -65,7 +66,7 @@ class Calls:
             asker = Asker(requested_run.run_id, requested_run, on_behalf_of)
             needs = await self._chains.needs.of(caller.tenant_id, current, asker, fresh=look > 0)
             demand = needs.demand(current, arguments)
-            asked_again = {} if demand is not None else {0: AskedAgain(arguments, on_behalf_of)}
+            asked_again = {} if demand is not None or uncached else {0: AskedAgain(arguments, on_behalf_of)}
             answers = await self._cached.find(caller.tenant_id, current, asked_again)
             is_chain = current.kind == "chain" and not answers
             instead = NONE
@@ -102,8 +103,13 @@ class Calls:
             paid = await self._budgets.settled(
                 caller, state, command, requested, current, instead, begun, in_call=look == 0
             )  # fmt: skip
+            if paid.uncached:
+                uncached = True
+                continue
             if not paid.goes_on:
                 begun = []
+            if paid.held:
+                begun = [each.model_copy(update={"held": True}) if isinstance(each, StartChain) else each for each in begun]
             try:
                 outcome = await self._commands.execute(
                     request, *paid.commands, *begun, use, *instead.uses, *needs.conditions, beside=paid.beside

@@ -11,6 +11,7 @@ Others import from here, never from the modules:
 - `purse`: what it holds of its budgets, and what its calls set aside and spend of it.
 - `state`: the agent run, and how each event changes it (`evolve`).
 - `pausing`: how it is taken from its worker while the run is paused, and given back; and dispatched again for a person.
+- `unpaid`: calls that are held until their budgets have enough.
 - `timers`: which commands are due later because of an event.
 - `waits`: waits for what comes from outside, and the agent run that leaves its worker meanwhile.
 - `rules`: what each command brings about (`decide`), claims, retries, and the `DECIDER`.
@@ -33,8 +34,10 @@ from domain.agent_runs.commands import (
     GrantPortion,
     LapseClaim,
     PauseAgentRun,
+    PayCall,
     ReceiveMail,
     RecordStep,
+    RefuseCall,
     ReleasePortion,
     ReopenAgentRun,
     RequestAgentRun,
@@ -63,8 +66,11 @@ from domain.agent_runs.events import (
     AgentRunRetryScheduled,
     AgentRunSuspended,
     AgentRunUnpaused,
+    CallCovered,
     CallFinished,
+    CallPaid,
     CallStarted,
+    CallUnpaid,
     EntryKind,
     EntryTakenOver,
     MailDelivered,
@@ -109,8 +115,11 @@ __all__ = [
     "AgentRunRetryScheduled",
     "AgentRunSuspended",
     "AgentRunUnpaused",
+    "CallCovered",
     "CallFinished",
+    "CallPaid",
     "CallStarted",
+    "CallUnpaid",
     "CancelAgentRun",
     "ClaimAgentRun",
     "CompleteAgentRun",
@@ -134,12 +143,14 @@ __all__ = [
     "OpenReceive",
     "OpenWait",
     "PauseAgentRun",
+    "PayCall",
     "PortionGranted",
     "PortionSettled",
     "PortionShort",
     "Purse",
     "ReceiveMail",
     "RecordStep",
+    "RefuseCall",
     "ReleasePortion",
     "ReopenAgentRun",
     "RequestAgentRun",

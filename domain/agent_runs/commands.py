@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.agent_runs.events import EntryTakenOver, MailTakenOver, OpenReceive, StepKind, WaitKind
-from domain.amounts import AllowanceRef, Amounts
+from domain.amounts import AllowanceRef, Amounts, Unpaid
 from domain.failures import Failure, LapseReason, Retry
 from domain.kernel import Command, Json, Name, Priority, ShortText, Value
 
@@ -84,6 +84,8 @@ class StartCall(Command):
     """The portion that it is set aside of."""
     refused: bool = False
     """No budget has anything left for it: the call fails in the same append."""
+    unpaid: Unpaid | None = None
+    """What the call is held for. None: it begins."""
 
 
 class FinishCall(Command):
@@ -181,6 +183,24 @@ class SettleCancelled(Command):
     cost: Amounts
 
 
+class PayCall(Command):
+    """A budget has enough for a held call."""
+
+    agent_run_id: UUID
+    key: EntryKey
+    invocation_id: UUID
+    allowance_id: UUID
+
+
+class RefuseCall(Command):
+    """A budget has too little for a held call, and nobody gives more: the agent run ends."""
+
+    agent_run_id: UUID
+    key: EntryKey
+    invocation_id: UUID
+    error: Failure
+
+
 class DeliverMail(Command):
     agent_run_id: UUID
     run_id: UUID
@@ -258,5 +278,5 @@ AgentRunCommand = (
     | DeliverMail | ReceiveMail | CompleteAgentRun | GrantPortion | ReleasePortion | SettleCancelled | FailAgentRun | LapseClaim
     | ResumeAgentRun
     | TimeOutAgentRun | CancelAgentRun | PauseAgentRun | UnpauseAgentRun | DispatchAgentRun | StartWait | FinishWait
-    | SuspendAgentRun | WakeAgentRun
+    | SuspendAgentRun | WakeAgentRun | PayCall | RefuseCall
 )  # fmt: skip

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from domain.amounts import AllowanceRef, Amounts
+from domain.amounts import AllowanceRef, Amounts, Unpaid
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Priority, Value, unsaid, unsaid_number
 
@@ -86,6 +86,37 @@ class CallStarted(Event):
     """What is set aside for the call: the most that it may cost. None: no budget counts it."""
     purse: int | None = Field(default=None, exclude_if=unsaid)
     """The portion that it is set aside of."""
+    unpaid: Unpaid | None = Field(default=None, exclude_if=unsaid)
+    """What it waits for before it begins: a budget has too little, and asks people. None: it is paid, or none counts it."""
+
+
+class CallCovered(Event):
+    """One of the budgets that a held call waits for has enough for it. It is not the last one."""
+
+    TOPIC = "agent_run.call_covered"
+    key: str
+    allowance_id: UUID
+
+
+class CallPaid(Event):
+    """A held call is paid: all its budgets have enough for it, and it begins."""
+
+    TOPIC = "agent_run.call_paid"
+    key: str
+    invocation_id: UUID
+    hold: UUID
+    purse: int
+    reserved: Amounts
+
+
+class CallUnpaid(Event):
+    """A held call has ended before it was paid: its budgets hear that it waits no more, or get back what it has drawn."""
+
+    TOPIC = "agent_run.call_unpaid"
+    key: str
+    invocation_id: UUID
+    allowances: tuple[AllowanceRef, ...]
+    amounts: Amounts
 
 
 class CallFinished(Event):
@@ -330,6 +361,7 @@ class AgentRunCancelled(Event):
 
 AgentRunEvent = (
     AgentRunRequested | AgentRunClaimed | StepRecorded | CallStarted | CallFinished | MailDelivered | MailRefused
+    | CallCovered | CallPaid | CallUnpaid
     | MailReceived | PortionGranted | PortionSettled | AgentRunRetryScheduled | AgentRunResumed | AgentRunReopened
     | AgentRunCompleted | AgentRunFailed | AgentRunCancelled | AgentRunPaused | AgentRunUnpaused
     | WaitStarted | WaitFinished | AgentRunSuspended | EntryTakenOver | MailTakenOver

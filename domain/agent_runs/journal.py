@@ -54,7 +54,7 @@ def start_call(journal: Mapping[str, Entry], command: StartCall, number: int) ->
     return [
         CallStarted(
             attempt=command.attempt, key=command.key, tool=command.tool, invocation_id=invocation_id,
-            fingerprint=command.fingerprint, reserved=command.reserve, purse=command.purse,
+            fingerprint=command.fingerprint, reserved=command.reserve, purse=command.purse, unpaid=command.unpaid,
         )
     ]  # fmt: skip
 

@@ -7,6 +7,7 @@ one ends with its last call.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
+from uuid import UUID
 
 from domain.agent_runs.commands import GrantPortion, ReleasePortion, StartCall
 from domain.agent_runs.events import PortionGranted, PortionSettled
@@ -36,6 +37,17 @@ class Purse:
     @property
     def free(self) -> Amounts:
         return self.granted - self.reserved - self.spent
+
+
+class UnpaidCall(NamedTuple):
+    """A call that is held until it is paid."""
+
+    invocation_id: UUID
+    allowances: tuple[AllowanceRef, ...]
+    missing: tuple[UUID, ...]
+    """Allowances that have not said yet that they have enough."""
+    amounts: Amounts
+    hold: UUID
 
 
 class Reservation(NamedTuple):

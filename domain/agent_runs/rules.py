@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from domain.agent_runs import purse
+from domain.agent_runs import purse, unpaid
 from domain.agent_runs.commands import (
     AgentRunCommand,
     CancelAgentRun,
@@ -16,8 +16,10 @@ from domain.agent_runs.commands import (
     GrantPortion,
     LapseClaim,
     PauseAgentRun,
+    PayCall,
     ReceiveMail,
     RecordStep,
+    RefuseCall,
     ReleasePortion,
     ReopenAgentRun,
     RequestAgentRun,
@@ -74,7 +76,7 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             return _lapse(run, command)
         case SettleCalls() | ReleasePortion() | SettleCancelled():
             return _told(run, command)
-        case FinishCall() | FinishWait() | WakeAgentRun() | DeliverMail():
+        case FinishCall() | FinishWait() | WakeAgentRun() | DeliverMail() | PayCall() | RefuseCall():
             return _settle(run, command)
         case ResumeAgentRun():
             if run.status != "waiting" or run.requested is None or command.dispatch != run.dispatch + 1:
@@ -97,8 +99,8 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             assert_never(command)
 
 
-def _settle(run: AgentRun, command: FinishCall | FinishWait | WakeAgentRun | DeliverMail) -> list[Event]:
-    """What comes from outside. It wakes an agent run that is suspended."""
+def _settle(run: AgentRun, command: FinishCall | FinishWait | WakeAgentRun | DeliverMail | PayCall | RefuseCall) -> list[Event]:
+    """What comes from outside. It wakes an agent run that is suspended, unless a call only begins."""
     match command:
         case FinishCall():
             cost = ONE_CALL if command.usage is None else command.usage + ONE_CALL
@@ -110,6 +112,10 @@ def _settle(run: AgentRun, command: FinishCall | FinishWait | WakeAgentRun | Del
         case DeliverMail():
             delivered = deliver(run.mailbox, command, ended=run.status if run.status in TERMINAL else None)
             return _and_wake(run, delivered) if delivered and is_awaited(run, command.sender) else delivered
+        case PayCall():
+            return [] if run.status in TERMINAL else unpaid.pay(run, command)
+        case RefuseCall():
+            return [] if run.status in TERMINAL else _refuse(run, command)
         case _:
             assert_never(command)
 
@@ -180,7 +186,8 @@ def _pay(run: AgentRun, command: FinishCall) -> list[Event]:
     """A call has ended: its budgets count what it has cost."""
     reservation = run.reservations.get(command.key)
     if reservation is None:
-        return finish_call(run.journal, command)
+        ended = finish_call(run.journal, command)
+        return [*ended, *unpaid.dropped(run, command.key)] if ended else []
     cost, more = purse.paid(run.purses, run.newest_purse, reservation, command.usage)
     finished = finish_call(run.journal, command, cost)
     return [*finished, *more] if finished else []
@@ -194,7 +201,18 @@ def _late(run: AgentRun, key: str, cost: Amounts) -> list[Event]:
 
 def _ended(run: AgentRun, end: Event) -> list[Event]:
     """The end of an agent run, behind what its budgets are to know."""
-    return [*purse.closing(run.purses), end] if run.purses else [end]
+    return [*purse.closing(run.purses), *unpaid.closing(run), end] if run.purses or run.unpaid else [end]
+
+
+def _refuse(run: AgentRun, command: RefuseCall) -> list[Event]:
+    """As a call that a budget refuses at once: the agent run fails, whatever its code would make of the failure."""
+    waits = run.unpaid.get(command.key)
+    if waits is None or waits.invocation_id != command.invocation_id:
+        return []
+    finish = FinishCall(agent_run_id=command.agent_run_id, key=command.key, invocation_id=command.invocation_id, succeeded=False)
+    finished = finish_call(run.journal, finish)
+    run = fold(run, finished)  # type: ignore[arg-type]  # they are events of this slice
+    return [*finished, *_ended(run, _failed(run, command.error))]
 
 
 def _claim(run: AgentRun, command: ClaimAgentRun) -> list[Event]:
@@ -257,7 +275,9 @@ def _decide_for_worker(
         case StartCall():
             if command.key not in run.journal:
                 _check_paid(run, command)
-            elif command.refused:  # the call was made before, and goes on: who refuses it has not seen it
+            elif (
+                command.refused or command.unpaid is not None
+            ):  # the call was made before, and goes on: who refuses it has not seen it
                 raise purse.PortionShort(f"the call '{command.key}' was made before", pointer="/key")
             return start_call(run.journal, command, run.reopened)
         case GrantPortion():
@@ -288,7 +308,7 @@ def _decide_for_worker(
 def _check_paid(run: AgentRun, command: StartCall) -> None:
     """Raises PortionShort: a call of a run with a budget is paid for before it begins, or it is refused."""
     assert run.requested is not None
-    if command.reserve is None and run.requested.budgets and not command.refused:
+    if command.reserve is None and run.requested.budgets and not (command.refused or command.unpaid):
         raise purse.PortionShort("the run has a budget, and nothing was set aside for the call", pointer="/tool")
     purse.check(run.purses, run.newest_purse, command)
 

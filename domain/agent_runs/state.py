@@ -20,8 +20,11 @@ from domain.agent_runs.events import (
     AgentRunRetryScheduled,
     AgentRunSuspended,
     AgentRunUnpaused,
+    CallCovered,
     CallFinished,
+    CallPaid,
     CallStarted,
+    CallUnpaid,
     EntryTakenOver,
     MailDelivered,
     MailReceived,
@@ -38,7 +41,7 @@ from domain.agent_runs.events import (
 )
 from domain.agent_runs.journal import Entry, invocation_id_of
 from domain.agent_runs.mail import Mail
-from domain.agent_runs.purse import Purse, Reservation, number_of, pay, with_grant, with_settlement
+from domain.agent_runs.purse import Purse, Reservation, UnpaidCall, number_of, pay, with_grant, with_settlement
 from domain.amounts import NOTHING, AllowanceRef, Amounts
 from domain.kernel import replace
 from domain.maps import PersistentMap
@@ -97,6 +100,8 @@ class AgentRun:
     newest_purse: int = 0
     reservations: PersistentMap[str, Reservation] = field(default_factory=Map)
     """Key of a call under way → what it has set aside."""
+    unpaid: PersistentMap[str, UnpaidCall] = field(default_factory=Map)
+    """Key of a call that is held → what its budgets are to have enough of."""
 
     @property
     def purse(self) -> Purse | None:
@@ -169,7 +174,7 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             return _paused(replace(run, version=version), event)
         case AgentRunUnpaused():
             return replace(run, version=version, paused=0, unpaused=event.number)
-        case AgentRunReopened() | PortionGranted() | PortionSettled():
+        case AgentRunReopened() | PortionGranted() | PortionSettled() | CallCovered() | CallPaid() | CallUnpaid():
             return _reopened(run, event, version) if isinstance(event, AgentRunReopened) else _portioned(run, event, version)
         case AgentRunSuspended():
             return replace(run, version=version, status="suspended", receives=event.receives, lost_claims=0)
@@ -213,7 +218,11 @@ def fold(run: AgentRun, events: Iterable[AgentRunEvent]) -> AgentRun:
     return _written(run, entries)
 
 
-def _portioned(run: AgentRun, event: PortionGranted | PortionSettled, version: int) -> AgentRun:
+def _portioned(
+    run: AgentRun, event: PortionGranted | PortionSettled | CallCovered | CallPaid | CallUnpaid, version: int
+) -> AgentRun:
+    if isinstance(event, CallCovered | CallPaid | CallUnpaid):
+        return _waited(replace(run, version=version), event)
     if isinstance(event, PortionSettled):
         reservations, late = run.reservations, NOTHING
         if event.key is not None and event.key in reservations:
@@ -237,7 +246,7 @@ def _settled(run: AgentRun, event: PortionSettled, late: Amounts) -> PersistentM
 def _is_free(event: _Written) -> bool:
     """Whether no budget counts it."""
     if isinstance(event, CallStarted):
-        return event.reserved is None
+        return event.reserved is None and event.unpaid is None
     return not isinstance(event, CallFinished) or event.cost is None
 
 
@@ -250,11 +259,34 @@ def _counted(run: AgentRun, event: _Written) -> AgentRun:
         purse = replace(purse, reserved=purse.reserved + event.reserved)
         reservations = run.reservations.set(event.key, Reservation(event.purse, event.reserved))
         return replace(run, purses=run.purses.set(event.purse, purse), reservations=reservations)
+    if isinstance(event, CallStarted) and event.unpaid is not None:
+        asked = event.unpaid
+        missing = tuple(ref.allowance_id for ref in asked.allowances)
+        waits = UnpaidCall(event.invocation_id, asked.allowances, missing, asked.amounts, asked.hold)
+        return replace(run, unpaid=run.unpaid.set(event.key, waits))
     if isinstance(event, CallFinished) and event.cost is not None and event.key in run.reservations:
         number, amounts = run.reservations[event.key]
         purses = run.purses.set(number, pay(run.purses[number], amounts, event.cost))
         return replace(run, purses=purses, reservations=run.reservations.delete(event.key))
     return run
+
+
+def _waited(run: AgentRun, event: CallCovered | CallPaid | CallUnpaid) -> AgentRun:
+    """A call that is held: a budget has enough for it, or all have, or it has ended."""
+    waits = run.unpaid.get(event.key)
+    if waits is None:
+        return run
+    if isinstance(event, CallCovered):
+        missing = tuple(each for each in waits.missing if each != event.allowance_id)
+        return replace(run, unpaid=run.unpaid.set(event.key, waits._replace(missing=missing)))
+    run = replace(run, unpaid=run.unpaid.delete(event.key))
+    if isinstance(event, CallUnpaid):
+        return run
+    purse = run.purses[event.purse]
+    return replace(
+        run, purses=run.purses.set(event.purse, replace(purse, reserved=purse.reserved + event.reserved)),
+        reservations=run.reservations.set(event.key, Reservation(event.purse, event.reserved)),
+    )  # fmt: skip
 
 
 def _entry_of(event: _Written, version: int) -> Entry:
@@ -320,7 +352,7 @@ def _reopened(run: AgentRun, event: AgentRunReopened, version: int) -> AgentRun:
     run = replace(
         run, version=version, status="requested", requested=requested, dispatch=event.dispatch, failures=0, lost_claims=0,
         reopened=event.number, paused=0, unpaused=0, past_pause=max(run.past_pause, run.unpaused, run.paused),
-        waits=Map(), receives=(), purses=Map(), reservations=Map(),
+        waits=Map(), receives=(), purses=Map(), reservations=Map(), unpaid=Map(),
     )  # fmt: skip
     if event.fresh:
         mailbox = Map({message_id: replace(mail, received_as=None) for message_id, mail in run.mailbox.items()})

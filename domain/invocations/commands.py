@@ -55,6 +55,8 @@ class RequestInvocation(Command):
     allowances: tuple[AllowanceRef, ...] = ()
     begin_with: int = 0
     """The number of the fallback tool that is called, because a budget has too little for the tool. 0: the tool itself."""
+    unpaid: UUID | None = None
+    """The question to people for more of a budget, for which the call is held. None: it is not."""
 
 
 class ClaimInvocation(Command):

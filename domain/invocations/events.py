@@ -124,6 +124,8 @@ class InvocationRequested(Event):
     """A budget is spent: the tool is not called."""
     allowances: tuple[AllowanceRef, ...] = Field(default=(), exclude_if=unsaid)
     """Of a call without a run: the allowances of which it holds what is set aside. An agent run holds that of its calls."""
+    unpaid: UUID | None = Field(default=None, exclude_if=unsaid)
+    """A budget has too little, and asks people: the call is held. The question. None: it is paid, or no budget counts it."""
 
     @property
     def stored_version(self) -> int:
@@ -136,7 +138,7 @@ class InvocationRequested(Event):
     def _asks_for_approval(self) -> bool:
         """Whether something of the call may need an approval, so that a reader who does not know of approvals must not read it."""
         undo = [self.compensation, *(other.compensation for other in self.fallbacks)]
-        asked = self.approval is not None or any(other.approval is not None for other in self.fallbacks)
+        asked = self.approval is not None or self.unpaid is not None or any(other.approval is not None for other in self.fallbacks)
         return asked or any(each is not None and each.approval is not None for each in undo)
 
     @property

@@ -1,9 +1,10 @@
 """Calls that must not begin yet: a held call waits for a decision, and only that decision lets it begin or ends it.
 
 The hold is in the same decision as what would make the call work for a worker. So there is no moment at which a call could begin
-without the approval that it needs.
+without the approval that it needs. A call that waits for a budget waits for that first, and then for its approval.
 """
 
+from typing import Literal
 from uuid import UUID
 
 from domain.approval_rules import Demand, approval_id_of, arguments_hash
@@ -14,12 +15,16 @@ from domain.invocations.reconciling import failed
 from domain.invocations.state import TERMINAL, Invocation, evolve
 from domain.kernel import Event
 
+NO_DEMAND = Demand()
+
 
 def with_hold(invocation: Invocation, invocation_id: UUID, events: list[Event]) -> list[Event]:
     """The events, and the hold of a call that needs an approval before its tool is called."""
     if not events:
         return events
     match events[-1]:
+        case InvocationRequested(unpaid=UUID() as question) as unpaid:
+            return [*events, _held(unpaid, question, "budget")]
         case InvocationRequested(approval=Demand() as demand):
             pass
         case InvocationFellBack(held=True, number=number):
@@ -34,10 +39,17 @@ def with_hold(invocation: Invocation, invocation_id: UUID, events: list[Event]) 
         invocation = evolve(invocation, event)  # type: ignore[arg-type]  # they are events of this slice
     requested = invocation.requested
     assert requested is not None
-    held = InvocationHeld(
+    approval_id = approval_id_of(invocation_id, invocation.fallback)
+    return [*events, _held(requested, approval_id, "approval", demand)]
+
+
+def _held(
+    requested: InvocationRequested, approval_id: UUID, why: Literal["approval", "budget"], demand: Demand = NO_DEMAND
+) -> InvocationHeld:
+    return InvocationHeld(
         run_id=requested.run_id,
-        why="approval",
-        approval_id=approval_id_of(invocation_id, invocation.fallback),
+        why=why,
+        approval_id=approval_id,
         tool=requested.tool,
         tool_version=requested.tool_version,
         arguments_hash=arguments_hash(requested.arguments),
@@ -47,7 +59,6 @@ def with_hold(invocation: Invocation, invocation_id: UUID, events: list[Event]) 
         asked_by=requested.asked_by,
         on_behalf_of=requested.on_behalf_of,
     )
-    return [*events, held]
 
 
 def settle(invocation: Invocation, requested: InvocationRequested, command: ReleaseInvocation | DenyInvocation) -> list[Event]:
@@ -60,6 +71,8 @@ def settle(invocation: Invocation, requested: InvocationRequested, command: Rele
         return []
     if isinstance(command, DenyInvocation):
         return [failed(invocation, requested, command.error)]
+    if invocation.is_unpaid and requested.approval is not None:  # it is paid now, and people have not agreed to it yet
+        return [_held(requested, approval_id_of(command.invocation_id, invocation.fallback), "approval", requested.approval)]
     return [
         InvocationReleased(
             run_id=requested.run_id,

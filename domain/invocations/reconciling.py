@@ -1,4 +1,4 @@
-"""Asking the tool's `reconcile` function whether an effect happened, and what its answer brings about.
+"""BudgetAsking the tool's `reconcile` function whether an effect happened, and what its answer brings about.
 
 The function has no effect of its own. So it may be asked as often as it takes, by any worker that has it: one that vanished is
 asked anew, one that failed is asked again after a while, and after `PATIENCE_S` a person is asked instead.

@@ -136,11 +136,14 @@ def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
         spender=command.spender,
         refused=command.refused is not None,
         allowances=command.allowances,
+        unpaid=command.unpaid,
     )
     if command.approval is not None and command.cached is not None:
         raise InvalidCommand("a call that needs an approval is not answered from the cache")
     if command.approval is not None and command.begin_with:
         raise InvalidCommand("people approve of the tool that was asked for: the call does not begin with another one")
+    if command.unpaid is not None and (command.cached is not None or command.begin_with):
+        raise InvalidCommand("a call that waits for a budget is not answered from the cache, and begins with its tool")
     if command.refused is not None:
         return [requested, failed(Invocation(), requested, command.refused, began=False)]
     if command.begin_with:
@@ -156,7 +159,7 @@ def _request(invocation: Invocation, command: RequestInvocation) -> list[Event]:
 
 _NOT_TAKEN_OVER = {
     "invocation_id", "arguments", "retry", "fallbacks", "compensation", "cached", "approval", "max_cost", "reserved", "spender",
-    "refused", "begin_with", "allowances",
+    "refused", "unpaid", "begin_with", "allowances",
 }  # fmt: skip
 
 
@@ -189,8 +192,9 @@ def decide_with(invocation: Invocation, command: InvocationCommand, functions: F
 def _cancel(invocation: Invocation, requested: InvocationRequested, command: CancelInvocation) -> list[Event]:
     if command.asked_by not in (None, requested.asked_by):
         raise InvalidState(f"{_ASKERS[requested.asked_by]} waits for this call: cancel its run instead")
-    if invocation.status == "held":
-        return [cancelled(invocation, requested, command.reason, approval_id=invocation.approval_id)]
+    if invocation.status == "held":  # the question for more of a budget is not of this call alone
+        waits_for = None if invocation.is_unpaid else invocation.approval_id
+        return [cancelled(invocation, requested, command.reason, approval_id=waits_for)]
     if invocation.status in ("requested", "waiting"):
         return [cancelled(invocation, requested, command.reason)]
     if invocation.status in TERMINAL or invocation.cancel_request is not None:

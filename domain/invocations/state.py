@@ -99,6 +99,8 @@ class Invocation:
     """The last call that was to take the effect back."""
     approval_id: UUID | None = None
     """The decision that a held call waits for, or waited for last."""
+    is_unpaid: bool = False
+    """It is held until its budgets have enough."""
     asked_arguments: Any = None
     """The arguments that were asked for, where a person has changed them."""
     paused: int = 0
@@ -127,7 +129,7 @@ class Invocation:
 def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
     match event:
         case InvocationRequested():
-            status: Status = "requested" if event.approval is None else "held"
+            status: Status = "requested" if event.approval is None and event.unpaid is None else "held"
             return replace(invocation, status=status, requested=event, dispatch=1)
         case AttemptStarted():
             return replace(
@@ -211,8 +213,8 @@ def _of_decision(invocation: Invocation, event: InvocationHeld | InvocationRelea
     if isinstance(event, InvocationPaused):
         return replace(invocation, paused=event.dispatch)
     if isinstance(event, InvocationHeld):
-        return replace(invocation, status="held", approval_id=event.approval_id)
-    released = replace(invocation, status="requested", dispatch=event.dispatch)
+        return replace(invocation, status="held", approval_id=event.approval_id, is_unpaid=event.why == "budget")
+    released = replace(invocation, status="requested", dispatch=event.dispatch, is_unpaid=False)
     requested = invocation.requested
     if event.arguments is None or requested is None:
         return released

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from domain.amounts import BudgetLimits, OnSpent
+from domain.amounts import AS_USUAL, BudgetAsking, BudgetLimits, OnSpent, as_usual
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Name, Priority, ShortText, Value, is_empty, unsaid, unsaid_number
 from domain.plans import MAX_DEPTH, MAX_STEPS_V1, Plan, PlanV3, StepV3
@@ -71,6 +71,8 @@ class RunBudget(Value):
     wall_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds that the run may last."""
     on_spent: OnSpent = "stop"
+    asking: BudgetAsking = Field(default=AS_USUAL, exclude_if=as_usual)
+    """`ask`: how people are asked."""
     budget: ShortText | None = None
     """The name of the budget that it is by default. None: it was given at the start."""
     currency: ShortText | None = None

@@ -40,7 +40,7 @@ MODULES: dict[str, ModuleType] = {name: importlib.import_module(f"domain.{name}"
 """Each module and each package directly in domain/."""
 DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
 
-IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn", "drawn", "spent", "taken"}
+IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn", "drawn", "spent", "taken", "paid", "unpaid", "left"}
 SINGULAR = {"context": "context", "approval_policies": "approval_policy"}
 
 IMPURE_CALLS = re.compile(
@@ -134,9 +134,9 @@ BY_THE_SERVER = {
     runs.TaintRun, runs.CheckUntainted, invocations.ReleaseInvocation, invocations.DenyInvocation, chains.ReleaseChain,
     approvals.RequestApproval, approvals.ExpireApproval, approvals.WithdrawApproval, approval_policies.UsePolicies,
     runs.StopRun, agent_runs.GrantPortion, agent_runs.ReleasePortion, agent_runs.SettleCancelled,
-    allowances.CountSpent,
+    agent_runs.PayCall, agent_runs.RefuseCall, allowances.CountSpent,
     allowances.OpenAllowance, allowances.DrawPortion, allowances.SettlePortion, allowances.TightenAllowance, allowances.NoteSpent,
-    allowances.EndTime, allowances.ChangeAllowance,
+    allowances.EndTime, allowances.ChangeAllowance, allowances.DropPortion, allowances.ServeLine, allowances.DenyMore,
 }  # fmt: skip
 """Commands of the set-up, of sagas, of timers, of the sweeper, and conditions: no client repeats these commands."""
 COMPARED_ELSEWHERE = {

@@ -29,8 +29,10 @@ from tests.golden.parts import (
     ALLOWANCES,
     AMOUNTS,
     ANN,
+    ANSWER,
     APPROVAL,
     APPROVED_UNDO,
+    ASKING,
     AT,
     CHAIN,
     CHAIN_PLAN,
@@ -55,6 +57,7 @@ from tests.golden.parts import (
     PARENT,
     PAUSED_BECAUSE,
     PROJECT,
+    QUESTION,
     RECEIVER,
     RETRY,
     RUN,
@@ -65,6 +68,8 @@ from tests.golden.parts import (
     SPENDER,
     TRIGGER,
     UNDO,
+    UNPAID,
+    WAITING_CALL,
     WORKFLOW,
 )
 
@@ -105,23 +110,34 @@ EXAMPLES: tuple[Event, ...] = (
     workflows.WorkflowReinstated(name="digest", version=3),
     budgets.BudgetSet(
         name="runs:workflow:digest", scope="runs", per="run", project_id=PROJECT, agent="historian", workflow="digest",
-        limits=LIMITS, wall_s=600.0, on_spent="degrade", time_zone="Europe/Berlin", currency="eur", by="key:ada",
+        limits=LIMITS, wall_s=600.0, on_spent="degrade", asking=ASKING, time_zone="Europe/Berlin", currency="eur", by="key:ada",
         reason="it ran for a night", on_behalf_of="ada@example.com",
     ),
     budgets.BudgetRemoved(name="runs", by="key:ada", reason="nobody needs it", on_behalf_of="ada@example.com"),
     allowances.AllowanceOpened(
         budget="tenant", budget_id=KEY, day="2026-11-30", run_id=RUN, project_id=PROJECT, limits=LIMITS, wall_s=600.0,
-        on_spent="degrade", currency="eur",
+        on_spent="degrade", asking=ASKING, currency="eur",
     ),
-    allowances.AllowanceDrawn(holder=AGENT_RUN, amounts=AMOUNTS, exact=True),
+    allowances.AllowanceDrawn(holder=AGENT_RUN, amounts=AMOUNTS, exact=True, call=INVOCATION, key="git.history#1", more=True),
     allowances.AllowanceSettled(holder=AGENT_RUN, spent=AMOUNTS, returned=AMOUNTS, exact=True, overrun=AMOUNTS),
     allowances.AllowanceCounted(holder=INVOCATION, spent=AMOUNTS, overrun=AMOUNTS),
     allowances.AllowanceTightened(budget="tenant"),
     allowances.AllowanceSpent(budget="tenant", kind="money", holder=AGENT_RUN, asked=AMOUNTS, run_id=RUN),
-    allowances.AllowanceChanged(limits=LIMITS, on_spent="degrade"),
+    allowances.AllowanceChanged(limits=LIMITS, on_spent="degrade", asking=ASKING),
     allowances.AllowanceLifted(
         budget="tenant", extra=AMOUNTS, limits=LIMITS, by="key:ada", reason="the report must be out", on_behalf_of="ada@example.com"
+, question=2),
+    allowances.AllowanceAwaited(holder=AGENT_RUN, call=WAITING_CALL, amounts=AMOUNTS),
+    allowances.AllowanceAsked(
+        number=2, budget="tenant", day="2026-11-30", run_id=RUN, currency="eur", kind="money", limits=LIMITS, spent=AMOUNTS,
+        held=AMOUNTS, add=AMOUNTS, asking=ASKING, holder=AGENT_RUN, call=WAITING_CALL, amounts=AMOUNTS,
     ),
+    allowances.AllowanceUnasked(number=2),
+    allowances.AllowanceDenied(number=2, message="Ada gives no more"),
+    allowances.AllowanceRefused(
+        holder=AGENT_RUN, invocation_id=INVOCATION, key="git.history#1", hold=APPROVAL, message="Ada gives no more", more=True
+    ),
+    allowances.AllowanceLeft(invocation_id=INVOCATION),
     breakers.BreakerOpened(
         tool="git.history", because="rate", at=AT, open_s=30.0, probes=2, failures=12, calls=20,
         error="HTTPError: 503 from the service",
@@ -237,8 +253,11 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.StepRecorded(attempt=2, key="parse", kind="step", result=JSON, fingerprint="f00dcafef00dcafef00d"),
     agent_runs.CallStarted(
         attempt=2, key="git.history#1", tool="git.history", invocation_id=INVOCATION, fingerprint="f00dcafef00dcafef00d"
-    , reserved=AMOUNTS, purse=1),
+    , reserved=AMOUNTS, purse=1, unpaid=UNPAID),
     agent_runs.CallFinished(key="git.history#1", invocation_id=INVOCATION, succeeded=True, effect=True, cost=AMOUNTS),
+    agent_runs.CallCovered(key="git.history#1", allowance_id=KEY),
+    agent_runs.CallPaid(key="git.history#1", invocation_id=INVOCATION, hold=APPROVAL, purse=1, reserved=AMOUNTS),
+    agent_runs.CallUnpaid(key="git.history#1", invocation_id=INVOCATION, allowances=ALLOWANCES, amounts=AMOUNTS),
     agent_runs.PortionGranted(purse=1, allowances=ALLOWANCES, amounts=AMOUNTS, exact=True),
     agent_runs.PortionSettled(purse=1, allowances=ALLOWANCES, spent=AMOUNTS, returned=AMOUNTS, exact=True, key="git.history#1"),
     agent_runs.EntryTakenOver(
@@ -277,7 +296,7 @@ EXAMPLES: tuple[Event, ...] = (
         tool_version="2", asked_by="client", chain_id=CHAIN, cacheable=True, cached_from=OTHER_AGENT_RUN, fallbacks=(FALLBACK,),
         fallbacks_skipped={"git.cache": "there is no such tool"}, compensation=APPROVED_UNDO, approval=DEMAND, untrusted=True,
         max_cost=MAX_COST, reserved=AMOUNTS,
-        spender=SPENDER, refused=True, allowances=ALLOWANCES,
+        spender=SPENDER, refused=True, allowances=ALLOWANCES, unpaid=APPROVAL,
     ),
     invocations.AttemptStarted(attempt=1, worker_id="worker-1", dispatch=1, session_id=SESSION, permit_holder=SESSION),
     invocations.InvocationRetryScheduled(attempt=1, error=FAILURE, delay_s=2.5, dispatch=2, usage=AMOUNTS),
@@ -384,14 +403,14 @@ EXAMPLES: tuple[Event, ...] = (
     context.ContextValueSet(run_id=RUN, agent_run_id=AGENT_RUN, name="draft", value=JSON, value_version=3),
     approvals.ApprovalRequested(
         kind="call", run_id=RUN, invocation_id=INVOCATION, tool="git.history", tool_version="2", arguments_hash=SHA256,
-        demand=DEMAND, agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain", on_behalf_of="user:ada",
+        demand=DEMAND, agent_run_id=AGENT_RUN, key="git.history#1", asked_by="chain", on_behalf_of="user:ada", budget=QUESTION,
     ),
     approvals.ApprovalDecided(
         run_id=RUN, invocation_id=INVOCATION, decision="approve", by=f"key:{KEY}", role="admin", on_behalf_of="ada@example.com",
         reason="Five are enough.", arguments={"limit": 5, "extra": JSON}, arguments_hash=SHA256, outcome="approved",
-        call_with={"limit": 5, "extra": JSON},
+        call_with={"limit": 5, "extra": JSON}, budget=ANSWER,
     ),
-    approvals.ApprovalExpired(run_id=RUN, invocation_id=INVOCATION, outcome="denied"),
+    approvals.ApprovalExpired(run_id=RUN, invocation_id=INVOCATION, outcome="denied", budget=ANSWER),
     approvals.ApprovalWithdrawn(reason="the agent run was cancelled"),
     approval_policies.ApprovalPolicyPublished(
         name="history", version=3, by=f"key:{KEY}", on_behalf_of="ada@example.com", reason="It costs.",

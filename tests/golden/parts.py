@@ -11,7 +11,18 @@ from domain import (
     schedules,
     workflows,
 )
-from domain.amounts import AllowanceRef, Amounts, BudgetLimits, MaxCost, Spender
+from domain.allowances import WaitingCall
+from domain.amounts import (
+    AllowanceRef,
+    Amounts,
+    BudgetAnswer,
+    BudgetAsking,
+    BudgetLimits,
+    BudgetQuestion,
+    MaxCost,
+    Spender,
+    Unpaid,
+)
 from domain.approval_rules import ApprovalCheck, Because, BoundRule, Demand, Requirement, SeenCall
 from domain.failures import Cause, Failure, Retry
 from domain.starting import Target
@@ -74,8 +85,19 @@ CHAIN_TOOL = {
 
 LIMITS = BudgetLimits(money=10_000, tokens=50_000, calls=20)
 AMOUNTS = Amounts(money=2_500, tokens=1_200, calls=1)
-RUN_BUDGET = runs.RunBudget(limits=LIMITS, wall_s=600.0, on_spent="degrade", budget="runs", currency="eur")
+ASKING = BudgetAsking(add=AMOUNTS, roles=("owner",), deadline_s=3_600.0, default="approve")
+RUN_BUDGET = runs.RunBudget(limits=LIMITS, wall_s=600.0, on_spent="degrade", asking=ASKING, budget="runs", currency="eur")
 ALLOWANCES = (AllowanceRef(allowance_id=KEY, root_id=RUN),)
+UNPAID = Unpaid(allowances=ALLOWANCES, amounts=AMOUNTS, hold=APPROVAL)
+WAITING_CALL = WaitingCall(
+    invocation_id=INVOCATION, key="git.history#1", hold=APPROVAL, tool="git.history", tool_version="2", arguments_hash=SHA256,
+    project_id=PROJECT, on_behalf_of="user:ada",
+)  # fmt: skip
+ANSWER = BudgetAnswer(allowance=ALLOWANCES[0], number=2, budget="tenant", add=AMOUNTS)
+QUESTION = BudgetQuestion(
+    allowance=ALLOWANCES[0], number=2, budget="tenant", day="2026-11-30", run_id=RUN, currency="eur", kind="money", limits=LIMITS,
+    spent=AMOUNTS, reserved=AMOUNTS, asked=AMOUNTS, add=AMOUNTS,
+)  # fmt: skip
 SPENDER = Spender(run_id=RUN, project_id=PROJECT, agent="historian", tool="git.history")
 MAX_COST = MaxCost(money=2_500, tokens=1_200)
 

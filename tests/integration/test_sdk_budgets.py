@@ -3,15 +3,17 @@
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import pytest_asyncio
 
 from adapters.embedded import EmbeddedServices
 from tests.integration.sdk_kit import KEY, Server, end_of, serving, worker_process
-from tests.integration.system_kit import empty_work_queue, fresh_database
+from tests.integration.system_kit import empty_work_queue, eventually, fresh_database
 from tests.pages import block
 from tidelog import Client
+from tidelog.approvals import ApprovalSummary
 from tidelog.errors import InvalidRequestError, NotFoundError
 
 PAGE = "docs/how-to/stop-a-run-by-a-budget.md"
@@ -50,6 +52,53 @@ async def test_a_loop_ends_at_its_cent_and_every_view_says_so(client: Client, tm
     assert (used.calls, used.money, used.tokens) == (5, Decimal("0.01"), 2_100)
     agents = {row.agent: row.money for row in await client.budgets.usage("agent")}
     assert agents["looper"] >= Decimal("0.01")
+
+
+async def test_people_are_asked_and_a_kill_changes_nothing(server: Server, client: Client) -> None:
+    """Two runs wait for one answer, and the server dies while they do, and again after it."""
+    page = ModuleType("page")
+    exec(block(PAGE, "ask"), page.__dict__)  # the page's own code
+    ask = {"on_spent": "ask", "ask": {"roles": ["owner"]}}
+    budget_id = await client.budgets.set("agent", agent="looper", money="0.002", on_spent="ask", ask=ask["ask"])
+    started = [(await client.start_run(agent="looper", input="tides")).run_id for _ in range(2)]
+
+    async def asked(calls: int) -> ApprovalSummary | None:
+        open_ones = [one async for one in client.approvals.list(status="open", mine=True)]
+        if len(open_ones) != 1 or (shown := await client.approvals.get(open_ones[0].approval_id)).waiting is None:
+            return None
+        return open_ones[0] if shown.waiting.calls == calls else None
+
+    first = await eventually(lambda: asked(2), "both wait")
+    assert first.budget is not None and (first.kind, first.budget.budget, first.budget.short) == ("budget", "agent:looper", "money")
+    assert (first.budget.asked.money, first.budget.add.money, first.roles) == (Decimal("0.002"), Decimal("0.002"), ("owner",))
+    await server.kill()
+    await server.start()
+    with pytest.raises(InvalidRequestError, match="limits money: give more of that"):
+        await client.approvals.approve(first.approval_id, add={"calls": 5})
+    assert await client.approvals.approve(first.approval_id, "go on", add={"money": "0.004"}) == "approved"
+    await server.kill()
+    await server.start()
+    second = await eventually(lambda: asked(2), "both wait again")
+    assert second.approval_id != first.approval_id
+    today = (await client.budgets.get(budget_id)).today
+    assert today is not None and (today.spent.calls, today.spent.money, today.limits.money) == (
+        3,
+        Decimal("0.006"),
+        Decimal("0.006"),
+    )
+    assert await client.approvals.deny(second.approval_id, "that is enough") == "denied"
+    ends = [await end_of(client, run_id, 40) for run_id in started]
+    assert [run.status for run in ends] == ["failed", "failed"]
+    assert sorted(len(run.steps[0].calls) for run in ends) in ([2, 3], [1, 4])
+    error = ends[0].steps[0].error
+    assert error is not None and error["message"].endswith("gives no more of the budget 'agent:looper': that is enough")
+    await client.budgets.remove(budget_id)
+    own = await client.start_run(agent="looper", input="tides", budget={"money": "0", **ask})
+    await eventually(lambda: asked(1), "it waits")
+    await page.give_once(client, own.run_id)
+    assert (await client.budgets.of_run(own.run_id)).limits.money == Decimal("0.002")
+    await client.cancel_run(own.run_id)
+    assert (await end_of(client, own.run_id, 40)).status == "cancelled"
 
 
 async def test_under_degrade_the_agent_goes_on_and_says_how_far_it_came(client: Client) -> None:

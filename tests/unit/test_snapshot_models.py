@@ -37,7 +37,7 @@ from domain import (
     workflows,
 )
 from domain.access import Role
-from domain.amounts import AllowanceRef, Amounts, BudgetLimits
+from domain.amounts import AllowanceRef, Amounts, BudgetLimits, Unpaid
 from domain.approval_rules import ApprovalRule, Demand, Requirement, approval_id_of
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
@@ -66,6 +66,9 @@ json = st.recursive(
 few = st.integers(1, 3)
 amounts = st.builds(Amounts, money=few, tokens=few, calls=few)
 limits = st.builds(BudgetLimits, money=st.none() | few, tokens=st.none() | few, calls=few)
+UNPAID = Unpaid(
+    allowances=tuple(AllowanceRef(allowance_id=id, root_id=RUN) for id in (ID, OTHER)), amounts=Amounts(calls=1), hold=OTHER
+)
 allowance = {"allowance_id": st.just(ID), "root_id": st.just(RUN)}
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 key = st.sampled_from(["a", "b", "c"])
@@ -145,6 +148,8 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             st.builds(
                 agent_runs.StartCall, **agent_run, attempt=few, key=key, tool=key, reserve=st.just(Amounts(calls=1)), purse=few
             ),
+            st.builds(agent_runs.StartCall, **agent_run, attempt=few, key=key, tool=key, unpaid=st.just(UNPAID)),
+            st.builds(agent_runs.PayCall, **agent_run, key=key, invocation_id=some_id, allowance_id=st.sampled_from([ID, OTHER])),
             st.builds(agent_runs.FinishCall, **agent_run, key=key, invocation_id=some_id, succeeded=st.booleans()),
             st.builds(agent_runs.DeliverMail, **agent_run, run_id=some_id, message_id=some_id, sender=text, sent_at=at),
             st.builds(agent_runs.ReceiveMail, **agent_run, attempt=few, key=key, message_id=st.none() | some_id),
@@ -314,14 +319,22 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             opening=allowances.Opening(budget="run", run_id=RUN, limits=BudgetLimits(calls=9), wall_s=5),
         ),
         st.one_of(
-            st.builds(allowances.DrawPortion, **allowance, holder=some_id, amounts=amounts, exact=st.booleans()),
+            st.builds(
+                allowances.DrawPortion, **allowance, holder=some_id, amounts=amounts, exact=st.booleans(),
+                question=st.integers(1, 3), call=st.none() | st.builds(
+                    allowances.WaitingCall, invocation_id=some_id, key=text, hold=some_id, tool=text, arguments_hash=text
+                ),
+            ),
+            st.builds(allowances.DropPortion, **allowance, holder=some_id, invocation_id=some_id, amounts=amounts),
+            st.builds(allowances.DenyMore, **allowance, question=st.integers(1, 3), message=text),
+            st.builds(allowances.ServeLine, **allowance),
             st.builds(
                 allowances.SettlePortion, **allowance, holder=some_id, spent=amounts, returned=amounts, exact=st.booleans()
             ),
             st.builds(allowances.TightenAllowance, **allowance, asked=amounts),
             st.builds(allowances.NoteSpent, **allowance, holder=some_id, asked=amounts),
             st.builds(allowances.EndTime, **allowance),
-            st.builds(allowances.ChangeAllowance, **allowance, limits=limits, on_spent=st.just("degrade")),
+            st.builds(allowances.ChangeAllowance, **allowance, limits=limits, on_spent=st.sampled_from(["degrade", "ask"])),
             st.builds(allowances.LiftAllowance, **allowance, extra=amounts, by=text, reason=st.just("r")),
         ),
     ),

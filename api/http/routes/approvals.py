@@ -17,6 +17,7 @@ from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
+from api.http.routes.budget_bodies import MoreBudget
 from application.approvals.deciding import Approver, Decisions
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.reads import ApprovalsWanted, Mine
@@ -41,6 +42,8 @@ class DecisionBody(Body):
     """Other arguments for the call. They must fit the tool, and need no more than this approval. Null: as they are."""
     arguments_hash: ShortText | None = None
     """`arguments_hash` of the approval that the person has seen. If the arguments were changed since, the decision is refused."""
+    add: MoreBudget | None = None
+    """Of an approval of a budget: how much more there is. Null: as much as `budget.add` of the approval says."""
 
 
 class DecisionAccepted(openapi.Shown):
@@ -108,13 +111,15 @@ async def get_approval(request: Request, approval_id: UUID) -> Response:
         DecisionBody,
         {"decision": "approve", "reason": "The customer asked for it."},
         {"decision": "approve", "arguments": {"to": "ada@example.com"}, "reason": "It went to the wrong address."},
+        {"decision": "approve", "add": {"money": "5"}, "reason": "The report must be out today."},
         {"decision": "deny", "reason": "Not before Monday."},
         takes=("Idempotency-Key", "Tidelog-On-Behalf-Of"),
     ),
 )
 @needs(Action.APPROVALS_DECIDE, Reach.APPROVAL)
 async def post_decision(request: Request, approval_id: UUID) -> Response:
-    """The call begins, or fails, in the same append as the word that settles the approval. The same word again changes nothing;
+    """The call begins, or fails, in the same append as the word that settles the approval; of a budget, all calls that wait for it
+    go on, or end with their agent runs. The same word again changes nothing;
     another one gets 409 `already-decided`, which says who decided. Who may not decide this approval gets 403 `not-an-approver`.
     """
     body, principal = await body_of(request, DecisionBody), principal_of(request)
@@ -128,6 +133,7 @@ async def post_decision(request: Request, approval_id: UUID) -> Response:
         reason=body.reason,
         arguments=body.arguments,
         arguments_hash=body.arguments_hash,
+        add=None if body.add is None else body.add.amounts(),
     )
     async with audited(
         request, Action.APPROVALS_DECIDE, "approval", approval_id, operation=body.decision, reason=body.reason

@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from api.http.conventions.bodies import Body
-from domain.amounts import MOST, BudgetLimits, Currency, MoneyText, micros_of
-from domain.budgets import LONGEST_WALL_S
+from domain.amounts import AS_USUAL, MOST, Amounts, BudgetAsking, BudgetLimits, Currency, MoneyText, OnSpent, micros_of
+from domain.approval_rules import LONGEST_DEADLINE_S, ApproverRole
+from domain.budgets import LONGEST_WALL_S, fault_of_asking
 from domain.errors import InvalidCommand
 from domain.runs import RunBudget
 
@@ -25,10 +26,41 @@ class LimitsBody(Body):
         return BudgetLimits(money=None if self.money is None else micros_of(self.money), tokens=self.tokens, calls=self.calls)
 
 
+class MoreBudget(Body):
+    money: MoneyText | None = None
+    tokens: int = Field(default=0, ge=0, le=MOST)
+    calls: int = Field(default=0, ge=0, le=MOST)
+
+    def amounts(self) -> Amounts:
+        return Amounts(money=0 if self.money is None else micros_of(self.money), tokens=self.tokens, calls=self.calls)
+
+
+class AskBody(Body):
+    """How people are asked for more, under `on_spent: ask`."""
+
+    add: MoreBudget | None = None
+    """How much is given where the answer does not say how much. Null: as much again as the budget was."""
+    roles: tuple[ApproverRole, ...] = Field(default=(), max_length=3)
+    """Who may give more. Empty: every role that may lift a budget."""
+    deadline_s: float | None = Field(default=None, gt=0, le=LONGEST_DEADLINE_S, allow_inf_nan=False)
+    """Seconds until `default` counts. Null: calls wait as long as their runs."""
+    default: Literal["deny", "approve"] = "deny"
+
+    def asking(self) -> BudgetAsking:
+        add = None if self.add is None else self.add.amounts()
+        return BudgetAsking(add=add, roles=self.roles, deadline_s=self.deadline_s, default=self.default)
+
+
+def asking_of(body: AskBody | None) -> BudgetAsking:
+    return AS_USUAL if body is None else body.asking()
+
+
 class RunBudgetBody(LimitsBody):
     """What a run may spend, with its child runs."""
 
-    on_spent: Literal["stop", "degrade"] = "stop"
+    on_spent: OnSpent = "stop"
+    ask: AskBody | None = None
+    """`ask`: how people are asked for more."""
     currency: Currency | None = None
     """The tenant's unit of money. Another one is refused."""
 
@@ -39,4 +71,9 @@ class RunBudgetBody(LimitsBody):
         limits = self.limits()
         if not any(limits.kinds()) and self.wall_s is None:
             raise InvalidCommand("a budget limits something: money, tokens, calls or wall_s", pointer="/budget")
-        return RunBudget(limits=limits, wall_s=self.wall_s, on_spent=self.on_spent, currency=unit)
+        asking = asking_of(self.ask)
+        try:
+            fault_of_asking(limits, self.on_spent, asking)
+        except InvalidCommand as error:
+            raise InvalidCommand(error.message, pointer=f"/budget{error.pointer}") from None
+        return RunBudget(limits=limits, wall_s=self.wall_s, on_spent=self.on_spent, asking=asking, currency=unit)

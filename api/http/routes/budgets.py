@@ -2,11 +2,11 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from starlette.responses import Response
 
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
@@ -20,13 +20,13 @@ from api.http.conventions.releases import must_all_know_budgets
 from api.http.conventions.request import caller_of, command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from api.http.routes.budget_bodies import LimitsBody
+from api.http.routes.budget_bodies import AskBody, LimitsBody, MoreBudget, asking_of
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor, encode_cursor
 from application.reads import UsageBy, UsageWanted
 from application.views.budgets import AllowanceView, BudgetView, UsageView
 from application.wording import told
 from domain.access import Action
-from domain.amounts import MOST, Amounts, Currency, MoneyText, Why, micros_of
+from domain.amounts import Currency, OnSpent, Why
 from domain.budgets import Covered, Per, Scope, SetBudget, book_id_of
 from domain.errors import InvalidCommand, NotFound
 from domain.kernel import Name, ShortText
@@ -56,7 +56,9 @@ class BudgetBody(Body):
     agent: Name | None = None
     workflow: Name | None = None
     limits: LimitsBody
-    on_spent: Literal["stop", "degrade"] = "stop"
+    on_spent: OnSpent = "stop"
+    ask: AskBody | None = None
+    """`ask`: how people are asked for more."""
     time_zone: ShortText | None = None
     """Whose midnight begins a day. Null: as before, or UTC."""
     currency: Currency | None = None
@@ -70,15 +72,6 @@ class BudgetBody(Body):
             return Covered(scope=self.scope, per=per, project_id=self.project_id, agent=self.agent, workflow=self.workflow)
         except ValidationError as error:
             raise InvalidCommand(told(error.errors(include_url=False)[0]), pointer="/scope") from None
-
-
-class MoreBudget(Body):
-    money: MoneyText | None = None
-    tokens: int = Field(default=0, ge=0, le=MOST)
-    calls: int = Field(default=0, ge=0, le=MOST)
-
-    def amounts(self) -> Amounts:
-        return Amounts(money=0 if self.money is None else micros_of(self.money), tokens=self.tokens, calls=self.calls)
 
 
 class LiftBody(Body):
@@ -142,6 +135,7 @@ async def get_run_budget(request: Request, run_id: UUID) -> Response:
         BudgetBody,
         {"scope": "tenant", "limits": {"money": "25"}},
         {"scope": "agent", "agent": "writer", "per": "run", "limits": {"calls": 20}, "on_spent": "degrade"},
+        {"scope": "tenant", "limits": {"money": "25"}, "on_spent": "ask", "ask": {"add": {"money": "5"}, "deadline_s": 3600}},
         takes=("Idempotency-Key", "Tidelog-On-Behalf-Of"),
     ),
 )
@@ -153,8 +147,8 @@ async def put_budget(request: Request) -> Response:
     await must_all_know_budgets(request)
     command = SetBudget(
         book_id=book_id_of(tenant_id), covered=covered, limits=body.limits.limits(), wall_s=body.limits.wall_s,
-        on_spent=body.on_spent, time_zone=body.time_zone, currency=body.currency, by=caller.actor, reason=body.reason,
-        on_behalf_of=caller.on_behalf_of,
+        on_spent=body.on_spent, asking=asking_of(body.ask), time_zone=body.time_zone, currency=body.currency, by=caller.actor,
+        reason=body.reason, on_behalf_of=caller.on_behalf_of,
     )  # fmt: skip
     async with audited(request, Action.BUDGETS_SET, "budget", covered.name, operation="set", reason=body.reason) as entry:
         with one_content(key):

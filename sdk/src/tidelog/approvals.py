@@ -9,6 +9,7 @@ from pydantic import Field
 from uuid_utils.compat import uuid7
 
 from tidelog.audit import reason_header
+from tidelog.budgets import Amounts, BudgetQuestion, Waiting, amounts_of
 from tidelog.models import Model
 from tidelog.requests import Requests, parse
 
@@ -24,6 +25,8 @@ class ApprovalWord(Model):
     on_behalf_of: str | None = None
     reason: str | None = None
     changed: bool = False
+    add: Amounts | None = None
+    """How much more of a budget."""
     counts: bool = True
     at: datetime
 
@@ -32,6 +35,9 @@ class ApprovalSummary(Model):
     """`because`: the rules that ask for the approval, with what they saw. `roles`: who may decide; so many keys are `needed`."""
 
     approval_id: UUID
+    kind: str = "call"
+    """`budget`: more of a budget, for all calls that wait for it. The call is the first of them."""
+    budget: BudgetQuestion | None = None
     status: str
     tool: str
     tool_version: str | None = None
@@ -63,6 +69,8 @@ class Approval(ApprovalSummary):
 
     arguments: dict[str, Any] = Field(default_factory=dict)
     asked_arguments: dict[str, Any] | None = None
+    waiting: Waiting | None = None
+    """Calls that wait for more of the budget now."""
     may_decide: bool = False
     why_not: str | None = None
 
@@ -124,32 +132,39 @@ class ClientApprovals:
         *,
         arguments: Mapping[str, Any] | None = None,
         arguments_hash: str | None = None,
+        add: Mapping[str, Any] | None = None,
         on_behalf_of: str | None = None,
     ) -> str:
         """Approves, and returns the status of the approval: it is still open where more people must approve.
 
         `arguments`: other ones for the call. `arguments_hash`: of the approval as you have seen it; if its arguments were changed
-        since, nothing happens but a ConflictError.
+        since, nothing happens but a ConflictError. `add`: of an approval of a budget, how much more there is (`money`, `tokens`,
+        `calls`); None: as much as the question says.
 
         Raises:
             ConflictError: somebody has decided otherwise before (`already-decided`), or the arguments were changed.
             PermissionDeniedError: your key does not decide this approval (`not-an-approver`).
             InvalidRequestError: the arguments do not fit the tool, or need more than this approval.
         """
-        return await self._decide(approval_id, "approve", reason, arguments, arguments_hash, on_behalf_of)
+        return await self._decide(approval_id, "approve", reason, arguments, arguments_hash, on_behalf_of, add)
 
     async def deny(self, approval_id: UUID, reason: str | None = None, *, on_behalf_of: str | None = None) -> str:
-        """Denies: the call fails, and the reason is told to who asked for it. Raises as `approve`."""
+        """Denies: the call fails, and the reason is told to who asked for it; of a budget, the runs that wait for it stop.
+
+        Raises as `approve`.
+        """
         return await self._decide(approval_id, "deny", reason, None, None, on_behalf_of)
 
     async def _decide(
         self, approval_id: UUID, decision: str, reason: str | None, arguments: Mapping[str, Any] | None, seen: str | None,
-        on_behalf_of: str | None,
+        on_behalf_of: str | None, add: Mapping[str, Any] | None = None,
     ) -> str:  # fmt: skip
         said = {"decision": decision, "reason": reason, "arguments_hash": seen}
         body: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
         if arguments is not None:
             body["arguments"] = dict(arguments)
+        if add is not None:
+            body["add"] = amounts_of(add)
         path = f"/v1/approvals/{approval_id}/decision"
         answer = await self._requests.send("POST", path, body, key=str(uuid7()), on_behalf_of=on_behalf_of)
         return parse(_Decided, answer).status

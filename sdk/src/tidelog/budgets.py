@@ -15,7 +15,7 @@ from tidelog.requests import parse
 if TYPE_CHECKING:
     from tidelog.client import Client
 
-OnSpent = Literal["stop", "degrade"]
+OnSpent = Literal["stop", "degrade", "ask"]
 UsageBy = Literal["day", "project", "agent", "tool", "run"]
 
 
@@ -34,6 +34,31 @@ class Limits(Model):
     wall_s: float | None = None
 
 
+class Waiting(Model):
+    """Calls that wait until there is more of a budget. `amounts`: what they may cost. `approval_id`: the question to people."""
+
+    calls: int
+    amounts: Amounts
+    approval_id: UUID | None = None
+
+
+class BudgetQuestion(Model):
+    """What people are asked: more of a budget, as it was when the first call waited. `short`: what there is too little of. `asked`:
+    what that call may cost. `add`: how much is given where the answer does not say how much."""
+
+    allowance_id: UUID
+    budget: str
+    day: str | None = None
+    run_id: UUID | None = None
+    currency: str = "usd"
+    short: str = ""
+    limits: Limits
+    spent: Amounts
+    reserved: Amounts
+    asked: Amounts
+    add: Amounts
+
+
 class Allowance(Model):
     """What a budget allows in one run, or on one day. `reserved`: what agent runs hold, for calls under way and for their next
     ones. `overrun`: what calls have cost more than their tools declared. `is_spent`: a call was refused since the last change."""
@@ -50,6 +75,7 @@ class Allowance(Model):
     on_spent: str = "stop"
     currency: str = "usd"
     is_spent: bool = False
+    waiting: Waiting | None = None
 
 
 class BudgetInfo(Model):
@@ -64,6 +90,7 @@ class BudgetInfo(Model):
     workflow: str | None = None
     limits: Limits
     on_spent: str = "stop"
+    ask: dict[str, Any] | None = None
     time_zone: str = "UTC"
     currency: str = "usd"
     by: str = ""
@@ -100,7 +127,15 @@ def money_text(money: "Decimal | float | int | str") -> str:
 def amounts_of(said: Mapping[str, Any]) -> dict[str, Any]:
     """Limits or amounts as the body of a request has them."""
     given = {name: value for name, value in said.items() if value is not None}
-    return given | ({"money": money_text(given["money"])} if "money" in given else {})
+    given |= {"money": money_text(given["money"])} if "money" in given else {}
+    return given | ({"ask": ask_of(given["ask"])} if "ask" in given else {})
+
+
+def ask_of(said: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """How a budget asks, as the body of a request has it."""
+    if said is None:
+        return None
+    return {**said, **({"add": amounts_of(said["add"])} if said.get("add") is not None else {})}
 
 
 class ClientBudgets:
@@ -130,15 +165,20 @@ class ClientBudgets:
         calls: int | None = None,
         wall_s: float | None = None,
         on_spent: OnSpent = "stop",
+        ask: Mapping[str, Any] | None = None,
         time_zone: str | None = None,
         currency: str | None = None,
         reason: str | None = None,
         on_behalf_of: str | None = None,
     ) -> UUID:
-        """Set the budget of a tenant, a project or an agent by day, of an agent by run, or of all runs that are given none."""
+        """Set the budget of a tenant, a project or an agent by day, of an agent by run, or of all runs that are given none.
+
+        `ask`, with `on_spent="ask"`: how people are asked for more: `add` (amounts), `roles`, `deadline_s`, `default`.
+        """
         body: dict[str, Any] = {
             "scope": scope, "per": per, "project_id": None if project_id is None else str(project_id), "agent": agent,
-            "workflow": workflow, "on_spent": on_spent, "time_zone": time_zone, "currency": currency, "reason": reason,
+            "workflow": workflow, "on_spent": on_spent, "ask": ask_of(ask),
+            "time_zone": time_zone, "currency": currency, "reason": reason,
             "limits": amounts_of({"money": money, "tokens": tokens, "calls": calls, "wall_s": wall_s}),
         }  # fmt: skip
         said = {name: value for name, value in body.items() if value is not None}

@@ -138,7 +138,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         `priority`: the class of the run. Its work waits for workers among the work of its class: `high` goes first, `low` last.
         `compensate`: when the effects of the run are taken back, by the tools that its tools name for that (`@tool(compensate=…)`).
         `deadline_s`: seconds after which the run fails, if it has not ended.
-        `budget`: what the run may spend, with its child runs: `money`, `tokens`, `calls`, `wall_s`, and `on_spent`.
+        `budget`: what the run may spend, with its child runs: `money`, `tokens`, `calls`, `wall_s`, `on_spent` and `ask`.
         `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
         are safe.
         `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
