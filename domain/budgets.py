@@ -17,6 +17,7 @@ from domain.amounts import AS_USUAL, CURRENCY, BudgetAsking, BudgetLimits, Curre
 from domain.errors import InvalidCommand, InvalidState, NotFound
 from domain.kernel import Command, Decider, Event, Name, ShortText, Value, derive_id, replace
 from domain.maps import PersistentMap
+from domain.written_budgets import LONGEST_WALL_S, fault_of_asking
 
 Scope = Literal["tenant", "project", "agent", "runs"]
 """Whose calls a budget counts. `tenant`, `project`: all of a day. `agent`: those of an agent, of a day or of each of its runs.
@@ -24,7 +25,6 @@ Scope = Literal["tenant", "project", "agent", "runs"]
 Per = Literal["day", "run"]
 
 MOST_BUDGETS = 1_000
-LONGEST_WALL_S = 366 * 86_400.0
 
 
 class Covered(Value):
@@ -220,18 +220,6 @@ def _set(book: Book, command: SetBudget) -> list[Event]:
         by=command.by, reason=command.reason, on_behalf_of=command.on_behalf_of,
     )  # fmt: skip
     return [] if before is not None and _said(before) == _said(budget) else [budget]
-
-
-def fault_of_asking(limits: BudgetLimits, on_spent: OnSpent, asking: BudgetAsking) -> None:
-    """Raises InvalidCommand: a budget does not ask, or not for that."""
-    if on_spent != "ask" and asking != AS_USUAL:
-        raise InvalidCommand("`ask` says how people are asked: it goes with `on_spent: ask`", pointer="/ask")
-    if on_spent == "ask" and not any(limits.kinds()):
-        raise InvalidCommand("people are asked for money, tokens or calls: the time of a run is over", pointer="/on_spent")
-    if asking.default == "approve" and asking.deadline_s is None:
-        raise InvalidCommand("`default: approve` goes with `deadline_s`", pointer="/ask/default")
-    if asking.add is not None and not any(getattr(asking.add, kind) for kind, _ in limits.kinds()):
-        raise InvalidCommand("`add` gives more of what the budget limits", pointer="/ask/add")
 
 
 def _said(budget: BudgetSet) -> dict[str, object]:

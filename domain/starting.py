@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, model_validator
 from domain.errors import json_pointer
 from domain.kernel import Deadline, Functions, Json, Name, Priority, Spent, Value, is_empty
 from domain.tool_policy import ArgumentName, Expression
+from domain.written_budgets import WrittenBudget
 
 MOST_NAMES = 50
 """Fields of an input that are mapped one by one."""
@@ -49,6 +50,8 @@ class Target(Value):
     """Of the run. None: that of the workflow, or none."""
     metadata: dict[str, Json] = Field(default={}, exclude_if=is_empty)
     """Of the run."""
+    budget: WrittenBudget | None = Field(default=None, exclude_if=_is_nothing)
+    """What the run may spend. None: that of the workflow, or the one that runs have by default."""
 
     @model_validator(mode="after")
     def _is_one(self) -> "Target":
@@ -63,6 +66,8 @@ class Target(Value):
                 raise ValueError("`compensate` and `metadata` are of runs, not of a call of a tool")
             if self.deadline_s is not None:
                 raise ValueError("`deadline_s` is of runs, not of a call of a tool")
+            if self.budget is not None:
+                raise ValueError("`budget` is of runs, not of a call of a tool")
             if self.input is not None and not isinstance(self.input, dict):
                 raise ValueError("the `input` of a tool is the object of its arguments")
         if isinstance(self.input_from, dict):

@@ -17,6 +17,7 @@ from domain.kernel import Command, Deadline, Decider, Event, Json, Name, Priorit
 from domain.maps import PersistentMap
 from domain.plans import Plan
 from domain.tool_policy import ArgumentName
+from domain.written_budgets import WrittenBudget
 
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 """When the effects of a run are taken back, as the start of a run says it (`domain.runs.Compensate`)."""
@@ -48,6 +49,8 @@ class WorkflowDefinition(Value):
     """Of the runs, but not of child runs: those have the time of the run above. None: they take the time that they take."""
     metadata: dict[str, Json] = {}
     """Of the runs, unless the start says others."""
+    budget: WrittenBudget | None = None
+    """What each run may spend, unless the start says another. None: what runs have by default."""
     command: SlashCommand | None = None
 
     def said(self) -> dict[str, Json]:

@@ -1,7 +1,7 @@
 """Amounts of budgets on the command line: `0.01usd,calls=10,tokens=5000,wall=60s`."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from api.cli import output
 
@@ -32,6 +32,19 @@ def amounts_of(option: str, text: str, *, wall: bool = True) -> dict[str, Any]:
     if not found:
         raise output.CommandFailed(f"{option}: say how much, as {FORM}", output.WRONG_USAGE)
     return found
+
+
+OnSpent = Literal["stop", "degrade", "ask"]
+ON_SPENT = "stop: the run fails. degrade: a cheaper tool, or the call alone fails. ask: people are asked for more."
+
+
+def given_budget(limits: str | None, on_spent: str | None) -> dict[str, Any] | None:
+    """`--budget` and `--on-spent` as the body of a start has them. None: nothing was given. Raises CommandFailed."""
+    if limits is None:
+        if on_spent is not None:
+            raise output.CommandFailed("--on-spent goes with --budget", output.WRONG_USAGE)
+        return None
+    return amounts_of("--budget", limits) | ({} if on_spent is None else {"on_spent": on_spent})
 
 
 def told(amounts: dict[str, Any], currency: str) -> str:

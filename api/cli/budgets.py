@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from api.cli import options, output
-from api.cli.amounts import FORM, amounts_of, left_told, told
+from api.cli.amounts import FORM, ON_SPENT, OnSpent, amounts_of, left_told, told
 from api.cli.reaching import server_of
 
 app = typer.Typer(help="What runs may spend: money, tokens, calls, time.", no_args_is_help=True)
@@ -20,8 +20,6 @@ What = Annotated[
     ),
 ]
 LimitsGiven = Annotated[str, typer.Argument(metavar="LIMITS", help=f"What may be spent, as {FORM}.")]
-OnSpent = Literal["stop", "degrade", "ask"]
-ON_SPENT = "stop: the run fails. degrade: a cheaper tool, or the call alone fails. ask: people are asked for more."
 _COVERED = {"tenant": {"scope": "tenant"}, "runs": {"scope": "runs"}}
 
 

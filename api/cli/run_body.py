@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from api.cli import options, output
-from api.cli.amounts import amounts_of
+from api.cli.amounts import OnSpent, given_budget
 from api.cli.options import seconds_of
 from api.cli.plan_files import plan_of
 
 OnFailure = Literal["fail", "continue"]
 Priority = Literal["high", "normal", "low"]
-OnSpent = Literal["stop", "degrade"]
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 
 
@@ -54,10 +53,8 @@ def body_of(given: StartOptions) -> dict[str, Any]:
         body["compensate"] = given.compensate
     if given.deadline is not None:
         body["deadline_s"] = seconds_of("--deadline", given.deadline)
-    if given.budget is not None:
-        body["budget"] = amounts_of("--budget", given.budget) | ({} if given.on_spent is None else {"on_spent": given.on_spent})
-    elif given.on_spent is not None:
-        raise output.CommandFailed("--on-spent goes with --budget", output.WRONG_USAGE)
+    if (budget := given_budget(given.budget, given.on_spent)) is not None:
+        body["budget"] = budget
     return body
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli import options, output, phrases
-from api.cli.amounts import FORM
+from api.cli.amounts import FORM, OnSpent
 from api.cli.ids import GivenId
 from api.cli.reaching import server_of
-from api.cli.run_body import Compensate, OnFailure, OnSpent, Priority, StartOptions, agents_of, body_of, check_key
+from api.cli.run_body import Compensate, OnFailure, Priority, StartOptions, agents_of, body_of, check_key
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient

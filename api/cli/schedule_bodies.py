@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import typer
 
 from api.cli import options, output
+from api.cli.amounts import FORM, ON_SPENT, OnSpent, given_budget
 
 CatchUp = Literal["skip", "last", "all"]
 Overlap = Literal["skip", "queue", "cancel", "allow"]
@@ -40,6 +41,8 @@ class Given(NamedTuple):
     metadata: Annotated[str | None, typer.Option("--metadata", metavar="JSON|@FILE", help="Metadata of each run.")] = None
     priority: Annotated[Literal["high", "normal", "low"] | None, typer.Option("--priority", help="Class of each run.")] = None
     deadline: Annotated[str | None, typer.Option("--deadline", metavar="TIME", help="Each run fails if it goes on longer.")] = None
+    budget: Annotated[str | None, typer.Option("--budget", metavar="LIMITS", help=f"What each run may spend, as {FORM}.")] = None
+    on_spent: Annotated[OnSpent | None, typer.Option("--on-spent", help=ON_SPENT)] = None
     start_at: Annotated[str | None, typer.Option("--start-at", metavar="TIME", help="No time before this one counts.")] = None
     end_at: Annotated[str | None, typer.Option("--end-at", metavar="TIME", help="No time after this one counts.")] = None
     jitter: Annotated[str | None, typer.Option("--jitter", metavar="TIME", help="Each run starts up to so much later: 30s.")] = None
@@ -69,7 +72,7 @@ class Given(NamedTuple):
         if len(given) > 1:
             raise output.CommandFailed(f"give one of {' and '.join(given)}", output.WRONG_USAGE)
         if not given:
-            beside = (self.input, self.input_from, self.metadata, self.priority, self.deadline)
+            beside = (self.input, self.input_from, self.metadata, self.priority, self.deadline, self.budget)
             if any(value is not None and value != [] for value in beside):
                 raise output.CommandFailed("say what is started, too: --agent, --workflow or --plan", output.WRONG_USAGE)
             return {}
@@ -89,6 +92,8 @@ class Given(NamedTuple):
             found["metadata"] = options.object_of("--metadata", self.metadata)
         if self.deadline is not None:
             found["deadline_s"] = options.seconds_of("--deadline", self.deadline)
+        if (budget := given_budget(self.budget, self.on_spent)) is not None:
+            found["budget"] = budget
         return found | ({} if self.priority is None else {"priority": self.priority})
 
     def _rules(self) -> dict[str, Any]:

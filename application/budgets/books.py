@@ -13,6 +13,7 @@ from domain.agent_runs import AgentRunRequested
 from domain.allowances import Allowance, Opening, allowance_of_run
 from domain.amounts import AllowanceRef
 from domain.budgets import Book, BudgetSet, allowance_of_agent, allowance_of_day, book_id_of, budget_id_of, day_of
+from domain.written_budgets import WrittenBudget, asking_of
 
 TOPICS = frozenset(event.TOPIC for event in (budgets.BudgetSet, budgets.BudgetRemoved))
 
@@ -147,6 +148,25 @@ class Books:
         day = day_of(self._clock(), budget.time_zone)
         allowance_id = allowance_of_day(budget_id_of(book_id_of(tenant_id), budget.name), day)
         return Cover(AllowanceRef(allowance_id=allowance_id, root_id=allowance_id), opening_of(tenant_id, budget, day=day))
+
+
+async def given_budget(
+    commands: CommandLoop, tenant_id: UUID, written: WrittenBudget | None, *, of: str | None = None
+) -> runs.RunBudget | None:
+    """The budget of a run as it is written elsewhere than in the request of its start. Costs nothing where none is. Raises
+    Unavailable."""
+    if written is None:
+        return None
+    book: Book = (await commands.load(budgets.DECIDER, tenant_id, book_id_of(tenant_id), fresh=False)).state
+    return budget_of(written, book.unit, of=of)
+
+
+def budget_of(written: WrittenBudget, unit: str, *, of: str | None = None) -> runs.RunBudget:
+    """`unit`: of the tenant's money. `of`: the name of what says so for all its runs. None: the start of the run does."""
+    return runs.RunBudget(
+        limits=written.limits(), wall_s=written.wall_s, on_spent=written.on_spent, asking=asking_of(written.ask), budget=of,
+        currency=unit,
+    )  # fmt: skip
 
 
 def default_of_runs(book: Book, project_id: UUID, workflow: str | None) -> runs.RunBudget | None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from application.budgets.books import given_budget
 from application.engine.commands.loop import CommandLoop
 from application.plans.capabilities import KnownAgents
 from application.runs.start import prepared_start
@@ -67,9 +68,10 @@ class ScheduleStarts:
 
     async def _prepare(self, project_id: UUID, asked: Target, given: Json, said: Mapping[str, Any]) -> ScheduledStart:
         """`said`: fields of the start that differ from time to time."""
+        budget = await given_budget(self._commands, self._tenant_id, asked.budget)
         if asked.workflow is None:
             start, conditions = await self._of_plan(project_id, asked)
-            said = {**said, "input": given, "metadata": asked.metadata}
+            said = {**said, "input": given, "metadata": asked.metadata, **({} if budget is None else {"budget": budget})}
             return ScheduledStart(start.model_copy(update=said), (*_deadline(said, asked.deadline_s), *conditions))
         wanted = AskedWorkflow(asked.workflow, asked.version, given, asked.priority, asked.compensate, asked.metadata)
         found = await self._workflows.resolved(self._tenant_id, wanted, fresh=self._fresh)
@@ -78,6 +80,8 @@ class ScheduleStarts:
             self._prepared[key] = await self._looked_up(project_id, found.with_children, found.priority, found.compensate)
         start, conditions = self._prepared[key]
         said = {**said, "input": found.input, "metadata": found.metadata, "workflow": found.workflow}
+        budget = budget or await self._workflows.budget_of(self._tenant_id, found)
+        said |= {} if budget is None else {"budget": budget}
         deadline = _deadline(said, asked.deadline_s or found.deadline_s)
         return ScheduledStart(start.model_copy(update=said), (*deadline, *conditions, *found.conditions))
 

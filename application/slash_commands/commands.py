@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from application.budgets.books import given_budget
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.ports.pages import Page, encode_cursor
@@ -152,6 +153,7 @@ class SlashCommands:
             outcome = await start_run(
                 self._commands, request, run_id=run_id, project_id=project_id, plan=plan, input=input,
                 metadata=dict(definition.metadata), priority=definition.priority, compensate=definition.compensate, origin=origin,
+                budget=await given_budget(self._commands, request.tenant_id, definition.budget, of=f"command:{line.name}"),
                 terms=terms, known=known, admission=admission,
             )  # fmt: skip
             return CommandStart(outcome, None, input)

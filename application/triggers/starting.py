@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+from application.budgets.books import given_budget
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
@@ -71,12 +72,13 @@ class Starter:
         self, request: CommandRequest, target: Target, input: Json, run_id: UUID, project_id: UUID, origin: runs.Origin
     ) -> CommandOutcome:
         terms = NO_TERMS if target.deadline_s is None else Terms(target.deadline_s)
+        budget = await given_budget(self._commands, request.tenant_id, target.budget)
         if target.workflow is not None:
             asked = AskedWorkflow(
                 target.workflow, target.version, input, target.priority, target.compensate, target.metadata or None
             )  # fmt: skip
             return await self._workflows.start(
-                request, asked, run_id=run_id, project_id=project_id, origin=origin, terms=terms, known=self._agents,
+                request, asked, run_id=run_id, project_id=project_id, origin=origin, terms=terms, budget=budget, known=self._agents,
                 admission=self._admission,
             )  # fmt: skip
         return await self._workflows.start_plan(
@@ -90,6 +92,7 @@ class Starter:
             compensate=target.compensate or "never",
             origin=origin,
             terms=terms,
+            budget=budget,
             known=self._agents,
             admission=self._admission,
         )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+from application.budgets.books import given_budget
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
@@ -20,6 +21,7 @@ from domain import runs
 from domain.errors import DomainError, InvalidCommand, NotFound, Unavailable
 from domain.kernel import Command, Json, Priority
 from domain.workflows import DECIDER, Compensate, UnknownWorkflow, WorkflowChanged, WorkflowDefinition, defaults_of, workflow_id_of
+from domain.written_budgets import WrittenBudget
 
 if TYPE_CHECKING:
     from application.tool_schemas import ToolSchemas
@@ -44,6 +46,8 @@ class StartOfWorkflow(NamedTuple):
     deadline_s: float | None
     metadata: dict[str, Json]
     workflow: runs.WorkflowRef
+    budget: WrittenBudget | None
+    """What the workflow says that its runs may spend."""
     conditions: tuple[Command, ...]
     """Go into the append of the start: it holds only while the workflows are as they were looked at (WorkflowChanged: look again,
     `fresh`)."""
@@ -119,6 +123,7 @@ class Workflows:
             deadline_s=definition.deadline_s,
             metadata={**definition.metadata, **(asked.metadata or {})},
             workflow=runs.WorkflowRef(name=asked.name, version=version),
+            budget=definition.budget,
             conditions=(),
         )
 
@@ -154,10 +159,11 @@ class Workflows:
         for look in range(MOST_LOOKS):
             try:
                 start = await self.resolved(request.tenant_id, asked, fresh=look > 0)
+                own = budget or await self.budget_of(request.tenant_id, start)
                 return await start_run(
                     self._commands, request, run_id=run_id, project_id=project_id, plan=start.plan,
                     with_children=start.with_children, input=start.input, metadata=start.metadata, priority=start.priority,
-                    compensate=start.compensate, workflow=start.workflow, origin=origin, budget=budget, conditions=start.conditions,
+                    compensate=start.compensate, workflow=start.workflow, origin=origin, budget=own, conditions=start.conditions,
                     terms=_with_deadline(terms, start),
                     known=known, admission=admission,
                 )  # fmt: skip
@@ -169,6 +175,10 @@ class Workflows:
                     raise
                 return repeated
         raise Unavailable(f"the workflow '{asked.name}' is being changed: try again")
+
+    async def budget_of(self, tenant_id: UUID, start: StartOfWorkflow) -> runs.RunBudget | None:
+        """What the workflow lets a run of it spend. None: it says nothing. Raises Unavailable."""
+        return await given_budget(self._commands, tenant_id, start.budget, of=f"workflow:{start.workflow.name}")
 
     async def start_plan(
         self,

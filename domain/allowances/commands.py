@@ -119,6 +119,6 @@ class LiftAllowance(Command):
 
 
 AllowanceCommand = (
-    OpenAllowance | DrawPortion | SettlePortion | CountSpent | TightenAllowance | NoteSpent | EndTime | ChangeAllowance | LiftAllowance
-    | DropPortion | ServeLine | DenyMore
+    OpenAllowance | DrawPortion | SettlePortion | CountSpent | TightenAllowance | NoteSpent | EndTime | ChangeAllowance
+    | LiftAllowance | DropPortion | ServeLine | DenyMore
 )  # fmt: skip

@@ -90,6 +90,7 @@ class Triggers:
 
     engine: Engine
     stored: MemoryTriggers = field(init=False)
+    starter: Starter = field(init=False)
     firing: Firing = field(init=False)
     roots: Roots = field(init=False)
     encoder: CloudEventEncoder = field(init=False)
@@ -101,7 +102,7 @@ class Triggers:
         chains, cache = Chains(engine.commands, EXPRESSIONS, known), CachedResults(engine.commands, MemoryCachedCalls(engine.log))
         calls = ClientCalls(engine.commands, ToolSchemas(), known, chains, cache, engine.workers.budgets)
         workflows = Workflows(engine.commands, PublishedVersions(engine))
-        starter = Starter(
+        self.starter = starter = Starter(
             engine.commands, MemoryNames(engine.log, agents.AgentRegistered), engine.admission, workflows, lambda: calls
         )
         self.stored = MemoryTriggers(engine.log, registry)

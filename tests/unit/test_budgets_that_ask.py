@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import ValidationError
 
 from application.budgets.managing import BudgetOffice
 from domain import allowances, approvals, runs
@@ -13,9 +14,13 @@ from domain.amounts import NOTHING, Amounts, BudgetAsking, BudgetLimits
 from domain.approvals import Approval, DecideApproval
 from domain.budgets import Covered, SetBudget, allowance_of_day, book_id_of, budget_id_of
 from domain.errors import InvalidCommand
+from domain.projects import default_project_id
 from domain.runs import RunBudget
+from domain.starting import Target
+from domain.written_budgets import WrittenAmounts, WrittenAsking, WrittenBudget
 from tests.kit.engine import Claim, Engine, PlayedWorker
-from tests.kit.waiting import TENANT, request_of
+from tests.kit.triggers import Triggers
+from tests.kit.waiting import TENANT, new_id, request_of
 
 COSTS = {"policy": {"max_cost": {"money": "0.002"}}}
 TWO_CALLS = BudgetLimits(money=4_000)
@@ -268,3 +273,36 @@ async def test_what_does_not_fit_an_answer_is_refused(engine: Engine) -> None:
     await answer(engine, day, add=Amounts(money=2_000))
     with pytest.raises(approvals.AlreadyDecided, match="key:ada has approved it before"):
         await answer(engine, day, add=Amounts(money=3_000))
+
+
+async def test_what_a_trigger_starts_has_the_budget_of_its_target(engine: Engine) -> None:
+    worker = await worker_of(engine)
+    target = Target(agent="looper", budget=WrittenBudget(calls=0, on_spent="ask"))
+    id, origin = new_id(), runs.Origin(kind="trigger", name="t")
+    starter = Triggers(engine).starter
+    await starter.start(request_of(TENANT), target, None, id=id, project_id=default_project_id(TENANT), origin=origin)
+    call = await (await worker.next("looper")).call("a", "search")
+    assert await statuses(engine, [call]) == ["held"] and (await question(engine, allowance_of_run(id))).status == "open"
+
+
+def test_a_written_budget_says_something_that_fits() -> None:
+    for said, words in (
+        ({}, "a budget limits something: money, tokens, calls or wall_s"),
+        ({"calls": 1, "ask": {}}, ""),
+        ({"calls": 1, "ask": {"deadline_s": 5}}, "it goes with `on_spent: ask`"),
+        ({"wall_s": 5, "on_spent": "ask"}, "the time of a run is over"),
+        ({"calls": 1, "on_spent": "ask", "ask": {"default": "approve"}}, "goes with `deadline_s`"),
+        ({"calls": 1, "on_spent": "ask", "ask": {"add": {"money": "1"}}}, "gives more of what the budget limits"),
+        ({"money": "1.0000001"}, "match pattern"),
+    ):
+        if not words:
+            WrittenBudget.model_validate(said)
+            continue
+        with pytest.raises(ValidationError, match=words):
+            WrittenBudget.model_validate(said)
+    with pytest.raises(ValidationError, match="`budget` is of runs, not of a call of a tool"):
+        Target(tool="t", budget=WrittenBudget(calls=1))
+    asking = WrittenAsking(add=WrittenAmounts(money="0.5", tokens=2, calls=3), roles=("admin",), deadline_s=5, default="approve")
+    more = Amounts(money=500_000, tokens=2, calls=3)
+    assert asking.asking() == BudgetAsking(add=more, roles=("admin",), deadline_s=5, default="approve")
+    assert WrittenBudget(money="0.5", tokens=2).limits() == BudgetLimits(money=500_000, tokens=2)

@@ -18,6 +18,7 @@ from application.schedules.firing import PUT_OFF_S, ScheduleService
 from application.starting import plan_of
 from application.workflows import Workflows
 from domain import agents, projects, runs
+from domain.amounts import BudgetAsking, BudgetLimits
 from domain.errors import DomainError, InvalidCommand, NotFound, Unavailable
 from domain.kernel import Event
 from domain.projects import CreateProject, RemoveProject, default_project_id
@@ -37,6 +38,7 @@ from domain.schedules import (
 )
 from domain.starting import Target
 from domain.workflows import DeprecateWorkflow, PublishWorkflow, WorkflowDefinition, workflow_id_of
+from domain.written_budgets import WrittenAsking, WrittenBudget
 from tests.kit.engine import EXPRESSIONS, FUNCTIONS, Engine
 from tests.kit.memory import MemoryNames
 from tests.kit.memory.schedules import MemoryDueSchedules
@@ -155,6 +157,26 @@ async def test_a_due_time_and_its_run_are_one_append(works: Clockwork) -> None:
         assert '"actor":"schedule:s"' in events["run.started"].metadata and '"on_behalf_of":"ada"' in events["run.started"].metadata
         await works.pass_(60)
         assert len(works.started()) == 2
+
+
+async def test_a_run_has_the_budget_of_its_schedule_or_else_of_its_workflow(works: Clockwork) -> None:
+    plan = runs.sequential(("a",))
+    definition = WorkflowDefinition(plan=plan, budget=WrittenBudget(calls=3, on_spent="ask", ask=WrittenAsking(roles=("owner",))))
+    await works.engine.give(PublishWorkflow(workflow_id=workflow_id_of(TENANT, "digest"), name="digest", definition=definition))
+    own = WrittenBudget(money="0.05", wall_s=60, on_spent="degrade")
+    await works.create("own", start=Target(agent="a", budget=own))
+    await works.create("workflow", start=Target(workflow="digest"))
+    await works.create("both", start=Target(workflow="digest", budget=own))
+    await works.create("none")
+    async with works.running():
+        await works.pass_(60)
+    found = {run.origin.name: run.budget for run in works.started().values() if run.origin}
+    degrades = runs.RunBudget(limits=BudgetLimits(money=50_000), wall_s=60, on_spent="degrade", currency="usd")
+    asking = BudgetAsking(roles=("owner",))
+    asks = runs.RunBudget(
+        limits=BudgetLimits(calls=3), on_spent="ask", asking=asking, budget="workflow:digest", currency="usd"
+    )  # fmt: skip
+    assert found == {"own": degrades, "workflow": asks, "both": degrades, "none": None}
 
 
 async def test_the_input_follows_from_the_time(works: Clockwork) -> None:

@@ -53,9 +53,9 @@ from domain.allowances import (
     question_id_of,
 )
 from domain.amounts import NOTHING, AllowanceRef, Amounts, BudgetAsking, BudgetLimits, Unpaid
-from domain.budgets import fault_of_asking
 from domain.errors import InvalidCommand
 from domain.failures import Failure
+from domain.written_budgets import fault_of_asking
 
 ID, RUN, ONE, TWO, OTHER = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(5))
 PLACE: dict[str, Any] = {"allowance_id": ID, "root_id": RUN}

@@ -18,6 +18,7 @@ from application.workflows.children import MAX_PLAN_BYTES, InvalidChild
 from application.workflows.start import with_defaults
 from domain import agents, runs
 from domain.agents import RegisterAgent, agent_id_of
+from domain.amounts import BudgetLimits
 from domain.errors import InvalidCommand, InvalidState, NotFound, RepeatedDifferently, Unavailable
 from domain.kernel import Json, derive_id
 from domain.plans import MAX_DEPTH, ChildRun, Plan, Step, sequential
@@ -33,6 +34,7 @@ from domain.workflows import (
     WorkflowPublished,
     workflow_id_of,
 )
+from domain.written_budgets import WrittenBudget
 from tests.kit.engine import Engine
 from tests.kit.memory import MemoryNames
 from tests.kit.waiting import TENANT, new_id, request_of
@@ -498,3 +500,19 @@ async def test_a_workflow_with_a_faulty_plan_is_not_published(process: Process) 
         await process.publish("faulty", plan=Plan(steps=(FIRST, judged.model_copy(update={"when": "steps.frist.result == 1"}))))
     with pytest.raises(NotFound):
         await process.changes.definition(TENANT, "faulty", None)
+
+
+async def test_a_run_has_the_budget_of_its_workflow_and_a_repeat_is_the_same_run() -> None:
+    async with Engine().running() as engine:
+        await engine.set_up()
+        await engine.give(RegisterAgent(agent_id=agent_id_of(TENANT, "alpha"), name="alpha"))
+        process = Process(engine)
+        await process.publish(budget=WrittenBudget(calls=3))
+        run_id = new_id()
+        await process.start(run_id=run_id)
+        budget = process.started(run_id).budget
+        assert budget == runs.RunBudget(limits=BudgetLimits(calls=3), budget="workflow:digest", currency="usd")
+        await process.publish(budget=WrittenBudget(calls=9))
+        assert await process.start(run_id=run_id) == run_id
+        second = await process.start()
+        assert process.started(second).budget == budget.model_copy(update={"limits": BudgetLimits(calls=9)})

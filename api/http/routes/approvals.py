@@ -17,7 +17,6 @@ from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from api.http.routes.budget_bodies import MoreBudget
 from application.approvals.deciding import Approver, Decisions
 from application.engine.ports.pages import MAX_LIMIT, position_cursor
 from application.reads import ApprovalsWanted, Mine
@@ -26,6 +25,7 @@ from domain.access import Action, may
 from domain.approvals import DecideApproval
 from domain.invocations import Reason
 from domain.kernel import Json, Name, ShortText
+from domain.written_budgets import WrittenAmounts
 
 router = APIRouter(tags=["approvals"], route_class=DirectRoute)
 
@@ -42,7 +42,7 @@ class DecisionBody(Body):
     """Other arguments for the call. They must fit the tool, and need no more than this approval. Null: as they are."""
     arguments_hash: ShortText | None = None
     """`arguments_hash` of the approval that the person has seen. If the arguments were changed since, the decision is refused."""
-    add: MoreBudget | None = None
+    add: WrittenAmounts | None = None
     """Of an approval of a budget: how much more there is. Null: as much as `budget.add` of the approval says."""
 
 

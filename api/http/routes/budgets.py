@@ -20,7 +20,6 @@ from api.http.conventions.releases import must_all_know_budgets
 from api.http.conventions.request import caller_of, command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from api.http.routes.budget_bodies import AskBody, LimitsBody, MoreBudget, asking_of
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor, encode_cursor
 from application.reads import UsageBy, UsageWanted
 from application.views.budgets import AllowanceView, BudgetView, UsageView
@@ -30,6 +29,7 @@ from domain.amounts import Currency, OnSpent, Why
 from domain.budgets import Covered, Per, Scope, SetBudget, book_id_of
 from domain.errors import InvalidCommand, NotFound
 from domain.kernel import Name, ShortText
+from domain.written_budgets import WrittenAmounts, WrittenAsking, WrittenLimits, asking_of
 
 router = APIRouter(tags=["budgets"], route_class=DirectRoute)
 
@@ -55,9 +55,9 @@ class BudgetBody(Body):
     project_id: UUID | None = None
     agent: Name | None = None
     workflow: Name | None = None
-    limits: LimitsBody
+    limits: WrittenLimits
     on_spent: OnSpent = "stop"
-    ask: AskBody | None = None
+    ask: WrittenAsking | None = None
     """`ask`: how people are asked for more."""
     time_zone: ShortText | None = None
     """Whose midnight begins a day. Null: as before, or UTC."""
@@ -75,7 +75,7 @@ class BudgetBody(Body):
 
 
 class LiftBody(Body):
-    add: MoreBudget
+    add: WrittenAmounts
     """How much more may be spent, of the kinds that the budget limits."""
     reason: Why
 

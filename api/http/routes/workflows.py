@@ -45,6 +45,7 @@ from domain.workflows import (
     no_workflow,
     workflow_id_of,
 )
+from domain.written_budgets import WrittenBudget
 
 router = APIRouter(tags=["workflows"], route_class=DirectRoute)
 
@@ -82,6 +83,8 @@ class DefinitionBody(Body):
     deadline_s: Deadline | None = None
     """Seconds after which a run fails that has not ended. Null: it has no deadline."""
     metadata: dict[str, Json] = {}
+    budget: WrittenBudget | None = None
+    """What each run may spend, unless the start says another."""
     command: SlashCommand | None = None
 
     @classmethod
@@ -91,7 +94,7 @@ class DefinitionBody(Body):
     def definition(self) -> WorkflowDefinition:
         return WorkflowDefinition(
             description=self.description, parameters=self.parameters, plan=self.plan, priority=self.priority,
-            compensate=self.compensate, deadline_s=self.deadline_s, metadata=self.metadata, command=self.command,
+            compensate=self.compensate, deadline_s=self.deadline_s, metadata=self.metadata, budget=self.budget, command=self.command,
         )  # fmt: skip
 
 

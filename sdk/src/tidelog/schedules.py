@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 
 from tidelog.audit import reason_header
 from tidelog.bodies import object_of, plan_of
+from tidelog.budgets import amounts_of
 from tidelog.compensation import Compensate
 from tidelog.models import Model
 from tidelog.requests import Requests, parse
@@ -121,10 +122,10 @@ def start_of(
     workflow: str | None = None, version: int | None = None, agent: str | None = None,
     plan: Mapping[str, Any] | None = None, input: Any = None, input_from: str | Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None, priority: Literal["high", "normal", "low"] | None = None,
-    compensate: Compensate | None = None, deadline_s: float | None = None,
+    compensate: Compensate | None = None, deadline_s: float | None = None, budget: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What each run of a schedule is. `agent`: a name, or `name@version`. `deadline_s`: seconds after which a run that has not
-    ended fails.
+    ended fails. `budget`: what it may spend, as at its start.
 
     Raises ValueError unless exactly one of `workflow`, `agent` and `plan` is given.
     """
@@ -135,7 +136,7 @@ def start_of(
         "plan": None if plan is None else plan_of(plan), "input": to_json(input, "the input", max_bytes=None),
         "input_from": dict(input_from) if isinstance(input_from, Mapping) else input_from,
         "metadata": None if metadata is None else object_of(metadata, "the metadata"), "priority": priority,
-        "compensate": compensate, "deadline_s": deadline_s,
+        "compensate": compensate, "deadline_s": deadline_s, "budget": None if budget is None else amounts_of(budget),
     }  # fmt: skip
     return {name: value for name, value in given.items() if value is not None}
 

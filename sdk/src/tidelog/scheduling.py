@@ -49,6 +49,7 @@ class Scheduling:
         priority: Literal["high", "normal", "low"] | None = None,
         compensate: Compensate | None = None,
         deadline_s: float | None = None,
+        budget: Mapping[str, Any] | None = None,
         start_at: datetime | None = None,
         end_at: datetime | None = None,
         jitter_s: int = 0,
@@ -79,7 +80,9 @@ class Scheduling:
             when = {} if in_s is not None else {"when": when_of(cron, time_zone, every_s, anchored_at, at)}
             if agent is None and workflow is None and plan is None:
                 agent = self._own_name()
-            start = start_of(workflow, version, agent, plan, input, input_from, metadata, priority, compensate, deadline_s)
+            start = start_of(
+                workflow, version, agent, plan, input, input_from, metadata, priority, compensate, deadline_s, budget
+            )  # fmt: skip
         except ValueError as error:
             raise PermanentError(str(error)) from error
         definition = {**when, "start": start, **{field: value for field, value in given.items() if value is not None}}
