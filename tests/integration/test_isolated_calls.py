@@ -2,12 +2,14 @@
 
 import asyncio
 import fcntl
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import httpx2
 
 from tests.integration.sdk_kit import KEY, end_of, outcome, serving, worker_process
+from tests.integration.system_kit import eventually
 from tests.pace import ANSWER_S, Deadline
 from tidelog import Client, tool
 from tidelog.isolation.kernel import Kernel
@@ -27,6 +29,8 @@ def loud(ctx: ToolContext, text: str) -> str:
     """Shout."""
     print("shouting")
     ctx.log.warning("loud", text=text)
+    ctx.usage(money="0.002", tokens=7)
+    ctx.usage(tokens=1)
     return shout(text)
 
 @tool("hold", isolation="process", timeout_s=600)
@@ -36,9 +40,10 @@ def hold(path: str) -> None:
     Path(path + ".held").touch()
     time.sleep(600)
 
-@tool("end", isolation="process")
-def end() -> None:
+@tool("end", isolation="process", max_attempts=1)
+def end(ctx: ToolContext) -> None:
     import os
+    ctx.usage(money="0.5")
     os.abort()
 ''',
     "agents": """
@@ -78,6 +83,11 @@ async def test_calls_of_a_worker_process(database_url: str, nats_url: str, tmp_p
             ended = await outcome(client, agent="caller", input={"tool": "end", "arguments": {}})
             [call] = await client.calls(ended.run_id)
             assert (call.error["type"], call.error["kind"]) == ("ProcessCrashedError", "transient")
+            used = {}
+            for each in (run, ended):
+                [row] = await eventually(partial(client.budgets.usage, "run", run_id=each.run_id), "what was used")
+                used[each.run_id] = (str(row.money), row.tokens)
+            assert used == {run.run_id: ("0.002", 8), ended.run_id: ("0.5", 0)}, "also what was said before its process died"
 
             started = await client.start_run(agent="caller", input={"tool": "hold", "arguments": {"path": str(lock)}})
             deadline = Deadline(ANSWER_S)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from tidelog.isolation import declared
 from tidelog.isolation.declared import Isolation, lacking
 from tidelog.isolation.kernel import Kernel, kernel_here, libc
 from tidelog.isolation.pool import OUTPUT_BYTES
-from tidelog.isolation.tool import IsolatedTool, Isolating
+from tidelog.isolation.tool import IsolatedTool, Isolating, _count
 from tidelog.tools import Tool, ToolContext
+from tidelog.used import Told
 from tidelog.work_log import WORK_LOG, WorkLog
 
 PR_GET_DUMPABLE = 3
@@ -250,3 +252,19 @@ def test_a_tool_that_no_other_process_could_find_is_refused() -> None:
 
     with pytest.raises(DefinitionError, match="at the top of a module"):
         Isolating(HERE).isolated(inner)
+
+
+def test_what_a_process_says_to_have_used_is_not_believed_where_it_is_no_usage() -> None:
+    told: list[bytes] = []
+    used = Told(told.append)
+    used.add(Decimal("0.0000004"), 3)
+    used.add(0.5, None)
+    with pytest.raises(ValueError, match="tokens are not negative"):
+        used.add(None, -1)
+    context = ToolContext(Path("/tmp"), "the-key", 1)
+    nonsense = (
+        b"", b"{", b"[]", b"7", b'{"money": "NaN"}', b'{"money": []}', b'{"tokens": -1}', b'{"tokens": "x"}', b'{"tokens": 1e999}',
+    )  # fmt: skip
+    for text in (*told, *nonsense):
+        _count(context, text)
+    assert context._used.said() == used.said() == {"money": "0.500001", "tokens": 3}

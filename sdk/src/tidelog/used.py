@@ -1,5 +1,7 @@
 """What a call of a tool has used, as far as the tool says."""
 
+import json
+from collections.abc import Callable
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
@@ -28,3 +30,15 @@ class Used:
         if self._money is not None:
             said["money"] = format(self._money.quantize(Decimal("0.000001"), ROUND_CEILING).normalize(), "f")
         return said
+
+
+class Told(Used):
+    """Of a tool in a process of its own: what it says goes to the worker at once."""
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._put = put
+
+    def add(self, money: Decimal | float | str | None, tokens: int | None) -> None:
+        super().add(money, tokens)
+        self._put(json.dumps({"money": None if money is None else str(money), "tokens": tokens}).encode())

@@ -28,8 +28,9 @@ from tidelog.causes import CAUSE
 from tidelog.errors import PermanentError
 from tidelog.failures import tool_failure
 from tidelog.isolation import kernel as k
-from tidelog.isolation.frames import FAILURE, HEAD, LINE, MAX_FRAME, RESULT, frame
+from tidelog.isolation.frames import FAILURE, HEAD, LINE, MAX_FRAME, RESULT, USED, frame
 from tidelog.tools import Tool, ToolContext
+from tidelog.used import Told
 from tidelog.values import encode, to_json
 from tidelog.work_log import WORK_LOG, Log, WorkLog
 
@@ -224,6 +225,7 @@ def _answer(data: socket.socket, tool: Tool[..., Any]) -> None:
     WORK_LOG.set(work_log)
     CAUSE.set(request["idempotency_key"])
     capture_records()
+    used = Told(lambda text: data.sendall(frame(USED, text)))
     context = ToolContext(
         Path(request["workspace"]),
         request["idempotency_key"],
@@ -231,6 +233,7 @@ def _answer(data: socket.socket, tool: Tool[..., Any]) -> None:
         Log(work_log),
         on_behalf_of=request["on_behalf_of"],
         blob=ToolBlobs(NoBlobs("a tool in a process of its own has no key of the server: take bytes, and put them in the agent")),
+        _used=used,
     )
     arguments = tool.validate(request["arguments"])
     first = (context,) if tool.takes_context else ()

@@ -7,6 +7,8 @@ REQUEST: Final = b"Q"
 RESULT: Final = b"R"
 FAILURE: Final = b"F"
 LINE: Final = b"L"
+USED: Final = b"U"
+"""What the call has used besides: the same as one `ToolContext.usage`."""
 
 HEAD = struct.Struct("!cI")
 MAX_FRAME = 1024 * 1024

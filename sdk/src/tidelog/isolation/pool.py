@@ -19,7 +19,7 @@ from tidelog.calling import ProcessExitError
 from tidelog.errors import CpuLimitError, PermanentError, ProcessCrashedError, TransientError
 from tidelog.failures import MAX_CAUSES, MAX_MESSAGE_BYTES, MAX_TRACEBACK_BYTES, ErrorReport, ReportedError
 from tidelog.isolation.declared import Isolation, cpu_seconds
-from tidelog.isolation.frames import FAILURE, HEAD, LINE, MAX_FRAME, REQUEST, RESULT, frame
+from tidelog.isolation.frames import FAILURE, HEAD, LINE, MAX_FRAME, REQUEST, RESULT, USED, frame
 from tidelog.isolation.kernel import Kernel, hide_memory
 from tidelog.logs import log
 from tidelog.siblings import known_folders
@@ -51,7 +51,8 @@ class NotPreparedError(PermanentError):
 
 @dataclass(frozen=True)
 class Order:
-    """One call. `output`, `errors`, `line`: take what it prints, what it writes to standard error, and lines of its log."""
+    """One call. `output`, `errors`, `line`, `used`: take what it prints, what it writes to standard error, lines of its log, and
+    what it says to have used."""
 
     tool: str
     isolation: Isolation
@@ -60,6 +61,7 @@ class Order:
     output: Put
     errors: Put
     line: Callable[[bytes], None]
+    used: Callable[[bytes], None] = lambda _: None
 
 
 class Template:
@@ -263,6 +265,8 @@ class _Call:
                 if kind == LINE and lines > 0:
                     lines -= size
                     self._order.line(text)
+                elif kind == USED:
+                    self._order.used(text)
                 elif kind == RESULT:
                     self._result = text
                 elif kind == FAILURE:

@@ -90,8 +90,17 @@ class IsolatedTool(Tool[..., Any]):
                 output=lambda text: work_log.printed(f"{text}\n"),
                 errors=lambda text: work_log.put(logging.WARNING, text) if text else None,
                 line=lambda text: _pass_on(work_log, text),
+                used=lambda text: _count(context, text),
             )
         )
+
+
+def _count(context: ToolContext, text: bytes) -> None:
+    """What the tool says to have used, at once: it counts, too, if the process dies. What is no usage is dropped."""
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
+        said = json.loads(text)
+        tokens = said.get("tokens")
+        context.usage(money=said.get("money"), tokens=None if tokens is None else int(tokens))
 
 
 def _pass_on(work_log: WorkLog, text: bytes) -> None:
