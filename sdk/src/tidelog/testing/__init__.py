@@ -29,12 +29,15 @@ from tidelog.testing.records import Record, records_of
 from tidelog.testing.replay import Divergence, Replayed, replay_agent, replay_agents
 from tidelog.testing.runs import CrashPoint, NoSuchCrash, Outcome, run_agent
 from tidelog.testing.scripted import ScriptedTool
+from tidelog.testing.spending import BudgetAskError, BudgetStopError, ShortCall, Spent, TestBudget
 
 __all__ = [
     "AmbiguousCall",
     "AmbiguousCallError",
     "Answers",
     "Approve",
+    "BudgetAskError",
+    "BudgetStopError",
     "Case",
     "CaseResult",
     "Checked",
@@ -55,6 +58,9 @@ __all__ = [
     "Resolve",
     "ScriptedTool",
     "SentMessage",
+    "ShortCall",
+    "Spent",
+    "TestBudget",
     "TestClock",
     "ToolCall",
     "ToolChecks",

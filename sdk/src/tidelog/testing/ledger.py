@@ -125,8 +125,12 @@ class Ledger:
             await stop_task(task)
 
     async def _run(self, entry: JournalEntry, tool: Tool[..., Any], arguments: dict[str, JsonValue]) -> None:
-        call = _Call(entry, tool, arguments, self._journal.call_state(entry.key))
+        call, spending = _Call(entry, tool, arguments, self._journal.call_state(entry.key)), self._journal.spending
         try:
+            refused = await spending.begin(tool, entry.key)
+            if refused is not None:
+                self._journal.record(entry.model_copy(update={"status": "error", "error": _failure(refused)}))
+                return
             said = arguments if call.state.called else await approved(self._approve, tool, entry.key, arguments)
             if isinstance(said, ErrorReport):
                 end: _Result | ErrorReport = said
@@ -135,9 +139,9 @@ class Ledger:
         except Exception as error:  # noqa: BLE001  # ambiguous, code of the test, or a defect of the kit: whoever runs the agent gets it
             self._stop(error)
             return
+        spending.end(tool, entry.key, rate_limited=isinstance(end, ErrorReport) and end.kind == "rate_limited")
         if isinstance(end, ErrorReport):
-            failure = EntryError.model_validate(end.model_dump())
-            self._journal.record(entry.model_copy(update={"status": "error", "error": failure}))
+            self._journal.record(entry.model_copy(update={"status": "error", "error": _failure(end)}))
         else:
             self._journal.record(entry.model_copy(update={"status": "ok", "result": end.result}))
 
@@ -283,6 +287,8 @@ class Ledger:
     ) -> "_Result | BaseException":
         """Call within the time, by the clock of the test and in real seconds."""
         context = ToolContext(self._workspace, str(call.entry.invocation_id), call.state.attempt, on_behalf_of=self._on_behalf_of)
+        if (used := self._journal.spending.used.get(call.entry.key)) is not None:
+            context = replace(context, _used=used)
         CURRENT.set(CurrentCall(call.tool.name, call.entry.key, context.attempt, context.idempotency_key))
         KIT.set(self._clock)
 
@@ -309,6 +315,10 @@ class Ledger:
     def _seen(self, call: "_Call") -> ToolCall:
         key, invocation = call.entry.key, str(call.entry.invocation_id)
         return ToolCall(call.tool.name, call.arguments, call.state.attempt, key, invocation, self._clock.now())
+
+
+def _failure(report: ErrorReport) -> EntryError:
+    return EntryError.model_validate(report.model_dump())
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from tidelog.testing.clock import KitClock, RealClock, TestClock
 from tidelog.testing.journal import MemoryJournal, SentMessage, ToolCall
 from tidelog.testing.ledger import Ledger, Resolve
 from tidelog.testing.recorder import Answers, KitPlace, Life, MemoryRecorder
+from tidelog.testing.spending import Spent, TestBudget
 from tidelog.testing.vanishing import Vanish
 from tidelog.tool_classes import AnyTool, tool_of
 from tidelog.values import to_json
@@ -81,6 +82,11 @@ class Outcome:
         return self.journal.schedules
 
     @property
+    def spent(self) -> Spent:
+        """What the calls have cost: as their tools said, or else the most."""
+        return self.journal.spending.spent
+
+    @property
     def attempts(self) -> int:
         """How often the agent was executed: 1, and one for each crash."""
         return self.journal.attempts
@@ -111,6 +117,7 @@ async def run_agent(
     crash_at: int | CrashPoint | None = None,
     resolve: Resolve | None = None,
     approve: Approve | None = None,
+    budget: TestBudget | None = None,
     signals: Sequence[tuple[str, Any]] = (),
     children: Mapping[str, Any] | None = None,
 ) -> Outcome:
@@ -124,6 +131,7 @@ async def run_agent(
     crash_at: the agent crashes when so many entries are recorded, or at a `CrashPoint`, and is executed again.
     resolve: the person who is asked about an ambiguous call; see `Resolve`.
     approve: the people who are asked about a call that needs an approval; see `Approve`.
+    budget: what the calls may cost, and the people who are asked for more; see `TestBudget`.
     children: name of an agent or workflow → the result of `ctx.child`, or a function that makes it of the input.
     signals: (name, payload) of signals that were sent before; `journal.signal` sends one meanwhile.
 
@@ -131,12 +139,16 @@ async def run_agent(
         DefinitionError: the agent or a tool is not well-formed.
         AmbiguousCallError: a call is ambiguous, and there is no `resolve`.
         HeldCallError: a call needs an approval, and there is no `approve`.
+        BudgetStopError: the budget is spent, and stops the agent, or nobody gives more.
+        BudgetAskError: the budget asks for more, and there is nobody who could give it.
         NoSuchCrash: the execution did not come to the point of `crash_at`.
     """
     definition = describe_agent(agent)
     known = {tool.describe().name: tool for tool in map(tool_of, tools)}
     journal = MemoryJournal() if journal is None else journal
     kit_clock: KitClock = clock or RealClock()
+    if budget is not None:
+        journal.spending.budget = budget
     point = crash_at if crash_at is None or isinstance(crash_at, CrashPoint) else CrashPoint(entry=crash_at)
     vanish = None
     if point is not None and point.call is not None:
