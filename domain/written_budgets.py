@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from domain.amounts import AS_USUAL, MOST, Amounts, BudgetAsking, BudgetLimits, MoneyText, OnSpent, micros_of
+from domain.amounts import AS_USUAL, MOST, Amounts, BudgetAsking, BudgetLimits, Currency, MoneyText, OnSpent, micros_of
 from domain.errors import InvalidCommand
 from domain.kernel import Value, unsaid
 
@@ -61,6 +61,8 @@ class WrittenBudget(WrittenLimits):
     on_spent: OnSpent = "stop"
     ask: WrittenAsking | None = Field(default=None, exclude_if=unsaid)
     """`ask`: how people are asked for more."""
+    currency: Currency | None = Field(default=None, exclude_if=unsaid)
+    """The tenant's unit of money. Another one is refused."""
 
     @model_validator(mode="after")
     def _limits_something(self) -> "WrittenBudget":

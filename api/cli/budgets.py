@@ -42,7 +42,8 @@ def asking_of(
     if add is None and not roles and deadline is None and default == "deny":
         return None
     if on_spent != "ask":
-        output.fail("--ask-add, --ask-role, --ask-deadline and --ask-default go with --on-spent ask", output.WRONG_USAGE)
+        told = "--ask-add, --ask-role, --ask-deadline and --ask-default go with --on-spent ask"
+        raise output.CommandFailed(told, output.WRONG_USAGE)
     ask: dict[str, Any] = {"default": default}
     if add is not None:
         ask["add"] = given("--ask-add", add)
@@ -166,15 +167,15 @@ def set_budget(
 
       tidelog budgets set tenant 25usd --on-spent ask --ask-add 5usd --ask-deadline 1h
     """
-    ask = asking_of(on_spent, ask_add, ask_roles, ask_deadline, ask_default)
+    ask = (on_spent, ask_add, ask_roles, ask_deadline, ask_default)
     output.run(_set(name, limits, on_spent, ask, time_zone, reason, on_behalf_of, data_dir, url, as_json))
 
 
 async def _set(
-    name: str, limits: str, on_spent: str, ask: dict[str, Any] | None, time_zone: str | None, reason: str | None,
+    name: str, limits: str, on_spent: str, asking: tuple[Any, ...], time_zone: str | None, reason: str | None,
     on_behalf_of: str | None, data_dir: Path | None, url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    amounts = amounts_of("LIMITS", limits)
+    amounts, ask = amounts_of("LIMITS", limits), asking_of(*asking)
     currency = amounts.pop("currency", None)
     body = {**_covered(name), "limits": amounts, "on_spent": on_spent}
     also = {"ask": ask, "time_zone": time_zone, "currency": currency, "reason": reason}

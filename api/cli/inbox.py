@@ -221,9 +221,8 @@ def approve(
     """
     if (arguments is not None) + edit + (add is not None) > 1:
         output.fail("--arguments, --edit and --add exclude each other", output.WRONG_USAGE)
-    more = None if add is None else given("--add", add)
     changed = None if arguments is None else options.object_of("--arguments", arguments)
-    output.run(_decide(approval_id, "approve", reason, changed, edit, on_behalf_of, where, more))
+    output.run(_decide(approval_id, "approve", reason, changed, edit, on_behalf_of, where, add))
 
 
 @app.command()
@@ -242,11 +241,11 @@ def deny(
 
 async def _decide(
     approval_id: str, decision: str, reason: str | None, arguments: dict[str, Any] | None, edit: bool, on_behalf_of: str | None,
-    where: options.Where, add: dict[str, Any] | None = None,
+    where: options.Where, add: str | None = None,
 ) -> None:  # fmt: skip
-    given = GivenId.parse(approval_id, APPROVAL)
+    wanted, more = GivenId.parse(approval_id, APPROVAL), None if add is None else given("--add", add)
     async with server_of(where.data_dir, where.url, where.as_json, on_behalf_of=on_behalf_of) as server:
-        path = f"/v1/approvals/{await given.complete(server)}"
+        path = f"/v1/approvals/{await wanted.complete(server)}"
         found = await server.get(path)
         of_budget = inbox_budgets.is_of_budget(found)
         if of_budget and (edit or arguments is not None):
@@ -260,7 +259,7 @@ async def _decide(
             "reason": reason,
             "arguments": arguments,
             "arguments_hash": found["arguments_hash"],
-            "add": add,
+            "add": more,
         }
         body = {name: value for name, value in said.items() if value is not None}
         answer = await server.post(f"{path}/decision", body)
@@ -268,7 +267,7 @@ async def _decide(
         output.document(answer)
         return
     if of_budget:
-        output.say(output.one_line(inbox_budgets.done(found, answer["status"], add)))
+        output.say(output.one_line(inbox_budgets.done(found, answer["status"], more)))
         return
     words = {
         "approved": f"Approved: {found['tool']} is called.", "denied": f"Denied: {found['tool']} is not called.",

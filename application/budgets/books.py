@@ -13,6 +13,8 @@ from domain.agent_runs import AgentRunRequested
 from domain.allowances import Allowance, Opening, allowance_of_run
 from domain.amounts import AllowanceRef
 from domain.budgets import Book, BudgetSet, allowance_of_agent, allowance_of_day, book_id_of, budget_id_of, day_of
+from domain.errors import InvalidCommand
+from domain.http_requests import Fault
 from domain.written_budgets import WrittenBudget, asking_of
 
 TOPICS = frozenset(event.TOPIC for event in (budgets.BudgetSet, budgets.BudgetRemoved))
@@ -150,19 +152,35 @@ class Books:
         return Cover(AllowanceRef(allowance_id=allowance_id, root_id=allowance_id), opening_of(tenant_id, budget, day=day))
 
 
+async def fault_of_unit(commands: CommandLoop, tenant_id: UUID, written: WrittenBudget | None, place: str = "") -> list[Fault]:
+    """What is wrong with the unit of a budget that a definition has, with its place in the definition. Raises Unavailable."""
+    try:
+        await given_budget(commands, tenant_id, written, place=place)
+    except InvalidCommand as error:
+        return [(error.pointer or place, error.message)]
+    return []
+
+
 async def given_budget(
-    commands: CommandLoop, tenant_id: UUID, written: WrittenBudget | None, *, of: str | None = None
+    commands: CommandLoop, tenant_id: UUID, written: WrittenBudget | None, *, of: str | None = None, place: str = ""
 ) -> runs.RunBudget | None:
-    """The budget of a run as it is written elsewhere than in the request of its start. Costs nothing where none is. Raises
-    Unavailable."""
+    """The budget of a run as it is written elsewhere than in the request of its start. Costs nothing where none is.
+
+    `place`: where the definition has it, for the refusal. Raises InvalidCommand, Unavailable.
+    """
     if written is None:
         return None
     book: Book = (await commands.load(budgets.DECIDER, tenant_id, book_id_of(tenant_id), fresh=False)).state
-    return budget_of(written, book.unit, of=of)
+    return budget_of(written, book.unit, of=of, place=place)
 
 
-def budget_of(written: WrittenBudget, unit: str, *, of: str | None = None) -> runs.RunBudget:
-    """`unit`: of the tenant's money. `of`: the name of what says so for all its runs. None: the start of the run does."""
+def budget_of(written: WrittenBudget, unit: str, *, of: str | None = None, place: str = "") -> runs.RunBudget:
+    """`unit`: of the tenant's money. `of`: the name of what says so for all its runs. None: the start of the run does.
+
+    Raises InvalidCommand for a budget in another unit.
+    """
+    if written.currency not in (None, unit):
+        raise InvalidCommand(f"this tenant counts money in {unit}", pointer=f"{place}/budget/currency")
     return runs.RunBudget(
         limits=written.limits(), wall_s=written.wall_s, on_spent=written.on_spent, asking=asking_of(written.ask), budget=of,
         currency=unit,

@@ -68,7 +68,7 @@ class ScheduleStarts:
 
     async def _prepare(self, project_id: UUID, asked: Target, given: Json, said: Mapping[str, Any]) -> ScheduledStart:
         """`said`: fields of the start that differ from time to time."""
-        budget = await given_budget(self._commands, self._tenant_id, asked.budget)
+        budget = await given_budget(self._commands, self._tenant_id, asked.budget, place=START)
         if asked.workflow is None:
             start, conditions = await self._of_plan(project_id, asked)
             said = {**said, "input": given, "metadata": asked.metadata, **({} if budget is None else {"budget": budget})}

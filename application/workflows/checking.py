@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from uuid import UUID
 
+from application.budgets.books import fault_of_unit
 from application.plans.check import PlanChecks
 from application.plans.registry import TenantRegistry
 from application.workflows.asked_agents import keys_with_agents
@@ -34,6 +35,7 @@ async def check_definition(
 async def faults_of_definition(workflows: Workflows, tenant_id: UUID, name: str, definition: WorkflowDefinition) -> list[Fault]:
     """What is wrong beside the form, which the model of the definition checks."""
     found = [*_of_parameters(workflows, definition), *_of_command(definition)]
+    found += await fault_of_unit(workflows.commands, tenant_id, definition.budget)
     try:
         await workflows.children.resolved(tenant_id, definition.plan, of=name, fresh=True)
     except InvalidChild as error:

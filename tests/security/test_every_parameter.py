@@ -104,7 +104,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
     "/v1/approvals/{approval_id}/decision": [
-        {"decision": "deny", "reason": "why", "arguments": {"own": 1}, "arguments_hash": "own"},
+        {"decision": "deny", "reason": "why", "arguments": {"own": 1}, "arguments_hash": "own", "add": {"money": "1", "calls": 1}},
     ],
     "/v1/approval-policies/{name}": [
         {

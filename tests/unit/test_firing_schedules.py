@@ -177,6 +177,9 @@ async def test_a_run_has_the_budget_of_its_schedule_or_else_of_its_workflow(work
         limits=BudgetLimits(calls=3), on_spent="ask", asking=asking, budget="workflow:digest", currency="usd"
     )  # fmt: skip
     assert found == {"own": degrades, "workflow": asks, "both": degrades, "none": None}
+    with pytest.raises(InvalidCommand, match="this tenant counts money in usd") as refused:
+        await works.create("euros", start=Target(agent="a", budget=WrittenBudget(money="1", currency="eur")))
+    assert refused.value.pointer == "/start/budget/currency"
 
 
 async def test_the_input_follows_from_the_time(works: Clockwork) -> None:

@@ -516,3 +516,6 @@ async def test_a_run_has_the_budget_of_its_workflow_and_a_repeat_is_the_same_run
         assert await process.start(run_id=run_id) == run_id
         second = await process.start()
         assert process.started(second).budget == budget.model_copy(update={"limits": BudgetLimits(calls=9)})
+        with pytest.raises(InvalidCommand, match="this tenant counts money in usd") as refused:
+            await process.publish(budget=WrittenBudget(money="1", currency="eur"))
+        assert refused.value.pointer == "/budget/currency"

@@ -7,7 +7,6 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from pydantic_core import PydanticKnownError
 
 from api.http.conventions.bodies import Body
-from api.http.routes.budget_bodies import RunBudgetBody
 from application import workflows as starts
 from application.engine.ports.pages import MAX_POSITION
 from application.plans.spelling import name_and_version, of_versions, side_by_side, spelled_plan
@@ -18,6 +17,7 @@ from domain import runs as rules
 from domain.errors import InvalidCommand
 from domain.kernel import NAME_AT_VERSION, Json, Name, Priority
 from domain.tool_policy import Expression
+from domain.written_budgets import WrittenBudget
 
 LONGEST_NAME, LONGEST_VERSION = 100, 500
 
@@ -120,7 +120,7 @@ class StartRunBody(Body):
             return written
         return {**written, "plan": spelled}
 
-    budget: RunBudgetBody | None = None
+    budget: WrittenBudget | None = None
     """What the run may spend, with its child runs. Null: what the tenant's runs may by default."""
 
     @model_validator(mode="after")

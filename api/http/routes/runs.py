@@ -32,6 +32,7 @@ from api.http.documents import openapi
 from api.http.routes.plans import must_be_valid, with_all_faults
 from api.http.routes.run_bodies import StartRunBody
 from api.http.routes.run_contents import ListAsOf
+from application.budgets.books import budget_of
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, position_cursor, uuid_cursor
 from application.engine.ports.work_logs import Level
@@ -189,7 +190,7 @@ async def _budget(request: Request, body: StartRunBody) -> rules.RunBudget | Non
     if body.budget is None:
         return None
     await must_all_know_budgets(request)
-    return body.budget.budget(await container_of(request).budgets.unit(principal_of(request).tenant_id))
+    return budget_of(body.budget, await container_of(request).budgets.unit(principal_of(request).tenant_id))
 
 
 def _started(

@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
-from api.container import Container
 from api.http.conventions.answers import OF_COMMANDS, OF_LISTS, accepted, answer, next_link, page_answer
 from api.http.conventions.audit import REASON, audited
 from api.http.conventions.bodies import Body, body_of
@@ -24,11 +23,12 @@ from api.http.conventions.releases import must_all_know_triggers
 from api.http.conventions.request import command_request, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
+from application.budgets.books import fault_of_unit
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor, encode_cursor, position_cursor
 from application.engine.reading.as_of import time_of
 from application.starting import SHORT_FORMS as SHORT_FORMS_OF_STARTS
-from application.starting import spelled_start
+from application.starting import START, spelled_start
 from application.triggers.definitions import define, load_trigger, must_have_none, no_trigger
 from application.triggers.firing import KnownTrigger
 from application.triggers.firings import read_firings
@@ -229,7 +229,7 @@ async def post_trigger(request: Request) -> Response:
     )
     kept = False
     async with audited(request, Action.TRIGGERS_DEFINE, "trigger", body.name, operation="create") as entry:
-        await _must_be_right(container, definition)
+        await _must_be_right(request, definition)
         if hook_id is not None and secret is not None and definition.hook is not None:
             scheme = definition.hook.scheme
             await container.triggers.secrets.add(hook_id, tenant_id, body.name, scheme, secret.kept, overlap_s=0)
@@ -287,7 +287,7 @@ async def put_trigger(request: Request, name: Name) -> Response:
     )
     async with audited(request, Action.TRIGGERS_DEFINE, "trigger", name, operation="change") as entry:
         await load_trigger(container.commands, tenant_id, name, projects_of(request))
-        await _must_be_right(container, definition)
+        await _must_be_right(request, definition)
         with one_content(key):
             async with precondition(version):
                 along = entry.along(keyed_request(request, key))
@@ -429,7 +429,7 @@ async def _tried(request: Request, body: DryRunBody) -> KnownTrigger:
     within = within_of(projects)
     if body.definition is not None:
         definition = _defined(request, body.definition, "/definition")
-        await _must_be_right(container, definition, "/definition")
+        await _must_be_right(request, definition, "/definition")
     else:
         assert body.name is not None
         state, _ = await load_trigger(container.commands, tenant_id, body.name, projects)
@@ -462,9 +462,11 @@ async def _span(request: Request, body: DryRunBody) -> tuple[int, int]:
     return await container.feed.position_at(tenant_id, before), head
 
 
-async def _must_be_right(container: Container, definition: TriggerDefinition, place: str = "") -> None:
+async def _must_be_right(request: Request, definition: TriggerDefinition, place: str = "") -> None:
     """Raises InvalidCommand, which has all faults. Agents and workflows are looked up when it starts: they may come later."""
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
     faults = container.triggers.definitions.faults_of(definition)
+    faults += await fault_of_unit(container.commands, tenant_id, definition.start.budget, START)
     if definition.start.plan is not None:
         told, found = {where for where, _ in faults}, await container.plan_checks.check(definition.start.plan)
         plan = [(f"/start/plan{fault.pointer}", f"{fault.detail}; {fault.cure}") for fault in found.faults]
