@@ -153,11 +153,12 @@ class DecideApproval(Command):
     also: tuple[str, ...] = ()
     """Names of the same person: of the keys before and after `by`, where one was rotated."""
 
+    add: Amounts | None = None
+    """How much more of a budget. None: as much as the question says."""
+
     @property
     def names(self) -> frozenset[str]:
         return frozenset((self.by, *self.also))
-    add: Amounts | None = None
-    """How much more of a budget. None: as much as the question says."""
 
 
 class ExpireApproval(Command):

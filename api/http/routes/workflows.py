@@ -94,7 +94,8 @@ class DefinitionBody(Body):
     def definition(self) -> WorkflowDefinition:
         return WorkflowDefinition(
             description=self.description, parameters=self.parameters, plan=self.plan, priority=self.priority,
-            compensate=self.compensate, deadline_s=self.deadline_s, metadata=self.metadata, budget=self.budget, command=self.command,
+            compensate=self.compensate, deadline_s=self.deadline_s, budget=self.budget, metadata=self.metadata,
+            command=self.command,
         )  # fmt: skip
 
 
