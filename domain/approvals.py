@@ -152,7 +152,6 @@ class DecideApproval(Command):
     """Who started the run, and for whom it works: four eyes are not theirs."""
     also: tuple[str, ...] = ()
     """Names of the same person: of the keys before and after `by`, where one was rotated."""
-
     add: Amounts | None = None
     """How much more of a budget. None: as much as the question says."""
 
