@@ -49,7 +49,7 @@ class OpenRunsOfProject:
         """Raises ProjectionBehind."""
         await self.positions.until("runs", await self.feed.head(), self.timeout_s)
         found: dict[UUID, None] = {}
-        for status in ("running", "paused", "running"):  # again: one that was resumed between the first two looks
+        for status in ("queued", "running", "paused", "running"):  # again: one that was resumed between the looks
             listed = await self.runs.list(tenant_id, RunsWanted(limit, status=status, project_id=project_id))
             found |= dict.fromkeys(run.run_id for run in listed.value.data)
         return list(found)[:limit]

@@ -19,6 +19,7 @@ from domain import (
     invocations,
     messages,
     projects,
+    run_keys,
     runs,
     schedules,
     tenants,
@@ -50,6 +51,12 @@ def _for_whom(state: Any) -> str | None:
     return on_behalf_of
 
 
+def _for_whom_key(run: Any) -> str | None:
+    """For whom a run is that begins when another one has ended, which may be for somebody else."""
+    on_behalf_of: str | None = None if run.concurrency is None else run.concurrency.on_behalf_of
+    return on_behalf_of
+
+
 def _of_agent_run(*said: str) -> Route:
     return Route(agent_runs.DECIDER, lambda c: c.agent_run_id, _run_of, said=said, on_behalf_of=_for_whom, of_state=True)
 
@@ -78,6 +85,8 @@ _COMPENSATION = Route(compensations.DECIDER, lambda c: compensations.compensatio
 _ALLOWANCE = Route(allowances.DECIDER, lambda c: c.allowance_id, lambda c, _: c.root_id)
 """What a budget allows in a run or on a day: in the root of the run, or a root of its own."""
 _NEW_ALLOWANCE = Route(allowances.DECIDER, lambda c: c.allowance_id, lambda c, _: c.root_id, creates=True)
+_BEGIN_RUN = Route(runs.DECIDER, lambda c: c.run_id, lambda c, _: c.run_id, on_behalf_of=_for_whom_key, own_cause=True)
+"""A run that begins when another one has ended."""
 _AUDIT_ENTRY = Route(audit.DECIDER, lambda c: c.entry_id, lambda c, _: c.tenant_id, creates=True)
 """A stream for each entry, so that no stream is hot. Its root is the tenant."""
 
@@ -108,6 +117,7 @@ ROUTES: dict[type[Command], Route] = {
     workflows.ReinstateWorkflow: _own_stream(workflows.DECIDER, "workflow_id"),
     workflows.UseWorkflow: _own_stream(workflows.DECIDER, "workflow_id"),
     runs.StartRun: _own_stream(runs.DECIDER, "run_id", creates=True),
+    runs.BeginRun: _BEGIN_RUN,
     runs.CompleteStep: _own_stream(runs.DECIDER, "run_id"),
     runs.FailStep: _own_stream(runs.DECIDER, "run_id"),
     runs.FinishChild: _own_stream(runs.DECIDER, "run_id"),
@@ -129,6 +139,8 @@ ROUTES: dict[type[Command], Route] = {
     runs.AwaitSignal: _own_stream(runs.DECIDER, "run_id"),
     runs.ExpireSignalWait: _own_stream(runs.DECIDER, "run_id"),
     runs.LeaveSignals: _own_stream(runs.DECIDER, "run_id"),
+    run_keys.TakeKey: _own_stream(run_keys.DECIDER, "key_id"),
+    run_keys.ReleaseKey: _own_stream(run_keys.DECIDER, "key_id"),
     agent_runs.RequestAgentRun: _in_run(agent_runs.DECIDER, "agent_run_id", creates=True),
     agent_runs.ReopenAgentRun: _in_run(agent_runs.DECIDER, "agent_run_id"),
     agent_runs.SettleCalls: _of_agent_run(),

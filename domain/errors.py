@@ -8,7 +8,9 @@ TidelogError
 │   │   ├── RunOfParent        the run is steered by way of the run that started it (409)
 │   │   ├── EffectsTakenBack   the run's effects are being taken back (409)
 │   │   ├── EffectInDoubt      a person must resolve a call first (409)
-│   │   └── StillEnding        work of the run is still under way (409)
+│   │   ├── StillEnding        work of the run is still under way (409)
+│   │   └── RunKeyBusy         another run holds the key (409)
+│   ├── RunKeyQueueFull    as many runs wait for the key as may (429)
 │   ├── WorkOver           the work is finished, cancelled or dispatched anew (409)
 │   │   └── RunIsPaused    nothing begins until a person resumes the run (409)
 │   ├── StaleAttempt       the report comes from a worker that lost its lease (409)
@@ -102,6 +104,24 @@ class StillEnding(InvalidState):
     """Work of what has ended is still under way. It ends by itself."""
 
     code = "still-ending"
+    retryable = True
+
+
+class RunKeyBusy(InvalidState):
+    """Another run holds the key, and the start says that it is refused then."""
+
+    code = "run-key-busy"
+
+    def __init__(self, message: str, *, run_id: UUID) -> None:
+        super().__init__(message, pointer="/concurrency/key")
+        self.run_id = run_id
+        """That holds the key."""
+
+
+class RunKeyQueueFull(DomainError):
+    """As many runs wait for the key as may. No run was started."""
+
+    code = "run-key-queue-full"
     retryable = True
 
 

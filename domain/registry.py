@@ -20,6 +20,7 @@ from domain import (
     invocations,
     messages,
     projects,
+    run_keys,
     runs,
     schedules,
     tenants,
@@ -44,7 +45,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         runs.RunStarted, runs.StepTakenOver, runs.PartTakenOver, runs.StepScheduled, runs.StepSkipped, runs.StepStarted,
         runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack, runs.StepCompleted, runs.StepFailed,
         runs.RunCompleted, runs.RunFailed, runs.RunCancelled, runs.RunTainted, runs.RunPaused, runs.RunPauseLifted,
-        runs.RunResumed, runs.RunRetried, runs.DeadlineSet, runs.RunSignalled, runs.SignalAwaited,
+        runs.RunResumed, runs.RunRetried, runs.DeadlineSet, runs.RunQueued, runs.RunBegun, runs.RunSignalled, runs.SignalAwaited,
         runs.SignalReceived, runs.SignalWaitEnded,
     ),
     "agent_runs": (
@@ -92,6 +93,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         approvals.ApprovalRequested, approvals.ApprovalDecided, approvals.ApprovalExpired, approvals.ApprovalWithdrawn,
     ),
     "approval_policies": (approval_policies.ApprovalPolicyPublished, approval_policies.ApprovalPolicyRemoved),
+    "run_keys": (run_keys.RunKeyTaken, run_keys.RunKeyQueued, run_keys.RunKeyLeft, run_keys.RunKeyReleased),
     "budgets": (budgets.BudgetSet, budgets.BudgetRemoved),
     "allowances": (
         allowances.AllowanceOpened, allowances.AllowanceDrawn, allowances.AllowanceSettled, allowances.AllowanceCounted,

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints, model_validator
 
+from domain.concurrency import Concurrency
 from domain.errors import json_pointer
 from domain.kernel import Deadline, Functions, Json, Name, Priority, Spent, Value, is_empty
 from domain.tool_policy import ArgumentName, Expression
@@ -52,6 +53,8 @@ class Target(Value):
     """Of the run."""
     budget: WrittenBudget | None = Field(default=None, exclude_if=_is_nothing)
     """What the run may spend. None: that of the workflow, or the one that runs have by default."""
+    concurrency: Concurrency | None = Field(default=None, exclude_if=is_empty)
+    """None: that of the workflow, or none."""
 
     @model_validator(mode="after")
     def _is_one(self) -> "Target":
@@ -62,8 +65,8 @@ class Target(Value):
         if self.agent_version is not None and self.agent is None:
             raise ValueError("`agent_version` is that of an `agent`")
         if self.tool is not None:
-            if self.compensate is not None or self.metadata:
-                raise ValueError("`compensate` and `metadata` are of runs, not of a call of a tool")
+            if self.compensate is not None or self.metadata or self.concurrency is not None:
+                raise ValueError("`compensate`, `metadata` and `concurrency` are of runs, not of a call of a tool")
             if self.deadline_s is not None:
                 raise ValueError("`deadline_s` is of runs, not of a call of a tool")
             if self.budget is not None:

@@ -19,6 +19,8 @@ from domain.tool_policy import Expression
 
 MOST_IN_A_ROW = 20
 """Misfires one after the other. After so many a trigger pauses itself."""
+WANTED = frozenset({"run-key-busy", "run-key-queue-full"})
+"""Codes of misfires that are no fault of the trigger: its definition says what is to happen while the key of its runs is held."""
 MOST_TOPICS = 100
 MOST_HEADERS = 20
 OWN = "trigger."
@@ -360,7 +362,7 @@ def _misfire(trigger: Trigger, command: RecordMisfire) -> list[Event]:
     if _in_minute(trigger, command.minute) >= trigger.max_per_minute:
         raise TriggerOverLimit(f"the trigger '{command.name}' fires {trigger.max_per_minute} times in a minute at most")
     misfired = TriggerMisfired(**command.model_dump(exclude={"trigger_id"}))
-    if trigger.misfires + 1 < MOST_IN_A_ROW:
+    if command.code in WANTED or trigger.misfires + 1 < MOST_IN_A_ROW:
         return [misfired]
     reason = f"it misfired {MOST_IN_A_ROW} times in a row, the last time with: {command.code}: {command.error}"
     return [misfired, TriggerPaused(name=command.name, because="misfires", reason=reason[:500])]
@@ -389,7 +391,7 @@ def evolve(trigger: Trigger, event: TriggerEvent) -> Trigger:
         case TriggerFired():
             return replace(_counted(trigger, event.minute), misfires=0)
         case TriggerMisfired():
-            return replace(_counted(trigger, event.minute), misfires=trigger.misfires + 1)
+            return replace(_counted(trigger, event.minute), misfires=trigger.misfires + (event.code not in WANTED))
         case TriggerLimited():
             return trigger if event.until is None else replace(trigger, limited_until=event.until)
         case _:

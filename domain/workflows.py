@@ -12,6 +12,7 @@ from uuid import UUID
 from immutables import Map
 from pydantic import Field
 
+from domain.concurrency import Concurrency
 from domain.errors import InvalidCommand, InvalidState, NotFound
 from domain.kernel import Command, Deadline, Decider, Event, Json, Name, Priority, ShortText, Text, Value, derive_id, same_json
 from domain.maps import PersistentMap
@@ -51,6 +52,9 @@ class WorkflowDefinition(Value):
     """Of the runs, unless the start says others."""
     budget: WrittenBudget | None = None
     """What each run may spend, unless the start says another. None: what runs have by default."""
+    concurrency: Concurrency | None = None
+    """The key that its runs share, unless the start says another. A child run has none: it and its parent would wait for one
+    another."""
     command: SlashCommand | None = None
 
     def said(self) -> dict[str, Json]:

@@ -1,6 +1,6 @@
 """What runs are found by: their agents, who started them and for whom, values of their metadata, words of their errors; the run
-whose step started them, the run that they were forked from, the workflow that they are of, the schedule, trigger or command that
-started them.
+whose step started them, the run that they were forked from, the key that they share, the workflow that they are of, the schedule,
+trigger or command that started them.
 
 Each of these is a term, and a term has an entry for each of its runs. A term is a number: 64 bits of a hash of tenant, kind, name
 and value. So entries are small and of one size. Another value with the same hash cannot be made for a given one, and the list
@@ -22,7 +22,9 @@ from domain.failures import Failure
 from domain.kernel import Json, RecordedEvent
 from projections.kernel import Connection, Projection, decoded, dump_json, in_turns, load_json, topics_of
 
-Kind = Literal["agent", "actor", "on_behalf_of", "metadata", "error", "parent", "workflow", "origin", "forked_from"]
+Kind = Literal[
+    "agent", "actor", "on_behalf_of", "metadata", "error", "parent", "workflow", "origin", "forked_from", "concurrency_key"
+]
 
 _WORD = re.compile(r"\w+")
 LONGEST_WORD = 64
@@ -65,6 +67,8 @@ def _terms_at_start(recorded: RecordedEvent) -> set[int]:
         found.add(term(tenant_id, "parent", str(event.parent.run_id)))
     if event.forked_from is not None:
         found.add(term(tenant_id, "forked_from", str(event.forked_from.run_id)))
+    if event.concurrency is not None:
+        found.add(term(tenant_id, "concurrency_key", event.concurrency.key))
     if event.workflow is not None:
         name = event.workflow.name
         found |= {term(tenant_id, "workflow", value) for value in (name, f"{name}@{event.workflow.version}")}
@@ -90,7 +94,8 @@ def terms_of(tenant_id: UUID, wanted: RunsWanted) -> list[int]:
     """The terms that wanted runs have. Raises InvalidCommand for filters that cannot be looked for."""
     exact: dict[Kind, str | None] = {
         "agent": wanted.agent, "actor": wanted.actor, "on_behalf_of": wanted.on_behalf_of, "workflow": wanted.workflow,
-        "origin": wanted.origin, "parent": None if wanted.parent is None else str(wanted.parent),
+        "origin": wanted.origin, "concurrency_key": wanted.concurrency_key,
+        "parent": None if wanted.parent is None else str(wanted.parent),
         "forked_from": None if wanted.forked_from is None else str(wanted.forked_from),
     }  # fmt: skip
     found = [term(tenant_id, kind, value) for kind, value in exact.items() if value is not None]

@@ -56,7 +56,7 @@ async def _add(
         run = await server.get(f"/v1/runs/{wanted}")
         await large_values.fill(server, run)
         records = await recorded(server, wanted)
-    if run["status"] == "running":
+    if run["finished_at"] is None:
         raise output.CommandFailed(f"run {wanted} has not ended: what it records further would be missing")
     if not records:
         raise output.CommandFailed(f"no agent has begun in run {wanted}")

@@ -84,7 +84,7 @@ async def _has_ended(server: "ServerClient", run_id: str) -> bool:
         run: dict[str, Any] = await server.get(f"/v1/runs/{run_id}")
     except NotFoundError:  # the run has just begun, and the read model does not have it yet
         return False
-    return str(run["status"]) not in ("running", "paused")
+    return str(run["status"]) not in ("queued", "running", "paused")
 
 
 def _show(line: dict[str, Any], as_json: bool) -> None:

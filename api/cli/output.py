@@ -34,7 +34,8 @@ STATUS_STYLES: Mapping[str, str] = {
     "running": "cyan", "completed": "green", "succeeded": "green", "ok": "green", "failed": "red", "cancelled": "yellow",
     "ambiguous": "red", "retrying": "yellow", "reconciling": "yellow",
     "held": "yellow", "pending": "dim", "scheduled": "dim", "requested": "dim",
-    "waiting": "yellow", "suspended": "yellow", "paused": "yellow", "partial": "red", "compensated": "green", "recorded": "dim",
+    "waiting": "yellow", "queued": "yellow", "suspended": "yellow", "paused": "yellow",
+    "partial": "red", "compensated": "green", "recorded": "dim",
     "skipped": "yellow",
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from api.cli.plan_files import plan_of
 
 OnFailure = Literal["fail", "continue"]
 Priority = Literal["high", "normal", "low"]
+OnBusy = Literal["reject", "queue", "replace"]
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 
 
@@ -33,6 +34,8 @@ class StartOptions:
     deadline: str | None = None
     budget: str | None = None
     on_spent: OnSpent | None = None
+    concurrency_key: str | None = None
+    on_busy: OnBusy | None = None
 
 
 def body_of(given: StartOptions) -> dict[str, Any]:
@@ -55,6 +58,10 @@ def body_of(given: StartOptions) -> dict[str, Any]:
         body["deadline_s"] = seconds_of("--deadline", given.deadline)
     if (budget := given_budget(given.budget, given.on_spent)) is not None:
         body["budget"] = budget
+    if given.concurrency_key is not None:
+        body["concurrency"] = {"key": given.concurrency_key} | ({} if given.on_busy is None else {"on_busy": given.on_busy})
+    elif given.on_busy is not None:
+        raise output.CommandFailed("--on-busy goes with --concurrency-key", output.WRONG_USAGE)
     return body
 
 

@@ -74,6 +74,7 @@ def _head(run: dict[str, Any], full: bool) -> dict[str, str]:
         "outcome": outcome(run) if run.get("error") else "",
         "reason": run.get("cancel_reason") or "",
         "paused": f"{run['pause']['at']}{paused_because(run['pause'])}" if run.get("pause") else "",
+        "key": _key(run["concurrency"]) if run.get("concurrency") else "",
         "effects": compensation_of(run),
         "input": large["input"] or (shown(run["input"]) if run["input"] is not None else ""),
         "metadata": large["metadata"] or (shown(run["metadata"]) if run["metadata"] else ""),
@@ -90,6 +91,10 @@ def forked_from(place: dict[str, Any]) -> str:
     if (step := place.get("step")) is None:
         return f"run {place['run_id']}, at position {place['position']}"
     return f"run {place['run_id']}, {'before' if place.get('anew') else 'at'} step {step}"
+
+
+def _key(concurrency: dict[str, Any]) -> str:
+    return concurrency["key"] if concurrency["on_busy"] == "queue" else f"{concurrency['key']} ({concurrency['on_busy']})"
 
 
 def _origin(origin: dict[str, Any]) -> str:

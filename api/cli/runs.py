@@ -9,7 +9,7 @@ from api.cli import options, output, phrases
 from api.cli.amounts import FORM, OnSpent
 from api.cli.ids import GivenId
 from api.cli.reaching import server_of
-from api.cli.run_body import Compensate, OnFailure, Priority, StartOptions, agents_of, body_of, check_key
+from api.cli.run_body import Compensate, OnBusy, OnFailure, Priority, StartOptions, agents_of, body_of, check_key
 
 if TYPE_CHECKING:
     from api.cli.connection import ServerClient
@@ -78,6 +78,14 @@ def start(
         OnSpent | None,
         typer.Option("--on-spent", help="What follows when the budget is spent: stop (if not given), degrade or ask."),
     ] = None,
+    concurrency_key: Annotated[
+        str | None,
+        typer.Option("--concurrency-key", metavar="KEY", help="Of the runs with this key, one goes on at a time."),
+    ] = None,
+    on_busy: Annotated[
+        OnBusy | None,
+        typer.Option("--on-busy", help="While another run holds the key: queue (if not given), reject, or replace that run."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show the run until it has ended; exit code 1 if not completed.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the run's id and nothing else, for scripts.")] = False,
     on_behalf_of: options.OnBehalfOf = None,
@@ -107,6 +115,8 @@ def start(
 
       tidelog runs start shop --input @order.json --compensate on_failure --deadline 10m
 
+      tidelog runs start deploy --concurrency-key production --on-busy replace
+
       tidelog runs start researcher --budget 0.01usd,calls=10 --wait
 
       RUN=$(tidelog runs start writer --quiet)
@@ -115,7 +125,7 @@ def start(
         output.fail("--quiet goes without --wait and --json", output.WRONG_USAGE)
     given = StartOptions(
         tuple(agents or ()), parallel, aggregator, plan, input_, metadata, project, retry, timeout_s, on_failure, priority,
-        compensate, workflow, deadline, budget, on_spent,
+        compensate, workflow, deadline, budget, on_spent, concurrency_key, on_busy,
     )  # fmt: skip
     output.run(_start(given, idempotency_key, wait, quiet, on_behalf_of, folders, workspace, data_dir, url, as_json))
 
@@ -207,7 +217,8 @@ def list_runs(
     status: Annotated[
         str | None,
         typer.Option(
-            "--status", help="Only runs with this status: running, completed, failed, cancelled; or degraded (completed in part)."
+            "--status",
+            help="Only runs with this status: queued, running, paused, completed, failed, cancelled; or degraded (in part).",
         ),
     ] = None,
     agent: Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Only runs with a step of this agent.")] = None,
@@ -231,6 +242,9 @@ def list_runs(
     parent: Annotated[str | None, typer.Option("--parent", metavar="ID", help="Only runs that steps of this run started.")] = None,
     origin: Annotated[
         str | None, typer.Option("--origin", metavar="KIND[:NAME]", help="Only runs that this started, such as schedule:nightly.")
+    ] = None,
+    concurrency_key: Annotated[
+        str | None, typer.Option("--concurrency-key", metavar="KEY", help="Only runs with this key.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
     details: Annotated[
@@ -258,7 +272,7 @@ def list_runs(
     wanted = {
         "status": status, "agent": agent, "started_after": since, "started_before": until, "actor": actor,
         "on_behalf_of": on_behalf_of, "metadata": metadata or None, "error": error, "project_id": project,
-        "workflow": workflow, "parent": parent, "origin": origin, "as_of": at,
+        "workflow": workflow, "parent": parent, "origin": origin, "concurrency_key": concurrency_key, "as_of": at,
     }  # fmt: skip
     output.run(_list(wanted, limit, details, data_dir, url, as_json))
 

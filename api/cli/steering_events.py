@@ -1,4 +1,4 @@
-"""Words of events of people who steer a run: pauses."""
+"""Words of events of people who steer a run: pauses; and of keys of runs."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -38,9 +38,19 @@ def _resumed(line: Any, event: Event, data: Mapping[str, Any], at: datetime) -> 
     return RUN, f"resumed{paused_because(data['cause'])}", "plain"
 
 
+def _queued(line: Any, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return RUN, f"waits for key {data['key']}", "plain"
+
+
+def _begun(line: Any, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return RUN, f"has key {data['key']}, and begins", "plain"
+
+
 OF_STEERING: Mapping[str, Callable[[Any, Event, Mapping[str, Any], datetime], Told]] = {
     "run.paused": _paused,
     "run.pause_lifted": _lifted,
     "run.resumed": _resumed,
+    "run.queued": _queued,
+    "run.begun": _begun,
 }
 """Event type → function that returns actor, text and mood of a line."""

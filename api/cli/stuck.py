@@ -89,7 +89,7 @@ async def _stuck(seconds: float, limit: int, data_dir: Path | None, url: str | N
 
     async with server_of(data_dir, url, as_json) as server:
         found: list[dict[str, Any]] = []
-        for status in ("running", "paused"):
+        for status in ("running", "paused", "queued"):
             wanted = {"status": status, "unmoved_s": f"{seconds:.0f}"}
             found += [run async for run in server.pages("/v1/runs", wanted, limit=limit - len(found))] if len(found) < limit else []
         waits: list[dict[str, Any]] = [await server.get(f"/v1/runs/{run['run_id']}/waits") for run in found]

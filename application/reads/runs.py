@@ -50,12 +50,14 @@ class RunsWanted(NamedTuple):
     """Only open runs without an event for so many seconds."""
     forked_from: UUID | None = None
     """Only forks of this run."""
+    concurrency_key: str | None = None
+    """Only runs with this key."""
 
     @property
     def needs_terms(self) -> bool:
         """Whether more is asked for than the rows of runs know."""
         exact = (self.agent, self.actor, self.on_behalf_of, self.error, self.parent, self.workflow, self.origin)
-        return any(value is not None for value in (*exact, self.forked_from)) or bool(self.metadata)
+        return any(value is not None for value in (*exact, self.forked_from, self.concurrency_key)) or bool(self.metadata)
 
 
 class DueInRun(NamedTuple):

@@ -8,6 +8,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.engine.ports.log import EventFeed
 from application.runs.admission import RunAdmission
+from application.runs.keys import take, with_key
 from application.runs.lookup import must_be_a_run
 from application.runs.terms import NO_TERMS, Terms
 from domain import agent_runs, invocations, runs
@@ -15,9 +16,11 @@ from domain.agent_runs import AgentRun, SettleCalls, SettledCall
 from domain.compensations import CheckEffects
 from domain.errors import EffectInDoubt, StillEnding
 from domain.invocations import Invocation
-from domain.kernel import Command, who_asked
-from domain.runs import RetryRun, Run, TaintRun
+from domain.kernel import Command, RecordedEvent, who_asked
+from domain.runs import KeyNotTaken, RetryRun, Run, TaintRun
 
+MOST_LOOKS = 3
+"""Looks at a run that ends meanwhile."""
 MOST_NAMED = 10
 """Calls that a refusal names."""
 
@@ -47,11 +50,26 @@ async def retry_run(
         RunOfParent: the run is a part of another one.
         EffectsTakenBack: its effects are being taken back, or were, or those of a child run that would go on.
         EffectInDoubt: a call waits for a person. StillEnding: work of it is still under way.
+        RunKeyBusy: another run holds its key.
         VersionConflict, Unavailable.
     """
     if await commands.recorded(request) is not None:  # a repeat: the run has gone on since
         return await commands.execute(request, command, expected_version=expected_version)
     first = await must_be_a_run(feed, request.tenant_id, command.run_id)
+    for look in range(MOST_LOOKS):
+        try:
+            return await _retried(commands, first, request, command, audited, expected_version, terms, admission)
+        except KeyNotTaken:  # it has ended meanwhile, or gone on
+            if look == MOST_LOOKS - 1:
+                raise
+    raise AssertionError("the last look raises")
+
+
+async def _retried(
+    commands: CommandLoop, first: RecordedEvent, request: CommandRequest, command: RetryRun,
+    audited: Callable[[CommandRequest], CommandRequest], expected_version: int | None, terms: Terms,
+    admission: RunAdmission | None,
+) -> CommandOutcome:  # fmt: skip
     found = _Found()
     run: Run = (await commands.load(runs.DECIDER, request.tenant_id, command.run_id)).state
     if run.parent is None:  # else the rules refuse
@@ -67,14 +85,32 @@ async def retry_run(
     more = (*terms.commands(command.run_id), *found.conditions)
     for_whom = who_asked(first.metadata)[1]
     request = audited(request)._replace(on_behalf_of=for_whom)
-    if admission is None or run.status not in runs.OVER:
+    if run.status not in runs.OVER:
         return await commands.execute(request, command, *more, expected_version=expected_version)
+    if admission is None:
+        return await _begun_again(commands, request, command, run, more, expected_version)
     if not admission.counted:
         await admission.ready()
     with admission.admitted(request.tenant_id) as admitted:
-        outcome = await commands.execute(request, command, *more, expected_version=expected_version)
+        outcome = await _begun_again(commands, request, command, run, more, expected_version)
         admitted.position = None if outcome.duplicate else outcome.position
     return outcome
+
+
+async def _begun_again(
+    commands: CommandLoop, request: CommandRequest, command: RetryRun, run: Run, more: tuple[Command, ...],
+    expected_version: int | None,
+) -> CommandOutcome:  # fmt: skip
+    """Of a run that had ended: it takes its key again, if it has one."""
+    if run.concurrency is None:
+        return await commands.execute(request, command, *more, expected_version=expected_version)
+    taking = take(run.concurrency, command.run_id, turn=run.retries + 1, on_busy="reject")
+    takes = command.model_copy(update={"takes_key": taking.turn})
+
+    async def execute(of_key: tuple[Command, ...]) -> CommandOutcome:
+        return await commands.execute(request, takes, *more, *of_key, expected_version=expected_version, beside=(taking.key_id,))
+
+    return await with_key(commands, request.tenant_id, taking, execute)
 
 
 async def _look_into(

@@ -8,6 +8,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents, with_capable_agents
 from application.runs.admission import RunAdmission
+from application.runs.keys import key_of_run, take, with_key
 from application.runs.pinning import NamedAgent, agents_of, asked_in, is_asked_for, pinned
 from application.runs.terms import NO_TERMS, Terms
 from application.suggestions import KnownNames, did_you_mean, names_of
@@ -37,7 +38,7 @@ class UnknownAgent(NotFound):
 
 
 class StartedDifferently(AlreadyExists):
-    """The command started a run before, with another plan, input, project, priority, compensation or metadata, or on behalf of
+    """The command started a run before, with another plan, input, project, priority, compensation, key or metadata, or on behalf of
     another."""
 
 
@@ -71,6 +72,7 @@ async def start_run(
 
     Raises:
         TooManyOpenRuns, TooManyOpenRunsOfTenant: as many runs are open as may be. A repeat of a recorded start is refused, too.
+        RunKeyBusy, RunKeyQueueFull: as `terms` say.
         UnknownAgent, UnknownCapability, UnknownProject: with a pointer to the place in the body.
         AlreadyExists: the id of the run is taken, by something else or by a run of another command.
         StartedDifferently, RepeatedDifferently: the command started a run before, with other content.
@@ -82,6 +84,11 @@ async def start_run(
         if budget is None:
             budget = await admission.default_budget(request.tenant_id, project_id, None if workflow is None else workflow.name)
         whole = await with_capable_agents(known, request.tenant_id, with_children or plan)
+        key = (
+            None
+            if terms.concurrency is None
+            else key_of_run(request.tenant_id, project_id, terms.concurrency, request.on_behalf_of)
+        )
         for look in range(MOST_LOOKS):
             versions, of_agents = await _versions(commands, request.tenant_id, whole, known, fresh=look > 0)
             command = runs.StartRun(
@@ -96,9 +103,11 @@ async def start_run(
                 workflow=workflow,
                 origin=origin,
                 budget=budget,
+                concurrency=key,
             )
+            more = (*terms.commands(run_id), *of_project, *of_agents, *conditions)
             try:
-                outcome = await commands.execute(request, command, *terms.commands(run_id), *of_project, *of_agents, *conditions)
+                outcome = await _executed(commands, request, command, more)
             except agents.AgentChanged:  # this process had not heard of it
                 continue
             except AlreadyExists:
@@ -115,6 +124,20 @@ async def start_run(
         else:
             start.position = outcome.position
     return outcome
+
+
+async def _executed(
+    commands: CommandLoop, request: CommandRequest, start: runs.StartRun, more: Sequence[Command]
+) -> CommandOutcome:
+    if start.concurrency is None:
+        return await commands.execute(request, start, *more)
+
+    key_id = start.concurrency.key_id
+
+    async def execute(of_key: tuple[Command, ...]) -> CommandOutcome:
+        return await commands.execute(request, start, *of_key, *more, beside=(key_id,))
+
+    return await with_key(commands, request.tenant_id, take(start.concurrency, start.run_id), execute)
 
 
 async def prepared_start(
@@ -180,11 +203,12 @@ def check_repeat(request: CommandRequest, command: runs.StartRun, plan: runs.Pla
         and first.priority == command.priority
         and first.compensate == command.compensate
         and first.workflow == command.workflow
+        and first.concurrency == command.concurrency
         and _own_budget(first.budget) == _own_budget(command.budget)
         and Metadata.model_validate_json(recorded.metadata).on_behalf_of == request.on_behalf_of
     )
     if not same:
-        what = "with another plan, input, project, priority, compensation, budget or metadata, or on behalf of another"
+        what = "with another plan, input, project, priority, compensation, key, budget or metadata, or on behalf of another"
         raise StartedDifferently(f"run {recorded.stream_id} was started before, {what}")
 
 

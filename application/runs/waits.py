@@ -12,11 +12,13 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.ports.sessions import WorkerSessions
 from application.reads import RunReads
 from application.views.waits import RunWaits, RunWaitView, WaitsFor
-from domain import agent_runs, breakers, invocations, runs
+from domain import agent_runs, breakers, invocations, run_keys, runs
 from domain.agent_runs import AgentRun
 from domain.breakers import ToolBreaker, breaker_id_of
+from domain.concurrency import KeyOfRun
 from domain.errors import NotFound
 from domain.invocations import Invocation
+from domain.run_keys import RunKey
 from domain.runs import Run, part_key
 from domain.tools import tool_id_of
 
@@ -43,6 +45,8 @@ async def waits_of(commands: CommandLoop, sessions: WorkerSessions, reads: RunRe
     executions, clocks = executions_of(run)
     look = LookAtRun(commands, sessions, reads, tenant_id, run_id)
     found = [_paused(run)] if run.paused else []
+    if run.queued and run.concurrency is not None:
+        found.append(await _queued(commands, tenant_id, run_id, run.concurrency))
     found += [await look.clock(step) for step in clocks[:MOST]]
     for each in executions[:MOST]:
         found += [_child(each)] if each.is_run else await look.agent(each)
@@ -51,7 +55,8 @@ async def waits_of(commands: CommandLoop, sessions: WorkerSessions, reads: RunRe
         told = "nothing of the run is under way, and it has not ended"
         found.append(RunWaitView(kind="run", id=run_id, waits_for="unknown", detail=told))
     more = max(len(executions) - MOST, 0) + max(len(clocks) - MOST, 0)
-    return RunWaits(run_id=run_id, status="paused" if run.paused else run.status, data=found, more=more)
+    status = "queued" if run.queued else "paused" if run.paused else run.status
+    return RunWaits(run_id=run_id, status=status, data=found, more=more)
 
 
 def executions_of(run: Run) -> tuple[list[Execution], list[str]]:
@@ -82,6 +87,16 @@ def _paused(run: Run) -> RunWaitView:
             kind="run", id=cause.parent_id, waits_for="resume", detail=f"paused with run {cause.parent_id}{by}{why}"
         )  # fmt: skip
     return RunWaitView(kind="run", waits_for="resume", detail=f"paused{by}{why}")
+
+
+async def _queued(commands: CommandLoop, tenant_id: UUID, run_id: UUID, wanted: KeyOfRun) -> RunWaitView:
+    key: RunKey = (await commands.load(run_keys.DECIDER, tenant_id, wanted.key_id)).state
+    told, holder = f"key '{wanted.key}'", key.holder
+    before = next((place for place, turn in enumerate(key.waiting) if turn.run_id == run_id), 0)
+    if holder is None or holder.run_id == run_id:
+        return RunWaitView(kind="run", waits_for="key", detail=f"it is about to get {told}")
+    more = f", with {before} more before it" if before else ""
+    return RunWaitView(kind="run", id=holder.run_id, waits_for="key", detail=f"{told}, held by run {holder.run_id}{more}")
 
 
 def _child(each: Execution) -> RunWaitView:

@@ -9,12 +9,14 @@ from uuid import UUID
 from application.budgets.books import given_budget
 from application.engine.commands.loop import CommandLoop
 from application.plans.capabilities import KnownAgents
+from application.runs.keys import key_of_run, take
 from application.runs.start import prepared_start
 from application.runs.terms import Terms
 from application.starting import START, plan_of
 from application.workflows import AskedWorkflow, Workflows
 from application.workflows.children import has_children
 from domain import runs
+from domain.concurrency import Concurrency, KeyOfRun
 from domain.errors import InvalidCommand
 from domain.kernel import Command, Functions, Json, Priority, Spent, timestamp
 from domain.schedules import Schedule
@@ -60,18 +62,31 @@ class ScheduleStarts:
         depth = 0 if created.made_by is None else created.made_by.depth
         origin = runs.Origin(kind="schedule", name=created.name, due_at=due_at, depth=depth)
         given = _input(definition.start, created.name, due_at, self._functions)
-        return await self._prepare(created.project_id, definition.start, given, {"run_id": run_id, "origin": origin})
+        found = await self._prepare(
+            created.project_id, definition.start, given, {"run_id": run_id, "origin": origin}, created.on_behalf_of
+        )
+        if (key := found.start.concurrency) is None:
+            return found
+        return found._replace(conditions=(take(key, run_id), *found.conditions))
 
     async def check(self, project_id: UUID, asked: Target, name: str, due_at: datetime) -> None:
         """Raises what the start of the run of a time would be refused with."""
         await self._prepare(project_id, asked, _input(asked, name, due_at, self._functions), {})
 
-    async def _prepare(self, project_id: UUID, asked: Target, given: Json, said: Mapping[str, Any]) -> ScheduledStart:
+    async def _prepare(
+        self, project_id: UUID, asked: Target, given: Json, said: Mapping[str, Any], for_whom: str | None = None
+    ) -> ScheduledStart:
         """`said`: fields of the start that differ from time to time."""
         budget = await given_budget(self._commands, self._tenant_id, asked.budget, place=START)
         if asked.workflow is None:
             start, conditions = await self._of_plan(project_id, asked)
-            said = {**said, "input": given, "metadata": asked.metadata, **({} if budget is None else {"budget": budget})}
+            said = {
+                **said,
+                "input": given,
+                "metadata": asked.metadata,
+                **({} if budget is None else {"budget": budget}),
+                **self._key(project_id, asked.concurrency, for_whom),
+            }
             return ScheduledStart(start.model_copy(update=said), (*_deadline(said, asked.deadline_s), *conditions))
         wanted = AskedWorkflow(asked.workflow, asked.version, given, asked.priority, asked.compensate, asked.metadata)
         found = await self._workflows.resolved(self._tenant_id, wanted, fresh=self._fresh)
@@ -82,8 +97,12 @@ class ScheduleStarts:
         said = {**said, "input": found.input, "metadata": found.metadata, "workflow": found.workflow}
         budget = budget or await self._workflows.budget_of(self._tenant_id, found)
         said |= {} if budget is None else {"budget": budget}
+        said |= self._key(project_id, asked.concurrency or found.concurrency, for_whom)
         deadline = _deadline(said, asked.deadline_s or found.deadline_s)
         return ScheduledStart(start.model_copy(update=said), (*deadline, *conditions, *found.conditions))
+
+    def _key(self, project_id: UUID, wanted: Concurrency | None, for_whom: str | None) -> dict[str, KeyOfRun]:
+        return {} if wanted is None else {"concurrency": key_of_run(self._tenant_id, project_id, wanted, for_whom)}
 
     async def _of_plan(self, project_id: UUID, asked: Target) -> ScheduledStart:
         text = None if asked.plan is None else json.dumps(asked.plan, sort_keys=True)

@@ -183,7 +183,7 @@ class SlashCommands:
         input = self._described(Found(line.name, definition, version), line).input
         command = runs.StartRun(
             run_id=run_id, project_id=project_id, plan=first.plan, input=input, metadata=first.metadata, priority=first.priority,
-            compensate=first.compensate, workflow=first.workflow, origin=first.origin,
+            compensate=first.compensate, workflow=first.workflow, origin=first.origin, concurrency=first.concurrency,
         )  # fmt: skip
         check_repeat(request, command, first.plan, recorded.recorded[0], first)
         return CommandStart(recorded, first.workflow, input)

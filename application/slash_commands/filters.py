@@ -17,7 +17,7 @@ from domain.errors import InvalidCommand
 from domain.kernel import Json
 
 Of = Literal["runs", "invocations", "messages"]
-RunStatus = Literal["running", "paused", "completed", "failed", "cancelled", "degraded"]
+RunStatus = Literal["queued", "running", "paused", "completed", "failed", "cancelled", "degraded"]
 Asker = Literal["client", "chain", "compensation"]
 
 NAME = "query"
@@ -115,6 +115,7 @@ FILTERS: Mapping[Of, tuple[QueryFilter, ...]] = {
         QueryFilter("for", "on_behalf_of", _text, "Started on behalf of this one"),
         QueryFilter("workflow", "workflow", _text, "Of this workflow: `name`, or `name@version`"),
         QueryFilter("origin", "origin", _text, "Started by this: `command`, `schedule:nightly` …"),
+        QueryFilter("key", "concurrency_key", _text, "With this key, which they share"),
         QueryFilter("parent", "parent", _id, "Started by steps of this run: its id", {"type": "string", "format": "uuid"}),
         _AT,
         _LIMIT,

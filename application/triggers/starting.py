@@ -10,7 +10,7 @@ from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
 from application.runs.admission import RunAdmission
 from application.runs.start import StartedDifferently
-from application.runs.terms import NO_TERMS, Terms
+from application.runs.terms import Terms
 from application.starting import plan_of
 from application.workflows import AskedWorkflow, Workflows
 from domain import runs
@@ -71,7 +71,7 @@ class Starter:
     async def _run(
         self, request: CommandRequest, target: Target, input: Json, run_id: UUID, project_id: UUID, origin: runs.Origin
     ) -> CommandOutcome:
-        terms = NO_TERMS if target.deadline_s is None else Terms(target.deadline_s)
+        terms = Terms(target.deadline_s, target.concurrency)
         budget = await given_budget(self._commands, request.tenant_id, target.budget)
         if target.workflow is not None:
             asked = AskedWorkflow(

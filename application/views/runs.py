@@ -9,6 +9,7 @@ from application.engine.ports.views import ListedRow, Timestamp
 from application.views.invocations import ResolutionView
 from application.views.large import LARGE_BYTES, MEANING, HoldsLarge, Large, LargeValue, json_bytes, path_of_run, place_of
 from domain import runs
+from domain.concurrency import Concurrency
 from domain.failures import Failure
 from domain.kernel import Json, Priority, unsaid
 
@@ -23,8 +24,8 @@ MAX_FOUND_NAMES = 50
 MAX_FOUND_WORDS = 50
 """Runs are found by so many different words of an error, the first ones."""
 
-RunStatus = Literal["running", "paused", "completed", "failed", "cancelled"]
-GOING_ON: frozenset[RunStatus] = frozenset({"running", "paused"})
+RunStatus = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
+GOING_ON: frozenset[RunStatus] = frozenset({"queued", "running", "paused"})
 """Statuses of runs that have not ended."""
 StepStatus = Literal[
     "pending", "scheduled", "running", "waiting", "suspended", "retrying", "paused", "completed", "failed", "cancelled", "skipped"
@@ -284,6 +285,8 @@ class RunView(Folded):
     """Null: it has not begun."""
     pause: PauseView | None = Field(default=None, exclude_if=unsaid)
     """Missing: the run is not paused."""
+    concurrency: Concurrency | None = Field(default=None, exclude_if=unsaid)
+    """The key that the run shares with others. Missing: it has none."""
     version: int
     """Version of the run's stream."""
     position: int

@@ -9,14 +9,14 @@ from application.engine.ports.views import Timestamp
 
 WaitsFor = Literal[
     "resume", "worker", "version", "free_worker", "retry", "clock", "run", "agent", "tool", "breaker", "person", "approval",
-    "reconcile", "chain", "signal", "message", "unknown",
+    "reconcile", "chain", "signal", "message", "key", "unknown",
 ]  # fmt: skip
 """`resume`: the run is paused. `worker`: no worker has the agent or tool. `version`: none has the version that was asked for.
 `free_worker`: those that have it are busy, or the limit of the tool is reached. `retry`: the delay after a failure. `clock`: a
 time. `run`: a child run. `agent`: a worker works on it. `tool`: a worker calls it. `breaker`: the breaker of the tool is open.
 `person`: nobody knows whether a call took effect. `approval`: people decide whether it may begin. `reconcile`: whether it took
-effect is found out. `chain`: a chain of tools. `signal`: somebody's
-signal. `message`: another agent's message. `unknown`: nothing that is known, which is a defect."""
+effect is found out. `chain`: a chain of tools. `signal`: somebody's signal. `message`: another agent's message. `key`: the key of
+the run, which another run holds. `unknown`: nothing that is known, which is a defect."""
 
 
 class RunWaitView(BaseModel):

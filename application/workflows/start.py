@@ -9,6 +9,7 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
 from application.runs.admission import RunAdmission
+from application.runs.keys import key_of_run
 from application.runs.start import check_repeat, check_terms, first_answer, start_run
 from application.runs.terms import NO_TERMS, Terms
 from application.suggestions import did_you_mean, names_of
@@ -18,6 +19,7 @@ from application.workflows.looking import look_to_start
 from application.workflows.lookup import WorkflowsOfPlans
 from application.workflows.versions import StoredVersions, Versions
 from domain import runs
+from domain.concurrency import Concurrency
 from domain.errors import DomainError, InvalidCommand, NotFound, Unavailable
 from domain.kernel import Command, Json, Priority
 from domain.workflows import DECIDER, Compensate, UnknownWorkflow, WorkflowChanged, WorkflowDefinition, defaults_of, workflow_id_of
@@ -48,6 +50,7 @@ class StartOfWorkflow(NamedTuple):
     workflow: runs.WorkflowRef
     budget: WrittenBudget | None
     """What the workflow says that its runs may spend."""
+    concurrency: Concurrency | None
     conditions: tuple[Command, ...]
     """Go into the append of the start: it holds only while the workflows are as they were looked at (WorkflowChanged: look again,
     `fresh`)."""
@@ -124,6 +127,7 @@ class Workflows:
             metadata={**definition.metadata, **(asked.metadata or {})},
             workflow=runs.WorkflowRef(name=asked.name, version=version),
             budget=definition.budget,
+            concurrency=definition.concurrency,
             conditions=(),
         )
 
@@ -164,8 +168,7 @@ class Workflows:
                     self._commands, request, run_id=run_id, project_id=project_id, plan=start.plan,
                     with_children=start.with_children, input=start.input, metadata=start.metadata, priority=start.priority,
                     compensate=start.compensate, workflow=start.workflow, origin=origin, budget=own, conditions=start.conditions,
-                    terms=_with_deadline(terms, start),
-                    known=known, admission=admission,
+                    terms=_with_terms(terms, start), known=known, admission=admission,
                 )  # fmt: skip
             except WorkflowChanged:  # this process had not heard of it
                 continue
@@ -227,12 +230,14 @@ class Workflows:
         if asked.version not in (None, first.workflow.version):
             return None
         start = await self._as_then(request.tenant_id, asked, first.workflow.version)
+        wanted = _with_terms(terms, start).concurrency
         command = runs.StartRun(
             run_id=run_id, project_id=project_id, plan=start.plan, input=start.input, metadata=start.metadata,
             priority=start.priority, compensate=start.compensate, workflow=start.workflow, budget=budget,
+            concurrency=None if wanted is None else key_of_run(request.tenant_id, project_id, wanted, request.on_behalf_of),
         )  # fmt: skip
         check_repeat(request, command, start.plan, recorded.recorded[0], first)
-        check_terms(_with_deadline(terms, start), run_id, [self._commands.registry.decoded(one) for one in recorded.recorded])
+        check_terms(_with_terms(terms, start), run_id, [self._commands.registry.decoded(one) for one in recorded.recorded])
         return recorded
 
     async def _as_then(self, tenant_id: UUID, asked: AskedWorkflow, version: int) -> StartOfWorkflow:
@@ -245,9 +250,10 @@ class Workflows:
         return self._start_of(asked, version, definition, PlanWithChildren(definition.plan))
 
 
-def _with_deadline(terms: Terms, start: StartOfWorkflow) -> Terms:
-    """The terms with the deadline of the workflow, if they say no other."""
-    return terms if terms.deadline_s is not None else terms._replace(deadline_s=start.deadline_s)
+def _with_terms(terms: Terms, start: StartOfWorkflow) -> Terms:
+    """The terms with the deadline and the key of the workflow, if they say no others."""
+    deadline_s = start.deadline_s if terms.deadline_s is None else terms.deadline_s
+    return Terms(deadline_s, start.concurrency if terms.concurrency is None else terms.concurrency)
 
 
 def with_defaults(parameters: Json, input: Json) -> Json:

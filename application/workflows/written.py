@@ -3,7 +3,19 @@
 from application.plans.spelling import spelled_plan
 from domain.kernel import Json
 
-ORDER = ("name", "description", "command", "parameters", "priority", "compensate", "deadline_s", "budget", "metadata", "plan")
+ORDER = (
+    "name",
+    "description",
+    "command",
+    "parameters",
+    "priority",
+    "compensate",
+    "deadline_s",
+    "budget",
+    "concurrency",
+    "metadata",
+    "plan",
+)
 """Of the parts of a written workflow."""
 STEP_ORDER = (
     "key", "agent", "capability", "run", "gather", "value", "wait", "after", "when", "input", "input_from", "each", "repeat",

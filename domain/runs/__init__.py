@@ -33,6 +33,7 @@ from domain.runs.adapting import allowed_name
 from domain.runs.commands import (
     AbandonRun,
     AwaitSignal,
+    BeginRun,
     BegunStep,
     CancelRun,
     CheckRun,
@@ -91,7 +92,7 @@ from domain.runs.events import (
 )
 from domain.runs.outcomes import fallback_name
 from domain.runs.progress import agent_run_id_of, child_id_of, part_key
-from domain.runs.retrying import Again, executions_again, of_child, to_retry
+from domain.runs.retrying import Again, KeyNotTaken, executions_again, of_child, to_retry
 from domain.runs.rules import DECIDER, GotTainted, decide
 from domain.runs.signals import MOST_KEPT, TooManySignals
 from domain.runs.state import OVER, Run, RunStatus, evolve
@@ -99,8 +100,10 @@ from domain.runs.steered import (
     DeadlineSet,
     PauseCause,
     Receiver,
+    RunBegun,
     RunPaused,
     RunPauseLifted,
+    RunQueued,
     RunResumed,
     RunSignalled,
     SignalAwaited,
@@ -123,6 +126,7 @@ __all__ = [
     "AbandonRun",
     "Again",
     "AwaitSignal",
+    "BeginRun",
     "BegunStep",
     "ByPerson",
     "CancelRun",
@@ -140,6 +144,7 @@ __all__ = [
     "ForkedFrom",
     "GotTainted",
     "Graph",
+    "KeyNotTaken",
     "LeaveSignals",
     "OpenExecution",
     "Origin",
@@ -156,6 +161,7 @@ __all__ = [
     "ResumeRun",
     "RetryRun",
     "Run",
+    "RunBegun",
     "RunBudget",
     "RunCancelled",
     "RunCommand",
@@ -164,6 +170,7 @@ __all__ = [
     "RunFailed",
     "RunPauseLifted",
     "RunPaused",
+    "RunQueued",
     "RunResumed",
     "RunRetried",
     "RunSignalled",

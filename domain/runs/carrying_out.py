@@ -17,7 +17,7 @@ def carry_on(d: Decision) -> None:
     """Everything that follows from the steps that have ended: what waits for nothing any more, then what follows from that. The
     steps of one round are in the order of the plan."""
     graph = d.run.graph
-    if d.run.paused:
+    if d.run.stands:
         _judge(d)
         return
     while d.ended and d.failed is None:
@@ -31,7 +31,7 @@ def carry_on(d: Decision) -> None:
 
 
 def _judge(d: Decision) -> None:
-    """While the run is paused, only what cannot be said again later is said: that a result cannot be judged."""
+    """While the run is paused or queued, only what cannot be said again later is said: that a result cannot be judged."""
     d.ended.clear()
     for key in list(d.faults):
         step = d.run.graph.steps[key]

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from domain.concurrency import KeyOfRun
 from domain.failures import Failure
 from domain.kernel import MAX_DEADLINE_S, Command, Json, Name, Priority, ShortText, Value
 from domain.plans import MAX_STEPS, Plan
@@ -73,6 +74,15 @@ class StartRun(Command):
     forked_from: ForkedFrom | None = None
     taken: TakenOver | None = None
     """With `forked_from`."""
+    concurrency: KeyOfRun | None = None
+    """The same append takes the key, or puts the run in line for it."""
+
+
+class BeginRun(Command):
+    """The run has its key."""
+
+    run_id: UUID
+    turn: int = 0
 
 
 class CompleteStep(Command):
@@ -161,6 +171,8 @@ class AbandonRun(Command):
 
     run_id: UUID
     reason: ShortText | None = None
+    turn: int | None = None
+    """Only this turn of the run is not needed any more: a retry of it, which has the key again, goes on."""
 
 
 class PauseRun(Command):
@@ -217,6 +229,8 @@ class RetryRun(Command):
     """Step → the version of its agent."""
     parent_id: UUID | None = None
     """The run that asks for it, of which the run is a part. None: a person asks."""
+    takes_key: int | None = None
+    """The turn for which the same append takes the key of the run."""
 
 
 class SetDeadline(Command):
@@ -265,7 +279,7 @@ class CheckUntainted(Command):
 
 
 RunCommand = (
-    StartRun
+    StartRun | BeginRun
     | CompleteStep
     | FailStep
     | FinishChild

@@ -7,13 +7,16 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.amounts import AS_USUAL, BudgetAsking, BudgetLimits, OnSpent, as_usual
+from domain.concurrency import KeyOfRun, KeyTurn
 from domain.failures import Failure, Retry
 from domain.kernel import Event, Json, Name, Priority, ShortText, Value, is_empty, unsaid, unsaid_number
 from domain.plans import MAX_DEPTH, MAX_STEPS_V1, Plan, PlanV3, StepV3
 from domain.runs.steered import (
     DeadlineSet,
+    RunBegun,
     RunPaused,
     RunPauseLifted,
+    RunQueued,
     RunResumed,
     RunSignalled,
     SignalAwaited,
@@ -100,6 +103,8 @@ class RunStarted(Event):
     """The runs whose budgets the calls of the run are paid from: itself, if it has one, and those above it that do."""
     forked_from: ForkedFrom | None = Field(default=None, exclude_if=unsaid)
     """What the run takes over: `run.step_taken_over` and `run.part_taken_over` follow."""
+    concurrency: KeyOfRun | None = Field(default=None, exclude_if=unsaid)
+    """The key that the run holds while it goes on. If `run.queued` follows, the run waits for it first."""
 
     @property
     def stored_version(self) -> int:
@@ -109,6 +114,7 @@ class RunStarted(Event):
             or self.workflow is not None
             or self.origin is not None
             or self.forked_from is not None
+            or self.concurrency is not None
             or not self.plan.is_plain
         ):
             return 4
@@ -406,6 +412,8 @@ class RunCompleted(Event):
     result: Json = Field(default=None, exclude_if=unsaid)
     """What the plan's `result` gave. Missing where the run has neither such an expression nor a parent."""
     parent: Parent | None = Field(default=None, exclude_if=is_empty)
+    held: KeyTurn | None = Field(default=None, exclude_if=unsaid)
+    """The key of the run, which becomes free."""
 
 
 class RunFailed(Event):
@@ -419,6 +427,8 @@ class RunFailed(Event):
     abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
     """Child runs that were under way and must be cancelled."""
     parent: Parent | None = Field(default=None, exclude_if=is_empty)
+    held: KeyTurn | None = Field(default=None, exclude_if=unsaid)
+    """The key of the run, which becomes free."""
 
 
 class RunCancelled(Event):
@@ -428,6 +438,8 @@ class RunCancelled(Event):
     compensate: bool = False
     abandoned_runs: tuple[UUID, ...] = Field(default=(), exclude_if=is_empty)
     parent: Parent | None = Field(default=None, exclude_if=is_empty)
+    held: KeyTurn | None = Field(default=None, exclude_if=unsaid)
+    """The key of the run, which becomes free; or the run waits for it no more."""
 
 
 ENDS = frozenset({RunCompleted.TOPIC, RunFailed.TOPIC, RunCancelled.TOPIC})
@@ -438,6 +450,6 @@ end."""
 RunEvent = (
     RunStarted | StepScheduled | StepSkipped | StepStarted | PartScheduled | PartCompleted | PartFailed | StepFellBack
     | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled | RunTainted | RunPaused | RunPauseLifted | RunResumed
-    | RunRetried | DeadlineSet
+    | RunRetried | DeadlineSet | RunQueued | RunBegun
     | RunSignalled | SignalAwaited | SignalReceived | SignalWaitEnded | StepTakenOver | PartTakenOver
 )  # fmt: skip

@@ -18,7 +18,7 @@ def step_failed(d: Decision, step: Step, agent_run_id: UUID, error: Failure) -> 
     """The agent run of a step has failed."""
     if not (number := fall_back(d, step, None, agent_run_id, error)):
         d.fail(step, error, agent_run_id)
-    elif not d.run.paused:
+    elif not d.run.stands:
         schedule_fallback(d, step, number)
 
 
@@ -40,7 +40,7 @@ def part_completed(d: Decision, step: Step, part: int, execution_id: UUID, resul
     """`forced`: fields of the event, where a person says so."""
     d.add(PartCompleted(step=step.key, part=part, execution_id=execution_id, result=result, **forced))
     try:
-        if not d.run.paused or (step.repeat is None and step.adaptive is None):  # else it is decided at the resumption
+        if not d.run.stands or (step.repeat is None and step.adaptive is None):  # else it is decided at the resumption
             goes_on(d, step, part, result)
     except PlanFault as fault:
         d.fail(step, fault.failure)
@@ -61,7 +61,7 @@ def goes_on(d: Decision, step: Step, part: int, result: Json) -> None:
 def part_failed(d: Decision, step: Step, part: int, execution_id: UUID, error: Failure) -> None:
     is_run = d.run.progress[step.key].open[part].is_run
     if not is_run and (number := fall_back(d, step, part, execution_id, error)):
-        if not d.run.paused:
+        if not d.run.stands:
             schedule_fallback_of_part(d, step, part, number)
         return
     part_ended_badly(d, step, part, execution_id, error, tolerated=step.each is not None and step.each.on_failure == "continue")

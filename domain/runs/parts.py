@@ -29,7 +29,7 @@ def begin_each(d: Decision, step: Step, each: Each, saw: dict[str, Json]) -> Non
 def fill(d: Decision, step: Step, each: Each) -> None:
     """Begins as many items as may be under way, and ends the step after the last one. Nothing begins in a paused run."""
     progress = d.run.progress[step.key]
-    while not d.run.paused and progress.begun < len(progress.items) and progress.begun - progress.ended < each.max_parallel:
+    while not d.run.stands and progress.begun < len(progress.items) and progress.begun - progress.ended < each.max_parallel:
         item = progress.items[progress.begun]
         is_mapped, value = mapped_input(d, step, item=item, index=progress.begun)
         schedule(d, step, progress.begun, value if is_mapped else item)

@@ -1,10 +1,12 @@
-"""Pausing a run, and going on where it was.
+"""Pausing a run, and going on where it was; the beginning of a run that has waited for its key.
 
 While a run is paused its outcomes are recorded, and nothing begins: no step, no part, no fallback, no end of the run. What follows
 is decided at the resumption, from the state alone. So a pause keeps nothing beside, and outcomes may come in any order.
 
 A run may be paused for two reasons at once: by itself, and with the run above it. It goes on when both are over. Pauses are
 numbered, because the news of a pause may reach an agent run or a child run after the news of its end.
+
+A queued run stands as a paused one does: what people say about its steps is recorded, and nothing begins until it has its key.
 """
 
 from domain.errors import InvalidState, NotFound
@@ -12,13 +14,13 @@ from domain.kernel import Event
 from domain.plans import Step
 from domain.runs.adapting import went_on
 from domain.runs.carrying_out import look_at
-from domain.runs.commands import PauseRun, ResumeRun
+from domain.runs.commands import BeginRun, PauseRun, ResumeRun
 from domain.runs.deciding import Decision, PlanFault
 from domain.runs.outcomes import schedule_fallback, schedule_fallback_of_part
 from domain.runs.parts import again, fill
 from domain.runs.progress import StepProgress, agent_run_id_of, part_key
 from domain.runs.state import Run
-from domain.runs.steered import PauseCause, RunPaused, RunPauseLifted, RunResumed
+from domain.runs.steered import PauseCause, RunBegun, RunPaused, RunPauseLifted, RunResumed
 
 
 def pause(run: Run, command: PauseRun) -> list[Event]:
@@ -63,7 +65,7 @@ def resume(d: Decision, command: ResumeRun) -> None:
     if left is not None:
         d.add(RunPauseLifted(cause=cause, parent_number=number, left=left))
         return
-    failed = run.failed_meanwhile
+    failed = None if run.queued else run.failed_meanwhile
     goes_on = was_paused and failed is None
     d.add(
         RunResumed(
@@ -72,7 +74,21 @@ def resume(d: Decision, command: ResumeRun) -> None:
         )
     )  # fmt: skip
     d.failed = failed
-    if goes_on:
+    if goes_on and not run.queued:
+        _go_on(d)
+
+
+def begin(d: Decision, command: BeginRun) -> None:
+    """Adds the beginning of a run that has waited for its key. The caller adds what follows. Where the run is paused by now, it has
+    the key, and begins at its resumption."""
+    run = d.run
+    if run.status != "running" or not run.queued or command.turn != run.turn or run.concurrency is None:
+        return
+    d.add(RunBegun(key=run.concurrency.key))
+    if d.run.paused:
+        return
+    d.failed = run.failed_meanwhile
+    if d.failed is None:
         _go_on(d)
 
 

@@ -17,6 +17,10 @@ from domain.runs.progress import StepProgress, agent_run_id_of, child_id_of, par
 from domain.runs.state import OVER, Run
 
 
+class KeyNotTaken(InvalidState):
+    """The run is not as the caller looked at it: its key was to be taken, or not. Look again."""
+
+
 def retry_run(run: Run, command: RetryRun, functions: Functions) -> Decision | None:
     """The decision in which the run goes on. None: nothing is to be done."""
     if run.status == "absent":
@@ -34,7 +38,11 @@ def retry_run(run: Run, command: RetryRun, functions: Functions) -> Decision | N
         )
     if run.paused and run.status == "running":
         raise RunIsPaused("the run is paused: resume it before you retry a step of it")
-    return _go_on(run, command, to_retry(run, command.steps), functions)
+    turn = run.retries + 1 if run.concurrency is not None and run.status in OVER else None
+    again = to_retry(run, command.steps)
+    if command.takes_key != turn:
+        raise KeyNotTaken("the run has ended, or gone on, since it was looked at")
+    return _go_on(run, command, again, functions)
 
 
 def retry_child(run: Run, command: StartRun, functions: Functions) -> Decision | None:

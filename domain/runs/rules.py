@@ -3,6 +3,7 @@
 from typing import assert_never
 from uuid import UUID
 
+from domain.concurrency import KeyTurn
 from domain.errors import AlreadyExists, InvalidState, NotFound, RunIsPaused, WorkOver
 from domain.failures import Failure
 from domain.kernel import Decider, Event, Functions, without_functions
@@ -10,6 +11,7 @@ from domain.runs.carrying_out import carry_on, look_at
 from domain.runs.commands import (
     AbandonRun,
     AwaitSignal,
+    BeginRun,
     CancelRun,
     CheckRun,
     CheckUntainted,
@@ -38,10 +40,11 @@ from domain.runs.events import RunCancelled, RunCompleted, RunFailed, RunStarted
 from domain.runs.forcing import force
 from domain.runs.forking import take_over
 from domain.runs.outcomes import part_completed, part_failed, step_failed
-from domain.runs.pausing import pause, resume
+from domain.runs.pausing import begin, pause, resume
 from domain.runs.retrying import retry_child, retry_run
 from domain.runs.signals import decide_on_signals
 from domain.runs.state import OVER, Run, evolve
+from domain.runs.steered import RunQueued
 
 ON_FAILURE = frozenset({"on_failure", "on_failure_or_cancel"})
 ON_CANCEL = frozenset({"on_cancel", "on_failure_or_cancel"})
@@ -55,6 +58,10 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
     match command:
         case StartRun():
             return _start_or_go_on(run, command, functions)
+        case BeginRun():
+            d = Decision(command.run_id, run, functions)
+            begin(d, command)
+            return _and_what_follows(d)
         case CompleteStep() | FailStep():
             return _outcome(Decision(command.run_id, run, functions), command)
         case FinishChild():
@@ -151,12 +158,15 @@ def _start(d: Decision, command: StartRun) -> list[Event]:
             budget=command.budget,
             budgets=command.budgets if command.budget is None else (*command.budgets, command.run_id),
             forked_from=command.forked_from,
+            concurrency=command.concurrency,
         )
     )
+    if command.concurrency is not None and command.concurrency.on_busy != "reject":
+        d.add(RunQueued(key=command.concurrency.key))
     if command.taken is not None:
         take_over(d, command.taken)
     graph = d.run.graph
-    for key in graph.first:
+    for key in () if d.run.queued else graph.first:
         if d.run.steps[key].status == "pending":
             look_at(d, graph.steps[key])
     return _and_what_follows(d)
@@ -225,14 +235,17 @@ def _cancel(run: Run, command: CancelRun) -> list[Event]:
 
 def _cancelled(run: Run, reason: str | None, *, compensate: bool) -> RunCancelled:
     return RunCancelled(
-        reason=reason, abandoned=run.under_way, compensate=compensate, abandoned_runs=run.children, parent=run.parent
-    )
+        reason=reason, abandoned=run.under_way, compensate=compensate, abandoned_runs=run.children, parent=run.parent,
+        held=_held(run),
+    )  # fmt: skip
 
 
 def _ended_from_outside(run: Run, command: AbandonRun | StopRun) -> list[Event]:
     if run.status != "running":
         return []
     if isinstance(command, AbandonRun):
+        if command.turn not in (None, run.turn):
+            return []
         return [_cancelled(run, command.reason, compensate=run.compensate in ON_CANCEL)]
     under_way = (key for key in run.graph.steps if run.steps[key].status == "scheduled")
     return [_failure(run, next(under_way, run.graph.last[-1]), command.error)]
@@ -246,7 +259,7 @@ def _and_what_follows(d: Decision | None) -> list[Event]:
     if d is None:
         return []
     carry_on(d)
-    if d.run.paused or not d.events:
+    if d.run.stands or not d.events:
         return d.events
     if d.failed is not None:
         d.events.append(_failure(d.run, d.failed.step, d.failed.error, d.failed.compensate))
@@ -258,8 +271,13 @@ def _and_what_follows(d: Decision | None) -> list[Event]:
 def _failure(run: Run, step: str, error: Failure, compensate: bool = False) -> RunFailed:
     return RunFailed(
         step=step, error=error, abandoned=run.under_way, compensate=compensate or run.compensate in ON_FAILURE,
-        abandoned_runs=run.children, parent=run.parent,
+        abandoned_runs=run.children, parent=run.parent, held=_held(run),
     )  # fmt: skip
+
+
+def _held(run: Run) -> KeyTurn | None:
+    """The key of a run that ends."""
+    return None if run.concurrency is None else KeyTurn(key_id=run.concurrency.key_id, turn=run.turn)
 
 
 def _end(d: Decision) -> Event:
@@ -276,7 +294,7 @@ def _end(d: Decision) -> Event:
         result = _result(d)
     except PlanFault as fault:
         return _failure(run, run.graph.last[-1], fault.failure)
-    return RunCompleted(degraded=bool(missing), missing=missing, result=result, parent=run.parent)
+    return RunCompleted(degraded=bool(missing), missing=missing, result=result, parent=run.parent, held=_held(run))
 
 
 def _result(d: Decision) -> object:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from immutables import Map
 
+from domain.concurrency import KeyOfRun
 from domain.failures import Failure
 from domain.kernel import Json, Priority, replace
 from domain.maps import PersistentMap
@@ -38,8 +39,10 @@ from domain.runs.progress import StepProgress, Tally, agent_run_id_of, part_begu
 from domain.runs.steered import (
     DeadlineSet,
     PauseCause,
+    RunBegun,
     RunPaused,
     RunPauseLifted,
+    RunQueued,
     RunResumed,
     RunSignalled,
     SignalAwaited,
@@ -96,7 +99,7 @@ class Run:
     resumed_above: int = 0
     """The number of the newest pause of the run above that is over."""
     failed_meanwhile: StepFailed | None = None
-    """The first failure since the run is paused that the plan does not tolerate."""
+    """The first failure since the run is paused or queued that the plan does not tolerate."""
     skipped: PersistentMap[str, str] = field(default_factory=Map)
     """Step that was skipped → why."""
     deadline_s: float | None = None
@@ -108,6 +111,18 @@ class Run:
     """Whether agents begin from nothing since the last retry."""
     versions: PersistentMap[str, str] = field(default_factory=Map)
     """Step → the version of its agent, where a retry asked for another one than the plan."""
+
+    concurrency: KeyOfRun | None = None
+    """The key that the run shares with others. None: it has none."""
+    queued: bool = False
+    """Whether the run waits for its key. Its status is `running`: it has not ended."""
+    turn: int = 0
+    """The number of the retry that opened the run last. 0: its start."""
+
+    @property
+    def stands(self) -> bool:
+        """Nothing begins."""
+        return self.queued or self.pause is not None or self.pause_above is not None
 
     @property
     def paused(self) -> bool:
@@ -279,7 +294,7 @@ def evolve(run: Run, event: RunEvent) -> Run:
             return replace(run, status="completed" if isinstance(event, RunCompleted) else "failed")
         case RunCancelled():
             return replace(run, status="cancelled", cancel_reason=event.reason)
-        case RunPaused() | RunPauseLifted() | RunResumed():
+        case RunPaused() | RunPauseLifted() | RunResumed() | RunQueued() | RunBegun():
             return _steered(run, event)
         case StepTakenOver() | PartTakenOver():
             return _taken_over(run, event)
@@ -297,6 +312,7 @@ def _started(event: RunStarted) -> Run:
         versions_asked=event.versions_asked, priority=event.priority, compensate=event.compensate, metadata=event.metadata,
         project_id=event.project_id, parent=event.parent,
         tainted=event.tainted or (event.origin is not None and event.origin.kind == "webhook"), budgets=event.budgets,
+        concurrency=event.concurrency,
     )  # fmt: skip
 
 
@@ -334,19 +350,22 @@ def _ended(run: Run, key: str, state: StepState) -> Run:
 
 
 def _failed(run: Run, event: StepFailed) -> Run:
-    if run.paused and not event.tolerated and run.failed_meanwhile is None:
+    if run.stands and not event.tolerated and run.failed_meanwhile is None:
         run = replace(run, failed_meanwhile=event)
     return _ended(run, event.step, StepState("failed", event.agent_run_id, error=_brief(event.error)))
 
 
-def _steered(run: Run, event: RunPaused | RunPauseLifted | RunResumed) -> Run:
+def _steered(run: Run, event: RunPaused | RunPauseLifted | RunResumed | RunQueued | RunBegun) -> Run:
+    if isinstance(event, RunQueued | RunBegun):
+        run = replace(run, queued=isinstance(event, RunQueued))
+        return run if run.stands else replace(run, failed_meanwhile=None)
     above = event.parent_number
     if isinstance(event, RunPaused):
         if above is None:
             return replace(run, pauses=event.number, pause=event.cause)
         return replace(run, pauses=event.number, pause_above=event.cause, paused_above=above)
     run = replace(run, pause=None) if above is None else replace(run, pause_above=None, resumed_above=above)
-    return run if run.paused else replace(run, failed_meanwhile=None)
+    return run if run.stands else replace(run, failed_meanwhile=None)
 
 
 def _without(entries: Map[str, V], key: str) -> Map[str, V]:
@@ -403,7 +422,8 @@ def retried(run: Run, event: RunRetried) -> Run:
         run, status="running", deadline_s=deadline_s, cancel_reason=None, retries=event.number, fresh=event.fresh, steps=now,
         pause=pause, pause_above=run.pause_above if went_on else None, failed_meanwhile=None, ended=ended,
         waiting=_waiting(run.graph, now), progress=progress.finish(), skipped=skipped.finish(), fell_back=fell_back.finish(),
-        tallies=tallies, versions=run.versions.update(event.versions),
+        tallies=tallies, versions=run.versions.update(event.versions), queued=run.queued and went_on,
+        turn=run.turn if went_on else event.number,
     )  # fmt: skip
 
 

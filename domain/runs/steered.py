@@ -1,4 +1,4 @@
-"""The facts of a run that people bring about while it goes on: pauses, deadlines, signals."""
+"""The facts of a run that people bring about while it goes on: pauses, deadlines, signals; and its wait for a key."""
 
 from typing import Literal
 from uuid import UUID
@@ -17,6 +17,20 @@ class DeadlineSet(Event):
     deadline_s: float | None
     """None: the run has no deadline any more."""
     reason: str | None = None
+
+
+class RunQueued(Event):
+    """The run waits until no other run holds its key. Nothing of it begins before."""
+
+    TOPIC = "run.queued"
+    key: str
+
+
+class RunBegun(Event):
+    """The run has its key. What begins stands in the events after this one."""
+
+    TOPIC = "run.begun"
+    key: str
 
 
 class Receiver(Value):

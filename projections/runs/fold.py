@@ -15,7 +15,7 @@ from domain import agent_runs, compensations, invocations, runs
 from domain.failures import Failure
 from domain.kernel import RecordedEvent
 from projections.kernel import decoded
-from projections.runs.retries import on_retry, uncount
+from projections.runs.retries import on_key, on_retry, uncount
 from projections.runs.taken_over import TAKEN_OVER
 
 STEPS_OVER = frozenset({"completed", "failed", "skipped"})  # else a step of a run that was called off is `cancelled`
@@ -168,15 +168,13 @@ class FoldedParts(Protocol):
     def keep_compensation(self, run: Any, recorded: RecordedEvent) -> None: ...
     def keep_pause(self, run: Any, recorded: RecordedEvent | None) -> None:
         """Notes the event that says why the run is paused. None: it goes on."""
-        ...
 
+    def is_paused(self, run: Any) -> bool: ...
     def forget_end(self, run: Any) -> None:
         """The run goes on: it has neither an error nor a result, and was not cancelled."""
-        ...
 
     def forget_step(self, step: Any, recorded: RecordedEvent) -> None:
         """The step begins once more: nothing is known of why it ran, and it has no error."""
-        ...
 
 
 def evolve(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
@@ -440,7 +438,8 @@ def _on_pause(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> No
     if run.status not in GOING_ON:
         return
     goes_on = recorded.topic == runs.RunResumed.TOPIC
-    run.status = "running" if goes_on else "paused"
+    if run.status != "queued":
+        run.status = "running" if goes_on else "paused"
     parts.keep_pause(run, None if goes_on else recorded)
 
 
@@ -492,6 +491,8 @@ _CHANGES: Mapping[str, Change] = {
     **{kind.TOPIC: _on_invocation_event for kind in _OF_CALLS},
     **{kind.TOPIC: _on_compensation for kind in _OF_COMPENSATIONS},
     **{kind.TOPIC: _on_pause for kind in _OF_PAUSES},
+    runs.RunQueued.TOPIC: on_key,
+    runs.RunBegun.TOPIC: on_key,
     agent_runs.StepRecorded.TOPIC: _on_record,
     **TAKEN_OVER,
     "message.sent": _on_message,

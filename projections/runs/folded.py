@@ -195,6 +195,9 @@ class ViewParts:
     def keep_pause(self, run: RunView, recorded: RecordedEvent | None) -> None:
         run.pause = None if recorded is None else pause_view(decoded(recorded), recorded.recorded_at)
 
+    def is_paused(self, run: RunView) -> bool:
+        return run.pause is not None
+
     def forget_end(self, run: RunView) -> None:
         run.forget_end()
 
@@ -270,6 +273,7 @@ def started(event: runs.RunStarted, recorded: RecordedEvent, *, whole: bool) -> 
         workflow=event.workflow,
         origin=event.origin,
         forked_from=event.forked_from,
+        concurrency=None if event.concurrency is None else event.concurrency.said,
     )
     if not whole:
         Values(view.run_id, len(view.steps)).start(view, event, recorded.position, len(recorded.state))

@@ -1,10 +1,10 @@
 """Lists of runs as of a position of the log.
 
-The order of runs, their tenants, projects and agents never change. The status of a run changes when the run ends, with its pauses,
-and with its retries. So the rows of the present give the list of any earlier position. A row whose last event is at or before the
-position is as it was. Of other rows the log says how many events each run had, whether the run had ended, and whether it was
-paused. The times of the rows answer the second question for most runs, because the log's times never decrease. Events of the same
-time, as those of one append, differ in their positions.
+The order of runs, their tenants, projects and agents never change. The status of a run changes when the run ends, when it gets its
+key, with its pauses, and with its retries. So the rows of the present give the list of any earlier position. A row whose last event
+is at or before the position is as it was. Of other rows the log says how many events each run had, whether the run had ended, and
+whether it was queued or paused. The times of the rows answer the second question for most runs, because the log's times never
+decrease. Events of the same time, as those of one append, differ in their positions.
 
 Of a run that was retried, the log says how it had ended last, or that it went on. No index has the statuses of then, so where a
 tenant has such runs, a list of one status looks at its runs of every status.
@@ -20,7 +20,18 @@ from application.reads import RunsWanted
 from application.views.runs import DEGRADED, GOING_ON, RunStatus, RunSummary
 from domain.errors import InvalidCommand, PayloadTooLarge
 from domain.registry import REGISTRY
-from domain.runs import ENDS, RunCancelled, RunCompleted, RunFailed, RunPaused, RunPauseLifted, RunResumed, RunRetried
+from domain.runs import (
+    ENDS,
+    RunBegun,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunPaused,
+    RunPauseLifted,
+    RunQueued,
+    RunResumed,
+    RunRetried,
+)
 from projections import moments
 from projections.kernel import Connection
 from projections.moments import TimedPosition, moment_of, page_of_then
@@ -28,6 +39,7 @@ from projections.run_terms import terms_of
 from projections.runs import walks
 from projections.runs.lists import summary_of
 
+TURNS = [event.TOPIC for event in (RunQueued, RunBegun, RunRetried)]
 PAUSES = [event.TOPIC for event in (RunPaused, RunPauseLifted, RunResumed)]
 THEN = """
 SELECT u.run_id, counted.events, counted.last, u.asked AND EXISTS (
@@ -37,6 +49,11 @@ SELECT u.run_id, counted.events, counted.last, u.asked AND EXISTS (
     SELECT e.topic <> %(resumed)s FROM event AS e
     WHERE e.originator_id = u.run_id AND e.tenant_id = %(tenant)s AND e.notification_id <= %(position)s
         AND e.topic = ANY (%(pauses)s)
+    ORDER BY e.originator_version DESC LIMIT 1
+), false), coalesce((
+    SELECT e.topic = %(queued)s FROM event AS e
+    WHERE e.originator_id = u.run_id AND e.tenant_id = %(tenant)s AND e.notification_id <= %(position)s
+        AND e.topic = ANY (%(turns)s)
     ORDER BY e.originator_version DESC LIMIT 1
 ), false)
 FROM unnest(%(runs)s::uuid[], %(asked)s::boolean[]) AS u (run_id, asked)
@@ -102,7 +119,7 @@ async def _summaries(
         raise PayloadTooLarge(f"the runs of the page have more than {moments.MAX_EVENTS:,} events; ask for fewer runs with `limit`")
     parameters = {
         "tenant": tenant_id, "position": moment.position, "ends": list(ENDS), "pauses": PAUSES,
-        "resumed": RunResumed.TOPIC, "runs": [run.now.run_id for run in changed],
+        "resumed": RunResumed.TOPIC, "queued": RunQueued.TOPIC, "turns": TURNS, "runs": [run.now.run_id for run in changed],
         "asked": [run.had_ended(moment) is None for run in changed],
     }  # fmt: skip
     found = await (await connection.execute(THEN, parameters)).fetchall() if changed else []
@@ -133,6 +150,8 @@ class _Then(NamedTuple):
     """Whether the run had ended, if that was asked."""
     paused: bool
     """Whether the run was paused, if it had not ended."""
+    queued: bool
+    """Whether the run waited for its key, if it had not ended."""
     retries: int = 0
     end: dict[str, Any] | None = None
     """Of a run that was retried since it began: how it had ended. None: it had not, or it went on."""
@@ -161,7 +180,7 @@ class _Run(NamedTuple):
             return None
         ended = self.had_ended(moment)
         open_: dict[str, Any] = {
-            "status": "paused" if then.paused else "running",
+            "status": "queued" if then.queued else "paused" if then.paused else "running",
             "degraded": False,
             "missing": [],
             "finished_at": None,

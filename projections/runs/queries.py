@@ -259,7 +259,7 @@ def assembled(
         created_at=run.created_at, updated_at=run.updated_at, finished_at=run.finished_at, version=run.version,
         position=run.position, event_count=run.event_count, message_count=run.message_count, call_count=run.call_count,
         steps=shown, parent=started.parent, workflow=started.workflow, origin=started.origin,
-        forked_from=started.forked_from,
+        forked_from=started.forked_from, concurrency=None if started.concurrency is None else started.concurrency.said,
     )  # fmt: skip
     if run.pause_position is not None:
         held = events[run.pause_position]

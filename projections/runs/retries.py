@@ -1,4 +1,5 @@
-"""What a retry does to a run as people see it: part of the fold (`fold.py`, which says what runs, parts and counts are)."""
+"""What a retry, and the wait for a key, do to a run as people see it: part of the fold (`fold.py`, which says what runs, parts and
+counts are)."""
 
 from typing import Any
 
@@ -26,3 +27,11 @@ def uncount(counts: Any, status: str) -> None:
     counts.completed -= status == "completed"
     counts.failed -= status == "failed"
     counts.cancelled -= status == "cancelled"
+
+
+def on_key(run: Any, parts: Any, recorded: RecordedEvent) -> None:
+    """A run may be paused while it waits for its key. It is shown as queued then, and as paused from its turn on."""
+    if recorded.topic == runs.RunQueued.TOPIC:
+        run.status = "queued"
+    elif run.status == "queued":
+        run.status = "paused" if parts.is_paused(run) else "running"

@@ -296,6 +296,9 @@ class RunParts:
     def keep_pause(self, run: RunRow, recorded: RecordedEvent | None) -> None:
         run.pause_position = None if recorded is None else recorded.position
 
+    def is_paused(self, run: RunRow) -> bool:
+        return run.pause_position is not None
+
     def forget_end(self, run: RunRow) -> None:
         run.end_position = None
 

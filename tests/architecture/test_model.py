@@ -25,6 +25,7 @@ from domain import (
     context,
     invocations,
     projects,
+    run_keys,
     runs,
     schedules,
     tenants,
@@ -40,7 +41,7 @@ MODULES: dict[str, ModuleType] = {name: importlib.import_module(f"domain.{name}"
 """Each module and each package directly in domain/."""
 DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
 
-IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn", "drawn", "spent", "taken", "paid", "unpaid", "left"}
+IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn", "drawn", "spent", "taken", "paid", "unpaid", "left", "begun"}
 SINGULAR = {"context": "context", "approval_policies": "approval_policy"}
 
 IMPURE_CALLS = re.compile(
@@ -133,6 +134,7 @@ BY_THE_SERVER = {
     agent_runs.SettleCalls,
     runs.TaintRun, runs.CheckUntainted, invocations.ReleaseInvocation, invocations.DenyInvocation, chains.ReleaseChain,
     approvals.RequestApproval, approvals.ExpireApproval, approvals.WithdrawApproval, approval_policies.UsePolicies,
+    runs.BeginRun, run_keys.TakeKey, run_keys.ReleaseKey,
     runs.StopRun, agent_runs.GrantPortion, agent_runs.ReleasePortion, agent_runs.SettleCancelled,
     agent_runs.PayCall, agent_runs.RefuseCall, allowances.CountSpent,
     allowances.OpenAllowance, allowances.DrawPortion, allowances.SettlePortion, allowances.TightenAllowance, allowances.NoteSpent,

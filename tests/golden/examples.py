@@ -15,6 +15,7 @@ from domain import (
     invocations,
     messages,
     projects,
+    run_keys,
     runs,
     schedules,
     tenants,
@@ -23,6 +24,7 @@ from domain import (
     workflows,
 )
 from domain.access import Role
+from domain.concurrency import KeyOfRun
 from domain.kernel import Event
 from tests.golden.parts import (
     AGENT_RUN,
@@ -42,6 +44,7 @@ from tests.golden.parts import (
     EVERY_FORM,
     FAILURE,
     FALLBACK,
+    HELD,
     INVOCATION,
     JSON,
     KEY,
@@ -67,6 +70,7 @@ from tests.golden.parts import (
     SHA256,
     SPENDER,
     TRIGGER,
+    TURN,
     UNDO,
     UNPAID,
     WAITING_CALL,
@@ -182,6 +186,7 @@ EXAMPLES: tuple[Event, ...] = (
         origin=runs.Origin(kind="trigger", name="on-release", event=f"{RUN}:12", due_at=AT, depth=2), tainted=True,
         budget=RUN_BUDGET, budgets=(OTHER_RUN, RUN),
         forked_from=runs.ForkedFrom(run_id=OTHER_RUN, position=4_711, step="write", anew=True),
+        concurrency=KeyOfRun(key="deploy", on_busy="replace", key_id=KEY, on_behalf_of="ada@example.com"),
     ),
     runs.StepScheduled(
         step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,
@@ -225,14 +230,20 @@ EXAMPLES: tuple[Event, ...] = (
         abandoned_runs=(OTHER_RUN,), compensate=True, person=ANN,
     ),
     runs.RunTainted(invocation_id=INVOCATION, key="git.history#1", parent=PARENT),
-    runs.RunCompleted(degraded=True, missing=("collect",), result=JSON, parent=PARENT),
+    runs.RunCompleted(degraded=True, missing=("collect",), result=JSON, parent=PARENT, held=HELD),
     runs.RunFailed(
         step="write", error=FAILURE, abandoned=(AGENT_RUN, OTHER_AGENT_RUN), compensate=True, abandoned_runs=(OTHER_RUN,),
-        parent=PARENT,
+        parent=PARENT, held=HELD,
     ),
     runs.RunCancelled(
-        reason="no longer needed", abandoned=(AGENT_RUN,), compensate=True, abandoned_runs=(OTHER_RUN,), parent=PARENT
+        reason="no longer needed", abandoned=(AGENT_RUN,), compensate=True, abandoned_runs=(OTHER_RUN,), parent=PARENT, held=HELD,
     ),
+    runs.RunQueued(key="deploy"),
+    runs.RunBegun(key="deploy"),
+    run_keys.RunKeyTaken(key="deploy", turn=TURN, waited=True),
+    run_keys.RunKeyQueued(key="deploy", turn=TURN, holder=run_keys.Turn(run_id=OTHER_RUN, number=1), replaced=(TURN,)),
+    run_keys.RunKeyLeft(key="deploy", turn=TURN),
+    run_keys.RunKeyReleased(key="deploy", turn=TURN),
     runs.RunPaused(number=2, cause=PAUSED_BECAUSE, parent_number=1, executions=(AGENT_RUN,), runs=(OTHER_RUN,)),
     runs.RunPauseLifted(cause=PAUSED_BECAUSE, parent_number=1, left=PAUSED_BECAUSE),
     runs.RunResumed(number=2, cause=PAUSED_BECAUSE, parent_number=1, executions=(AGENT_RUN,), runs=(OTHER_RUN,)),

@@ -7,6 +7,7 @@ from domain import (
     agent_runs,
     invocations,
     plans,
+    run_keys,
     runs,
     schedules,
     workflows,
@@ -24,6 +25,7 @@ from domain.amounts import (
     Unpaid,
 )
 from domain.approval_rules import ApprovalCheck, Because, BoundRule, Demand, Requirement, SeenCall
+from domain.concurrency import KeyTurn
 from domain.failures import Cause, Failure, Retry
 from domain.starting import Target
 
@@ -87,6 +89,8 @@ LIMITS = BudgetLimits(money=10_000, tokens=50_000, calls=20)
 AMOUNTS = Amounts(money=2_500, tokens=1_200, calls=1)
 ASKING = BudgetAsking(add=AMOUNTS, roles=("owner",), deadline_s=3_600.0, default="approve")
 RUN_BUDGET = runs.RunBudget(limits=LIMITS, wall_s=600.0, on_spent="degrade", asking=ASKING, budget="runs", currency="eur")
+HELD = KeyTurn(key_id=KEY, turn=2)
+TURN = run_keys.Turn(run_id=RUN, number=2)
 ALLOWANCES = (AllowanceRef(allowance_id=KEY, root_id=RUN),)
 UNPAID = Unpaid(allowances=ALLOWANCES, amounts=AMOUNTS, hold=APPROVAL)
 WAITING_CALL = WaitingCall(

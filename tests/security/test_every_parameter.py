@@ -33,7 +33,7 @@ FAILURE = {
     "causes": [{"relation": "cause", "type": "T", "message": "m", "file": "f"}],
 }  # fmt: skip
 FLOW = {
-    "description": "own", "parameters": {"properties": {"own": {}}}, "metadata": {"team": "own"},
+    "description": "own", "parameters": {"properties": {"own": {}}}, "metadata": {"team": "own"}, "concurrency": {"key": "own"},
     "command": {"text": "own", "help": "own", "agents": {"own": ["first"]}},
 }  # fmt: skip
 FLOWS = [{**FLOW, "plan": {**plan, "result": "1"}} for plan in PLANS]
@@ -57,7 +57,7 @@ CHAIN = {
         "steps": [{"name": "one", "tool": "own_http", "arguments": {"city": "'own'"}, "when": "true"}], "result": "steps.one",
     },
 }  # fmt: skip
-START = {"input": {"a": 1}, "input_from": {"due": "due_at"}, "metadata": {"team": "own"}}
+START = {"input": {"a": 1}, "input_from": {"due": "due_at"}, "metadata": {"team": "own"}, "concurrency": {"key": "own"}}
 CHANGE: dict[str, Any] = {
     "when": {"cron": "0 0 1 1 *", "time_zone": "Europe/Berlin"}, "start_at": "2099-01-01T00:00:00Z",
     "end_at": "2199-01-01T00:00:00Z", "description": "own",
@@ -68,7 +68,7 @@ PLAN = {"steps": [{"key": "own", "agent": "own"}]}
 STARTS: list[dict[str, Any]] = [
     {"agent": "own", "agent_version": "1", "input": {"a": 1}, "input_from": {"b": "event.subject"}, "metadata": {"team": "own"}},
     {"agent": "own", "input_from": "event.subject"},
-    {"workflow": "own", "version": 1},
+    {"workflow": "own", "version": 1, "concurrency": {"key": "own"}},
     {"plan": PLAN},
     {"tool": "own_tool"},
 ]
@@ -79,6 +79,7 @@ TRIGGERS: list[dict[str, Any]] = [
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs": [
         {**RUN, "agent": "own", "project_id": "{project_id}", "budget": {"money": "1", "currency": "usd"}},
+        {**RUN, "agent": "own", "concurrency": {"key": "own"}},
         *({**RUN, "plan": plan} for plan in (*SIDE_BY_SIDE, *GRAPHS)),
         {**RUN, "workflow": {"name": "own_flow"}},
     ],

@@ -156,7 +156,8 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
     }
     missing -= {topic for topic, _ in seen}
     assert missing == {
-        "run.retried", "run.deadline_set", "agent_run.reopened", "run.paused", "run.pause_lifted", "run.resumed",
+        "run.retried", "run.deadline_set", "run.queued", "run.begun",
+        "agent_run.reopened", "run.paused", "run.pause_lifted", "run.resumed",
         "agent_run.paused", "agent_run.unpaused", "invocation.paused",
         "run.failed", "run.cancelled", "run.step_started", "run.step_skipped", "run.step_fell_back", "run.part_scheduled",
         "run.part_completed", "run.part_failed", "agent_run.cancelled", "agent_run.mail_refused", "invocation.cancelled",

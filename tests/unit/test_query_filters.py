@@ -12,7 +12,7 @@ from application.slash_commands.filters import FILTERS, Of, duration_of, filters
 from application.slash_commands.line import BadLine, read_line
 
 WHEN = "a duration before now (24h, 7d), a day (2026-01-31) or a time with its zone (2026-01-31T12:00:00Z)"
-STATUSES = "running, paused, completed, failed, cancelled, degraded"
+STATUSES = "queued, running, paused, completed, failed, cancelled, degraded"
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 ID = "0198c0de-0000-7000-8000-000000000000"
 
@@ -100,8 +100,8 @@ def test_a_refusal_says_the_place_and_a_cure(text: str, told: list[str]) -> None
 
 def test_the_filters_of_runs_are_told() -> None:
     assert filters_told("runs") == (
-        "Filters of runs: of=, agent=, status=, since=, until=, project=, error=, actor=, for=, workflow=, origin=, parent=, at=, "
-        "limit=, cursor=, metadata.NAME="
+        "Filters of runs: of=, agent=, status=, since=, until=, project=, error=, actor=, for=, workflow=, origin=, key=, parent=, "
+        "at=, limit=, cursor=, metadata.NAME="
     )
 
 

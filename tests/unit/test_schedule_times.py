@@ -109,7 +109,7 @@ def test_the_times_are_those_of_the_model_forward_and_back(cron: str, change: tu
         back.append(last)
         last = last_until(when, last - timedelta(microseconds=1))
     assert back == expected[::-1]
-    moment = begin + timedelta(seconds=data.draw(st.integers(0, 5 * 86_400 - 1)))
+    moment = begin + timedelta(seconds=data.draw(st.integers(0, int((end - begin).total_seconds()) - 1)))
     assert next((each for each in expected if each > moment), None) in (next_after(when, moment), None)
     assert [each for each in expected if each <= moment][-1:] in ([last_until(when, moment)], [])
 

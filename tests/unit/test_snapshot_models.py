@@ -29,6 +29,7 @@ from domain import (
     invocations,
     messages,
     projects,
+    run_keys,
     runs,
     schedules,
     tenants,
@@ -39,6 +40,7 @@ from domain import (
 from domain.access import Role
 from domain.amounts import AllowanceRef, Amounts, BudgetLimits, Unpaid
 from domain.approval_rules import ApprovalRule, Demand, Requirement, approval_id_of
+from domain.concurrency import KeyOfRun
 from domain.errors import DomainError
 from domain.failures import Failure, Retry
 from domain.kernel import Decider, derive_id
@@ -55,6 +57,7 @@ STEP_A, STEP_B = (derive_id(ID, f"step:{step}") for step in "ab")
 TOOL_OF_CHAIN = {
     "version": "1", "idempotent": True, "timeout_s": 1.0, "max_attempts": 1, "reconcile_timeout_s": None, "parameters": True,
 }  # fmt: skip
+DEPLOY = KeyOfRun(key="deploy", key_id=OTHER)
 PLAN = runs.parallel(("alpha", "beta"), "gamma")
 
 text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=8)
@@ -119,7 +122,7 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         st.builds(tools.ReinstateTool, tool_id=st.just(ID), name=key),
         st.builds(tools.RemoveTool, tool_id=st.just(ID), name=key),
     )),
-    "runs": (runs.StartRun(run_id=ID, project_id=PROJECT, plan=PLAN, input={"n": 1}), st.one_of(
+    "runs": (runs.StartRun(run_id=ID, project_id=PROJECT, plan=PLAN, input={"n": 1}, concurrency=DEPLOY), st.one_of(
         st.builds(runs.CompleteStep, run_id=st.just(ID), step=run_step, agent_run_id=some_id, result=json),
         st.builds(runs.FailStep, run_id=st.just(ID), step=run_step, agent_run_id=some_id, error=failure),
         st.builds(runs.CancelRun, run_id=st.just(ID), reason=st.none() | text),
@@ -127,7 +130,8 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         st.builds(runs.ResumeRun, run_id=st.just(ID), reason=st.none() | text, parent_number=st.none() | few),
         st.builds(runs.ForceStep, run_id=st.just(ID), step=run_step, error=failure, person=st.just(ANN)),
         st.builds(runs.SkipStep, run_id=st.just(ID), step=run_step, person=st.just(ANN)),
-        st.builds(runs.RetryRun, run_id=st.just(ID), fresh=st.booleans()),
+        st.builds(runs.RetryRun, run_id=st.just(ID), fresh=st.booleans(), takes_key=st.none() | few),
+        st.builds(runs.BeginRun, run_id=st.just(ID), turn=few),
         st.builds(runs.SetDeadline, run_id=st.just(ID), deadline_s=st.none() | st.just(5.0)),
         st.builds(runs.TaintRun, run_id=st.just(ID), invocation_id=some_id, key=key),
         st.builds(runs.SignalRun, run_id=st.just(ID), signal_id=some_id, name=key, payload=json),
@@ -311,6 +315,16 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
                 covered=st.builds(budgets.Covered, scope=st.just("agent"), agent=key, per=st.sampled_from(["day", "run"])),
             ),
             st.just(budgets.RemoveBudget(book_id=ID, name="tenant", by="key:a")),
+        ),
+    ),
+    "run_keys": (
+        run_keys.TakeKey(key_id=ID, key="k", run_id=RUN, on_busy="queue"),
+        st.one_of(
+            st.builds(
+                run_keys.TakeKey, key_id=st.just(ID), key=st.just("k"), run_id=some_id, turn=few,
+                on_busy=st.sampled_from(["queue", "replace"]),
+            ),
+            st.builds(run_keys.ReleaseKey, key_id=st.just(ID), run_id=some_id, turn=few),
         ),
     ),
     "allowances": (

@@ -200,6 +200,15 @@ def test_the_limit_is_one_of_each_minute() -> None:
     assert (following.state.minute, following.state.in_minute) == (6, 1)
 
 
+@pytest.mark.parametrize("code", ["run-key-busy", "run-key-queue-full"])
+def test_a_busy_key_of_its_runs_is_no_fault_of_a_trigger(code: str) -> None:
+    at_the_end = MADE.after(*[misfire()] * (MOST_IN_A_ROW - 1))
+    busy = misfire().model_copy(update={"code": code})
+    at_the_end.when(busy).then_topics("trigger.misfired")
+    at_the_end.after(busy).when(misfire()).then_topics("trigger.misfired", "trigger.paused")
+    MADE.after(busy, *[misfire()] * (MOST_IN_A_ROW - 2)).when(misfire()).then_topics("trigger.misfired")
+
+
 def test_after_twenty_misfires_in_a_row_it_pauses_itself() -> None:
     state = MADE.after(*[misfire()] * (MOST_IN_A_ROW - 1))
     assert MOST_IN_A_ROW == 20
@@ -266,8 +275,8 @@ def test_a_definition_that_makes_no_sense(fields: dict[str, Any], why: str) -> N
         ({"agent": "a", "version": 1}, "`version` is that of a `workflow`"),
         ({"workflow": "a", "agent_version": "1"}, "`agent_version` is that of an `agent`"),
         ({"tool": "a", "deadline_s": 1}, "`deadline_s` is of runs, not of a call of a tool"),
-        ({"tool": "a", "compensate": "on_cancel"}, "`compensate` and `metadata` are of runs, not of a call of a tool"),
-        ({"tool": "a", "metadata": {"m": 1}}, "`compensate` and `metadata` are of runs"),
+        ({"tool": "a", "compensate": "on_cancel"}, "`compensate`, `metadata` and `concurrency` are of runs, not of a call"),
+        ({"tool": "a", "metadata": {"m": 1}}, "`compensate`, `metadata` and `concurrency` are of runs"),
         ({"tool": "a", "input": 1}, "the `input` of a tool is the object of its arguments"),
         ({"agent": "a", "input_from": {f"n{n}": "1" for n in range(51)}}, "`input_from` names at most 50 fields"),
         ({"agent": "a", "input": 1, "input_from": {"b": "1"}}, "fields of `input_from` go into an object: leave `input` out, or"),

@@ -96,6 +96,8 @@ STATUS: Mapping[type[TidelogError], int] = {
     errors.InvalidCommand: 422,
     errors.NotFound: 404,
     errors.InvalidState: 409,
+    errors.RunKeyBusy: 409,
+    errors.RunKeyQueueFull: 429,
     errors.WorkOver: 409,
     errors.RunIsPaused: 409,
     errors.StaleAttempt: 409,
@@ -196,6 +198,8 @@ def tidelog_problem(scope: dict[str, Any], error: TidelogError) -> Response:
     extra: dict[str, Any] = {}
     if isinstance(error, errors.VersionConflict | PreconditionFailed):
         extra["current_version"] = error.current
+    if isinstance(error, errors.RunKeyBusy):
+        extra["run_id"] = str(error.run_id)
     if isinstance(error, errors.HistoryReplaced):
         extra |= {"history": error.history, "last_common_position": error.last_common_position, "cursor": error.cursor}
     if isinstance(error, errors.PositionBeyondHead):

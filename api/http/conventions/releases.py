@@ -17,6 +17,7 @@ from domain.chains import ChainStarted
 from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
 from domain.kernel import Event
+from domain.run_keys import RunKeyTaken
 from domain.runs import DeadlineSet, RunPaused, RunRetried, RunStarted, StepSkipped, StepTakenOver
 from domain.schedules import ScheduleCreated, ScheduleFired
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
@@ -46,6 +47,7 @@ PAUSES = _shapes(RunPaused, StepSkipped)
 TRIGGERS = _shapes(TriggerCreated, RunStarted)
 BUDGETS = _shapes(BudgetSet, AllowanceDrawn, PortionGranted, RunStarted)
 FORKS = _shapes(RunStarted, StepTakenOver)
+KEYS = _shapes(RunStarted, RunKeyTaken)
 CALLS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 APPROVALS = _shapes(InvocationRequested, ApprovalRequested, ApprovalPolicyPublished)
 """A release that knows these asks for the approvals that policies demand, and holds calls."""
@@ -158,6 +160,16 @@ async def must_all_know_retries(request: Request) -> None:
         raise Unavailable(
             "a process of an earlier release still runs, which knows neither retries nor deadlines of runs: try again later"
         )
+
+
+async def must_all_know_keys(request: Request) -> None:
+    """Raises Unavailable during an upgrade: a process of before would begin a run that waits for its key."""
+    state, now = request.app.state, time.monotonic()
+    if now - getattr(state, "all_knew_keys_at", -SURE_S) < SURE_S:
+        return
+    if not await _all_know(container_of(request), KEYS):
+        raise Unavailable("a process of an earlier release still runs, which does not know keys of runs: try again later")
+    state.all_knew_keys_at = now
 
 
 async def must_all_know_budgets(request: Request) -> None:

@@ -129,7 +129,7 @@ async def get_forks(
     run_id: UUID,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
-    status: Literal["running", "completed", "failed", "cancelled", "degraded"] | None = None,
+    status: Literal["queued", "running", "paused", "completed", "failed", "cancelled", "degraded"] | None = None,
     as_of: ListAsOf = None,
 ) -> Response:
     """A fork says where it began in `forked_from`."""

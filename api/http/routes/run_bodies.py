@@ -14,6 +14,7 @@ from application.runs.terms import NO_TERMS, Terms
 from application.wording import told
 from domain import plans
 from domain import runs as rules
+from domain.concurrency import Concurrency
 from domain.errors import InvalidCommand
 from domain.kernel import NAME_AT_VERSION, Json, Name, Priority
 from domain.tool_policy import Expression
@@ -123,6 +124,9 @@ class StartRunBody(Body):
     budget: WrittenBudget | None = None
     """What the run may spend, with its child runs. Null: what the tenant's runs may by default."""
 
+    concurrency: Concurrency | None = None
+    """The key that the run shares with others, of which one goes on at a time. Null: that of the workflow, or none."""
+
     @model_validator(mode="after")
     def _one_plan(self) -> "StartRunBody":
         if sum(given is not None for given in (self.plan, self.agent, self.workflow)) != 1:
@@ -131,7 +135,7 @@ class StartRunBody(Body):
 
     @property
     def terms(self) -> Terms:
-        return NO_TERMS if self.deadline_s is None else Terms(self.deadline_s)
+        return NO_TERMS if self.deadline_s is None and self.concurrency is None else Terms(self.deadline_s, self.concurrency)
 
     def asked(self) -> starts.AskedWorkflow:
         """What is said of a workflow. A priority that is not given is that of the workflow; so the rest."""

@@ -25,7 +25,7 @@ from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION, caught_up, listed_as_of, wanted_position
 from api.http.conventions.preconditions import expected_version, precondition
 from api.http.conventions.preferences import wait_seconds
-from api.http.conventions.releases import must_all_know_budgets, must_all_know_retries, must_all_know_workflows
+from api.http.conventions.releases import must_all_know_budgets, must_all_know_keys, must_all_know_retries, must_all_know_workflows
 from api.http.conventions.request import container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
@@ -43,18 +43,18 @@ from application.runs.logs import lines_of_run
 from application.runs.lookup import current_run, must_be_a_run, written_run
 from application.runs.replay_at import run_as_of
 from application.runs.start import UnknownAgent, start_run
-from application.runs.terms import NO_TERMS
 from application.views.runs import RunSummary, RunView
 from application.views.work_logs import WorkLineView
 from application.workflows.children import has_children
 from domain import runs as rules
 from domain.access import Action
+from domain.concurrency import LONGEST_KEY
 from domain.errors import AlreadyExists, InvalidCommand
 from domain.kernel import ShortText
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
-Status = Literal["running", "paused", "completed", "failed", "cancelled", "degraded"]
+Status = Literal["queued", "running", "paused", "completed", "failed", "cancelled", "degraded"]
 MAX_NAME = 500
 MAX_ORIGIN = 600
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the run as replayed from the log up to there")]
@@ -157,8 +157,10 @@ async def _begin(request: Request, body: StartRunBody, run_id: UUID, key: Key | 
     await find_cause(request)
     container, asked = container_of(request), keyed_request(request, key, correlation_id=run_id, otherwise=run_id)
     project_id, known, admission = project_for(request, body.project_id), container.reads.agents, container.admission
-    if body.terms is not NO_TERMS:
+    if body.deadline_s is not None:
         await must_all_know_retries(request)
+    if body.concurrency is not None:
+        await must_all_know_keys(request)
     budget = await _budget(request, body)
     if body.workflow is not None:
         await must_all_know_workflows(request)
@@ -240,6 +242,9 @@ async def get_runs(
             max_length=MAX_ORIGIN, description="Runs that this started: `schedule`, or `schedule:name` for one; `trigger:name` …"
         ),
     ] = None,
+    concurrency_key: Annotated[
+        str | None, Query(max_length=LONGEST_KEY, description="Runs with this key: those that hold it, wait for it, or had it")
+    ] = None,
     unmoved_s: Annotated[
         float | None, Query(ge=0, le=1e9, description="Open runs to which nothing has happened for so many seconds")
     ] = None,
@@ -249,14 +254,15 @@ async def get_runs(
 
     With `status=degraded`: the completed runs whose `missing` steps failed.
 
-    With `as_of`, a page looks at 20,000 runs at most. With one of the filters from `agent` to `error`, `parent`, `workflow` or
-    `origin`, and another filter, a page looks at 2,000. So a page may have fewer runs than `limit`, or none, and a `next_cursor`.
+    With `as_of`, a page looks at 20,000 runs at most. With one of the filters from `agent` to `error`, `parent`, `workflow`,
+    `origin` or `concurrency_key`, and another filter, a page looks at 2,000. So a page may have fewer runs than `limit`, or none,
+    and a `next_cursor`.
     `error` and `unmoved_s` have no `as_of`. With `unmoved_s`, and without a `status`, the status is `running`.
     """
     since, end = time_of("started_after", started_after), time_of("started_before", started_before)
     wanted = RunsWanted(
         limit, uuid_cursor(cursor), status, project_id, agent, actor, on_behalf_of, _named(metadata or []), error, since, end,
-        projects_of(request), parent, workflow, origin, unmoved_s,
+        projects_of(request), parent, workflow, origin, unmoved_s, concurrency_key=concurrency_key,
     )  # fmt: skip
     if unmoved_s is not None and status is None:
         wanted = wanted._replace(status="running")

@@ -27,6 +27,7 @@ from application.views.workflows import WorkflowSummary, WorkflowVersionSummary,
 from application.workflows.differences import WorkflowDifference, differences
 from application.workflows.written import read_workflow, write_workflow
 from domain.access import Action
+from domain.concurrency import Concurrency
 from domain.errors import InvalidCommand
 from domain.kernel import Command, Deadline, Json, Name, Priority, ShortText, Text
 from domain.plans import Plan
@@ -85,6 +86,8 @@ class DefinitionBody(Body):
     metadata: dict[str, Json] = {}
     budget: WrittenBudget | None = None
     """What each run may spend, unless the start says another."""
+    concurrency: Concurrency | None = None
+    """The key that its runs share. Null: they go on side by side."""
     command: SlashCommand | None = None
 
     @classmethod
@@ -96,6 +99,7 @@ class DefinitionBody(Body):
             description=self.description, parameters=self.parameters, plan=self.plan, priority=self.priority,
             compensate=self.compensate, deadline_s=self.deadline_s, budget=self.budget, metadata=self.metadata,
             command=self.command,
+            concurrency=self.concurrency,
         )  # fmt: skip
 
 

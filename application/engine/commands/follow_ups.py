@@ -60,6 +60,7 @@ class FollowUps:
     def __init__(self, deciding: Deciding, catalog: Catalog) -> None:
         self._deciding = deciding
         self._handlers = catalog.handlers
+        self._routes = catalog.routes
 
     async def add(self, draft: Draft, room: FollowUpRoom) -> bool:
         """Adds to the draft what follows from the last commands in it, and from that in turn. False: some did not fit."""
@@ -143,7 +144,7 @@ class FollowUps:
                 raise LeftToManager("too large")
 
     async def _one(self, draft: Draft, cause: ReactionCause, name: str, command: Command, room: FollowUpRoom) -> None:
-        request = request_for(cause, name)
+        request = request_for(cause, name, self._routes[type(command)], command)
         if request.command_id in room.known:
             raise LeftToManager("recorded before")
         parts = self._deciding.parts(request, [command])

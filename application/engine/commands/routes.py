@@ -26,5 +26,8 @@ class Route:
     """
     on_behalf_of: Callable[[Any], str | None] | None = None
     """For whom the work of the stream is, by its state, where the stream is work."""
+    own_cause: bool = False
+    """As the answer of a saga, the command goes on with work that its cause is no part of: for whom that work is (`on_behalf_of`),
+    and under the id of its stream as correlation."""
     of_state: bool = False
     """The root stands in the state only, not in the command: the stream must be loaded before its root is known."""

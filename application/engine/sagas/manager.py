@@ -20,6 +20,7 @@ from application.engine.background import side_by_side
 from application.engine.catalog import Catalog
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandRequest
+from application.engine.commands.routes import Route
 from application.engine.gathering import Gathering
 from application.engine.ports.checkpoints import Checkpoint, Checkpoints
 from application.engine.ports.log import Subscription
@@ -27,7 +28,7 @@ from application.engine.ports.positions import PositionCalls
 from application.engine.ports.queue import WorkItem, WorkQueue
 from application.engine.retry import persistently
 from application.engine.retry_parked import Effect
-from application.engine.sagas.reactions import cause_of, name_of, request_for
+from application.engine.sagas.reactions import Reaction, cause_of, name_of, request_for
 from application.engine.staying import STAY_S, Stay
 from domain.kernel import Command, RecordedEvent
 
@@ -70,10 +71,14 @@ def react(recorded: RecordedEvent, catalog: Catalog) -> list[Answer]:
     event = catalog.registry.decoded(recorded).dated(recorded.recorded_at)
     cause = cause_of(recorded)
     return [
-        (request_for(cause, name_of(saga, cause, index)), reaction)
+        (request_for(cause, name_of(saga, cause, index), _route_of(catalog, reaction), reaction), reaction)
         for saga, _, handler in open_handlers
         for index, reaction in enumerate(handler(event, cause))
     ]
+
+
+def _route_of(catalog: Catalog, reaction: Reaction) -> Route | None:
+    return catalog.routes[type(reaction)] if isinstance(reaction, Command) else None
 
 
 def effects_of(recorded: RecordedEvent, catalog: Catalog, commands: CommandLoop, queue: WorkQueue) -> list[Effect]:

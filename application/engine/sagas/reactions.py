@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from application.engine.commands.request import CommandRequest
+from application.engine.commands.routes import Route
 from application.engine.ports.queue import WorkItem
 from domain.kernel import Command, Event, Metadata, RecordedEvent, derive_id
 
@@ -52,10 +53,10 @@ def name_of(saga: str, cause: ReactionCause, index: int) -> str:
     return f"{saga}:{cause.version}:{index}"
 
 
-def request_for(cause: ReactionCause, name: str) -> CommandRequest:
+def request_for(cause: ReactionCause, name: str, route: Route | None = None, command: Any = None) -> CommandRequest:
     """The request of a reaction: it keeps the correlation and for whom the event came about, its cause is the event, and its id
-    follows from event and name."""
-    return CommandRequest(
+    follows from event and name. `route`: of the command."""
+    request = CommandRequest(
         tenant_id=cause.tenant_id,
         actor=f"saga:{name.partition(':')[0]}",
         command_id=derive_id(cause.stream_id, name),
@@ -65,3 +66,6 @@ def request_for(cause: ReactionCause, name: str) -> CommandRequest:
         checked=True,
         on_behalf_of=cause.on_behalf_of,
     )
+    if route is None or not route.own_cause:
+        return request
+    return request._replace(correlation_id=route.stream(command), traceparent=None, goes_on=True)

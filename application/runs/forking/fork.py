@@ -15,6 +15,7 @@ from application.plans.spelling import name_and_version
 from application.runs.admission import RunAdmission
 from application.runs.forking.cut import Cut, Point, Recorded, UnderWay, cut_at, must_have_work, up_to
 from application.runs.forking.journals import TakenJournals
+from application.runs.keys import take, with_key
 from application.runs.pinning import agents_of, unpinned
 from application.runs.start import MOST_LOOKS, StartedDifferently, prepared_start
 from application.workflows.children import Children
@@ -70,6 +71,7 @@ class Forks:
             NotFound: the tenant has no such run, or it had not begun at the position.
             InvalidCommand: the run has no such step, or the plan has no place for what is taken over.
             InvalidState: nothing is left to run.
+            RunKeyBusy: another run holds the key of the run.
             StartedDifferently, and whatever the start of a run raises.
         """
         if request.repeatable and (first := await self._repeated(request, run_id)) is not None:
@@ -97,14 +99,25 @@ class Forks:
         for look in range(MOST_LOOKS):
             commands = await self._prepared(request.tenant_id, run_id, asked, fork_id, known, fresh=look > 0)
             try:
-                return await self._commands.execute(request, *commands)
+                return await self._executed(request, *commands)
             except (agents.AgentChanged, WorkflowChanged):  # this process had not heard of it
                 continue
         raise Unavailable("the agents of the plan are being changed: try again")
 
+    async def _executed(self, request: CommandRequest, first: StartRun, *others: Command) -> CommandOutcome:
+        if first.concurrency is None:
+            return await self._commands.execute(request, first, *others)
+
+        key_id = first.concurrency.key_id
+
+        async def execute(of_key: tuple[Command, ...]) -> CommandOutcome:
+            return await self._commands.execute(request, first, *of_key, *others, beside=(key_id,))
+
+        return await with_key(self._commands, request.tenant_id, take(first.concurrency, first.run_id), execute)
+
     async def _prepared(
         self, tenant_id: UUID, run_id: UUID, asked: AskedFork, fork_id: UUID, known: KnownAgents, *, fresh: bool
-    ) -> list[Command]:
+    ) -> tuple[StartRun, *tuple[Command, ...]]:
         point = Point(
             position=await self._histories.at_most_head(asked.position or MAX_POSITION), step=asked.step, anew=asked.anew,
             failed=asked.position is None and asked.step is None,
@@ -130,11 +143,14 @@ class Forks:
             "workflow": started.workflow if asked.plan is None else None,
             "forked_from": ForkedFrom(run_id=run_id, position=point.position, step=point.step, anew=point.anew),
         }
+        if started.concurrency is not None:  # it works on what the key protects; nobody is to be cancelled for it
+            changes["concurrency"] = started.concurrency.model_copy(update={"on_busy": "reject", "on_behalf_of": None})
         forking = _Forking(self, tenant_id, point.position)
         if started.budget is not None and started.budget.budget is None:  # it was given to the run, which a fork does not spend
             changes["budget"] = started.budget
         first = start.model_copy(update=changes | {"taken": cut.taken})
-        return [first, *await forking.rest(run_id, first, cut), *conditions, *whole.conditions]
+        rest = (*await forking.rest(run_id, first, cut), *conditions, *whole.conditions)
+        return first, *rest
 
     async def _recorded(self, tenant_id: UUID, run_id: UUID, until: int) -> Recorded:
         """The events of a run's stream up to a position."""

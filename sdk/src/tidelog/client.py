@@ -18,7 +18,7 @@ from tidelog.bodies import object_of, plan_of
 from tidelog.budgets import ClientBudgets, amounts_of
 from tidelog.catalog import Catalog
 from tidelog.commands import CommandClient
-from tidelog.compensation import Compensate, CompensationClient
+from tidelog.compensation import Compensate, CompensationClient, OnBusy
 from tidelog.errors import (
     HistoryReplaced,
     PositionBeyondHead,
@@ -126,6 +126,8 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         compensate: Compensate | None = None,
         deadline_s: float | None = None,
         budget: Mapping[str, Any] | None = None,
+        concurrency_key: str | None = None,
+        on_busy: OnBusy | None = None,
         idempotency_key: str | None = None,
         wait_s: float | None = None,
         on_behalf_of: str | None = None,
@@ -139,6 +141,9 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         `compensate`: when the effects of the run are taken back, by the tools that its tools name for that (`@tool(compensate=…)`).
         `deadline_s`: seconds after which the run fails, if it has not ended.
         `budget`: what the run may spend, with its child runs: `money`, `tokens`, `calls`, `wall_s`, `on_spent` and `ask`.
+        `concurrency_key`: of the runs of a project with this key, one goes on at a time. `on_busy`: what the start does while
+        another run holds the key: `queue` (if not given): the run waits for its turn; `reject`: the start is refused; `replace`:
+        the run that holds the key is cancelled, and so are those that wait for it.
         `idempotency_key`: the same key starts the same run once; if not given, the client makes a key, so that retries of this call
         are safe.
         `wait_s`: seconds for which the server waits for the outcome; `.run` is then the run at the end of the wait.
@@ -163,6 +168,10 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
             body["metadata"] = object_of(metadata, "the metadata")
         terms = (("priority", priority), ("compensate", compensate), ("deadline_s", deadline_s))
         body |= {name: said for name, said in terms if said is not None}
+        if concurrency_key is not None:
+            body["concurrency"] = {"key": concurrency_key} | ({} if on_busy is None else {"on_busy": on_busy})
+        elif on_busy is not None:
+            raise ValueError("on_busy goes with concurrency_key")
         if budget is not None:
             body["budget"] = amounts_of(budget)
         body["input"] = to_json(input, "the input", max_bytes=None)
@@ -230,6 +239,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         parent: UUID | None = None,
         workflow: str | None = None,
         origin: str | None = None,
+        concurrency_key: str | None = None,
         unmoved_s: float | None = None,
     ) -> RunPage:
         """Runs, newest first, one page of at most `limit`: those for which all given filters hold.
@@ -238,8 +248,9 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
         as `key:<key id>`. `metadata`: values that the run's metadata has; no lists and objects. `error`: words that the errors of
         the run and of its failed steps have, all of them; not with `as_of`. `started_after` is the first time that counts,
         `started_before` the first that does not. `parent`: the run whose steps started the runs. `workflow`: a name, or
-        name@version. `origin`: what started them, as `schedule` or `schedule:nightly`. `as_of`: the list as it was at a position or
-        a time. `unmoved_s`: open runs to which nothing has happened for so many seconds; running ones, without a `status`.
+        name@version. `origin`: what started them, as `schedule` or `schedule:nightly`. `concurrency_key`: the key that
+        they share. `as_of`: the list as it was at a position or a time. `unmoved_s`: open runs to which nothing has happened for
+        so many seconds; running ones, without a `status`.
 
         With `as_of` or several filters, a page before the last one may have fewer runs than `limit`: read on with `next_cursor`.
         """
@@ -247,7 +258,7 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
             "limit": limit, "cursor": cursor, "status": status, "project_id": project_id, "agent": agent, "actor": actor,
             "on_behalf_of": on_behalf_of, "error": error, "started_after": _rfc3339(started_after),
             "started_before": _rfc3339(started_before), "parent": parent, "workflow": workflow, "origin": origin,
-            "unmoved_s": unmoved_s,
+            "concurrency_key": concurrency_key, "unmoved_s": unmoved_s,
         }  # fmt: skip
         wanted: dict[str, Any] = {name: str(v) for name, v in given.items() if v is not None} | _as_of(as_of)
         if metadata:

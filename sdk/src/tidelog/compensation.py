@@ -8,6 +8,7 @@ from tidelog.models import Model, StartedRun
 from tidelog.requests import parse
 from tidelog.steering import SteeringClient
 
+OnBusy = Literal["queue", "reject", "replace"]
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 """When the effects of a run are taken back."""
 

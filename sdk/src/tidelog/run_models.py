@@ -243,7 +243,7 @@ class ForkedFrom(Model):
 
 
 class RunSummary(Model):
-    """A run in a list. `status`: running, paused, completed, failed or cancelled.
+    """A run in a list. `status`: queued, running, paused, completed, failed or cancelled.
 
     `degraded`: completed, though the steps in `missing` failed. `priority`: high, normal or low.
 
@@ -300,6 +300,8 @@ class Run(RunSummary, HoldsLarge):
     """The status of taking its effects back, and how many; see `Client.compensation`. None: it has not begun."""
     pause: dict[str, Any] | None = None
     """Why nothing begins in the run: `{by, on_behalf_of, reason, at, parent_id}`. None: it is not paused."""
+    concurrency: dict[str, Any] | None = None
+    """`{key, on_busy}`: the key that the run shares with others. While it waits for the key, it is queued. None: it has none."""
     steps: tuple[Step, ...] = ()
 
     def step(self, key: str) -> Step:
