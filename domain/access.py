@@ -48,6 +48,8 @@ class Action(StrEnum):
     """What failed in a run runs again, and a run that had ended goes on."""
     RUNS_SIGNAL = "runs.signal"
     """Sends signals to the agents of a run."""
+    RUNS_BULK = "runs.bulk"
+    """Gives one command to all runs that a filter finds. The right to give that command to a run is needed, too."""
     RUNS_FORK = "runs.fork"
     """Starts a run that begins with what another one was."""
     RUNS_COMPENSATE = "runs.compensate"
@@ -147,6 +149,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
         Action.RUNS_DEADLINE,
         Action.RUNS_RETRY,
         Action.RUNS_SIGNAL,
+        Action.RUNS_BULK,
         Action.RUNS_FORK,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,
@@ -163,7 +166,7 @@ PERMISSIONS: dict[Role, frozenset[Action]] = {
     },
     Role.DEVELOPER: _CONTENT
     | {Action.RUNS_START, Action.RUNS_CANCEL, Action.RUNS_STEER, Action.RUNS_DEADLINE, Action.RUNS_RETRY}
-    | {Action.RUNS_SIGNAL}
+    | {Action.RUNS_SIGNAL, Action.RUNS_BULK}
     | {Action.RUNS_FORK}
     | {Action.PROJECTS_CREATE, Action.PROJECTS_REMOVE}
     | {Action.TOOLS_DEFINE, Action.TOOLS_REMOVE, Action.TOOLS_CALL, Action.INVOCATIONS_CANCEL, Action.WORKFLOWS_DEFINE}
@@ -193,6 +196,7 @@ AUDITED = frozenset(
         Action.RUNS_DEADLINE,
         Action.RUNS_RETRY,
         Action.RUNS_SIGNAL,
+        Action.RUNS_BULK,
         Action.RUNS_FORK,
         Action.RUNS_COMPENSATE,
         Action.INVOCATIONS_RESOLVE,

@@ -14,6 +14,7 @@ from domain import (
     audit,
     breakers,
     budgets,
+    bulk_actions,
     chains,
     compensations,
     context,
@@ -100,6 +101,10 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         allowances.AllowanceTightened, allowances.AllowanceSpent, allowances.AllowanceChanged, allowances.AllowanceLifted,
         allowances.AllowanceAwaited, allowances.AllowanceAsked, allowances.AllowanceUnasked, allowances.AllowanceDenied,
         allowances.AllowanceRefused, allowances.AllowanceLeft,
+    ),
+    "bulk_actions": (
+        bulk_actions.BulkActionStarted, bulk_actions.RunsSelected, bulk_actions.BulkActionAdvanced,
+        bulk_actions.BulkActionCompleted, bulk_actions.BulkActionCancelled, bulk_actions.BulkActionFailed,
     ),
     "audit": (audit.ActionRecorded, audit.RefusalsCounted),
 }  # fmt: skip

@@ -6,6 +6,7 @@ from projections.agents import AgentQueries
 from projections.approvals import ApprovalQueries
 from projections.audit import AuditQueries
 from projections.breakers import BreakerQueries
+from projections.bulk_actions import BulkActionQueries
 from projections.engine import checkpoints
 from projections.invocations import InvocationQueries
 from projections.kernel import Database
@@ -53,4 +54,5 @@ def reads_of(database: Database, *, keys: Database, health: Database) -> Reads:
         approvals=ApprovalQueries(database),
         triggers=TriggerQueries(database),
         usage=UsageQueries(database),
+        bulk_actions=BulkActionQueries(database),
     )

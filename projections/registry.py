@@ -6,6 +6,7 @@ from projections import (
     approvals,
     audit,
     breakers,
+    bulk_actions,
     invocations,
     messages,
     projects,
@@ -43,5 +44,6 @@ PROJECTIONS: tuple[Projection, ...] = (
     triggers.PROJECTION,
     approvals.PROJECTION,
     usage.PROJECTION,
+    bulk_actions.PROJECTION,
 )
 """Their tables are made by migrations."""

@@ -73,6 +73,7 @@ TABLES: dict[str, Table] = {
     "api_key": _walled(hidden=("sha256",)),
     "api_key_use": _walled(),
     "approval": _walled(),
+    "bulk_action": _walled(),
     "audit_entry": _walled(),
     "blob": _walled(),
     "blob_chunk": _walled(),

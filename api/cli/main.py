@@ -11,6 +11,7 @@ from api.cli import (
     audit,
     blobs,
     budgets,
+    bulk,
     cases,
     commands,
     compensations,
@@ -91,6 +92,7 @@ runs.app.registered_commands.extend(forks.app.registered_commands)
 tools.app.registered_commands.extend(tool_calls.app.registered_commands)
 nats.app.registered_commands.extend(nats_users.app.registered_commands)
 app.add_typer(runs.app, name="runs")
+app.add_typer(bulk.app, name="bulk")
 app.add_typer(projects.app, name="projects")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(events.app, name="events")

@@ -36,7 +36,7 @@ STATUS_STYLES: Mapping[str, str] = {
     "held": "yellow", "pending": "dim", "scheduled": "dim", "requested": "dim",
     "waiting": "yellow", "queued": "yellow", "suspended": "yellow", "paused": "yellow",
     "partial": "red", "compensated": "green", "recorded": "dim",
-    "skipped": "yellow",
+    "skipped": "yellow", "selecting": "cyan", "acting": "cyan",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import options, output
+from api.cli import bulk, options, output
 from api.cli.ids import GivenId
 from api.cli.options import seconds_of
 from api.cli.reaching import server_of
@@ -14,12 +14,14 @@ app = typer.Typer()
 
 
 @app.command()
+@options.with_fields
 def retry(
-    run_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning.")],
+    run_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The run's id, or its beginning.")] = None,
     steps: Annotated[
         list[str] | None, typer.Argument(metavar="[STEP…]", help="Failed steps. All that failed if not given.")
     ] = None,
-    reason: Annotated[str, typer.Option("--reason", help="The reason; it is recorded.")] = ...,  # type: ignore[assignment]
+    many: bulk.Many = bulk.ONE,
+    reason: Annotated[str | None, typer.Option("--reason", help="The reason; it is recorded.")] = None,
     version: Annotated[
         list[str] | None,
         typer.Option("--agent-version", metavar="STEP=VERSION", help="The version of a step's agent; repeatable."),
@@ -35,7 +37,7 @@ def retry(
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Run again what failed in a run. Finished steps keep their results, and agents go on where they were.
+    """Run again what failed in a run, or in many. Finished steps keep their results, and agents go on where they were.
 
     The run may have failed, been cancelled, or ended degraded; or it still goes on.
 
@@ -44,7 +46,17 @@ def retry(
       tidelog runs retry 0198c0de-… --reason "the agent was mended"
 
       tidelog runs retry 0198c0de-… review --reason "reads such files now" --agent-version review=2.0.0
+
+      tidelog runs retry --where agent=critic --where "error=connection refused" --reason "the service is back"
     """
+    if many.meant(run_id):
+        if version or deadline is not None:
+            raise typer.BadParameter("--agent-version and --deadline are for one run")
+        output.run(bulk.act("retry", many, reason, {"fresh": True} if fresh else {}, on_behalf_of, data_dir, url, as_json))
+        return
+    if reason is None:
+        raise typer.BadParameter("give --reason: it is recorded")
+    assert run_id is not None
     output.run(
         _retry(run_id, tuple(steps or ()), reason, tuple(version or ()), deadline, fresh, on_behalf_of, data_dir, url, as_json)
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli import options, output, phrases
+from api.cli import bulk, options, output, phrases
 from api.cli.amounts import FORM, OnSpent
 from api.cli.ids import GivenId
 from api.cli.reaching import server_of
@@ -431,8 +431,10 @@ async def _watch(run_id: str, traceback: bool, data_dir: Path | None, url: str |
 
 
 @app.command()
+@options.with_fields
 def cancel(
-    run_id: RunId,
+    run_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The run's id, or its beginning.")] = None,
+    many: bulk.Many = bulk.ONE,
     reason: Annotated[str | None, typer.Option("--reason", help="The reason; it is recorded.")] = None,
     compensate: Annotated[
         bool | None,
@@ -445,13 +447,19 @@ def cancel(
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Cancel a run: running work is stopped, waiting work is dropped.
+    """Cancel a run, or many: running work is stopped, waiting work is dropped.
 
-    Example:
+    Examples:
 
       tidelog runs cancel 0198c0de-… --reason "wrong input"
+
+      tidelog runs cancel --where schedule=nightly --where status=running --reason "wrong input"
     """
-    output.run(_cancel(run_id, reason, compensate, on_behalf_of, data_dir, url, as_json))
+    if many.meant(run_id):
+        more = {} if compensate is None else {"compensate": compensate}
+        output.run(bulk.act("cancel", many, reason, more, on_behalf_of, data_dir, url, as_json))
+        return
+    output.run(_cancel(str(run_id), reason, compensate, on_behalf_of, data_dir, url, as_json))
 
 
 async def _cancel(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli import options, output
+from api.cli import bulk, options, output
 from api.cli.ids import GivenId
 from api.cli.reaching import server_of
 
@@ -13,47 +13,64 @@ if TYPE_CHECKING:
     from api.cli.connection import ServerClient
 
 app = typer.Typer()
+OneRun = Annotated[str | None, typer.Argument(metavar="[ID]", help="The run's id, or its beginning.")]
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning.")]
 Why = Annotated[str | None, typer.Option("--reason", help="The reason; it is recorded.")]
 
 
 @app.command()
+@options.with_fields
 def pause(
-    run_id: RunId,
+    run_id: OneRun = None,
+    many: bulk.Many = bulk.ONE,
     reason: Why = None,
     on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Pause a run: nothing begins in it, nor in its child runs, until it is resumed.
+    """Pause a run, or many: nothing begins in it, nor in its child runs, until it is resumed.
 
     Agents are taken from their workers within a second, and go on from their journals later. A call of a tool that has begun ends,
     and its outcome is recorded.
 
-    Example:
+    Examples:
 
       tidelog runs pause 0198c0de-… --reason "the prices look wrong"
+
+      tidelog runs pause --where agent=critic --dry-run
+
+      tidelog runs pause --where agent=critic --where since=2026-01-30 --reason "the prices look wrong"
     """
-    output.run(_steer("pause", "Paused", run_id, reason, on_behalf_of, data_dir, url, as_json))
+    if many.meant(run_id):
+        output.run(bulk.act("pause", many, reason, {}, on_behalf_of, data_dir, url, as_json))
+    else:
+        output.run(_steer("pause", "Paused", str(run_id), reason, on_behalf_of, data_dir, url, as_json))
 
 
 @app.command()
+@options.with_fields
 def resume(
-    run_id: RunId,
+    run_id: OneRun = None,
+    many: bulk.Many = bulk.ONE,
     reason: Why = None,
     on_behalf_of: options.OnBehalfOf = None,
     data_dir: options.DataDir = None,
     url: options.Url = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Let a paused run go on where it was.
+    """Let a paused run go on where it was, or many.
 
-    Example:
+    Examples:
 
       tidelog runs resume 0198c0de-… --reason "the prices are right"
+
+      tidelog runs resume --where agent=critic --reason "the prices are right"
     """
-    output.run(_steer("resume", "Resumed", run_id, reason, on_behalf_of, data_dir, url, as_json))
+    if many.meant(run_id):
+        output.run(bulk.act("resume", many, reason, {}, on_behalf_of, data_dir, url, as_json))
+    else:
+        output.run(_steer("resume", "Resumed", str(run_id), reason, on_behalf_of, data_dir, url, as_json))
 
 
 Step = Annotated[str, typer.Argument(metavar="STEP", help="The step's key, or that of a part, such as reviews.3.")]

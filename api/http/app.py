@@ -18,6 +18,7 @@ from api.http.routes import (
     blobs,
     breakers,
     budgets,
+    bulk_actions,
     calls,
     commands,
     compensations,
@@ -54,7 +55,7 @@ ROUTERS = (
     schedules.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
     invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
     asyncapi.router, projections.router, audit.router, triggers.router, hooks.router, approvals.router, approval_policies.router,
-    retries.router,
+    retries.router, bulk_actions.router,
     budgets.router,
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from application.reads.access import ApiKeyReads, AuditReads, AuditWanted, KeyOw
 from application.reads.agents import AgentReads, ProjectReads
 from application.reads.answers import MOST_NAMES, ConsumerProgress, ConsumerReads, Positioned
 from application.reads.approvals import ApprovalReads, ApprovalsWanted, Mine
+from application.reads.bulk_actions import BulkActionReads, OpenBulkAction, OpenBulkActions
 from application.reads.runs import ActivityReads, CurrentRun, CurrentRuns, DueInRun, MessageReads, RunReads, RunsWanted
 from application.reads.starts import AllTriggers, MadeByAgents, ScheduleReads, SchedulesWanted, StoredTrigger, TriggerReads
 from application.reads.tools import BreakerReads, DataTool, DataToolReads, InvocationReads, InvocationsWanted, ToolReads
@@ -28,6 +29,7 @@ __all__ = [
     "AuditReads",
     "AuditWanted",
     "BreakerReads",
+    "BulkActionReads",
     "ConsumerProgress",
     "ConsumerReads",
     "CurrentRun",
@@ -42,6 +44,8 @@ __all__ = [
     "MadeByAgents",
     "MessageReads",
     "Mine",
+    "OpenBulkAction",
+    "OpenBulkActions",
     "Positioned",
     "ProjectReads",
     "Reads",
@@ -80,3 +84,4 @@ class Reads:
     triggers: TriggerReads
     approvals: ApprovalReads
     usage: UsageReads
+    bulk_actions: BulkActionReads

@@ -48,6 +48,18 @@ async def costly(given: str) -> str:
     return given
 
 
+class WorksOn(Agent):
+    """A step after the other, until somebody stops it."""
+
+    name = f"works-on{SUFFIX}"
+
+    async def execute(self, ctx: Context) -> str:
+        for number in range(100_000):
+            await ctx.step(f"step-{number}", text)
+            await asyncio.sleep(1.0)
+        return DONE
+
+
 class ThreeStepsAndCall(Agent):
     """Three steps, and a call of a tool."""
 

@@ -20,6 +20,7 @@ from domain import (
     audit,
     breakers,
     budgets,
+    bulk_actions,
     chains,
     compensations,
     context,
@@ -42,7 +43,7 @@ MODULES: dict[str, ModuleType] = {name: importlib.import_module(f"domain.{name}"
 DECIDERS: dict[str, Decider[object]] = {name: m.DECIDER for name, m in MODULES.items() if hasattr(m, "DECIDER")}
 
 IRREGULAR = {"sent", "set", "became", "fell", "held", "withdrawn", "drawn", "spent", "taken", "paid", "unpaid", "left", "begun"}
-SINGULAR = {"context": "context", "approval_policies": "approval_policy"}
+SINGULAR = {"context": "context", "approval_policies": "approval_policy", "bulk_actions": "bulk_action"}
 
 IMPURE_CALLS = re.compile(
     r"(^|\.)(now|utcnow|today|uuid1|uuid4|uuid6|uuid7|uuid8|time|monotonic|perf_counter|urandom|token_\w+|getenv|random\w*)$"
@@ -139,6 +140,7 @@ BY_THE_SERVER = {
     agent_runs.PayCall, agent_runs.RefuseCall, allowances.CountSpent,
     allowances.OpenAllowance, allowances.DrawPortion, allowances.SettlePortion, allowances.TightenAllowance, allowances.NoteSpent,
     allowances.EndTime, allowances.ChangeAllowance, allowances.DropPortion, allowances.ServeLine, allowances.DenyMore,
+    bulk_actions.SelectRuns, bulk_actions.AdvanceBulkAction, bulk_actions.FailBulkAction,
 }  # fmt: skip
 """Commands of the set-up, of sagas, of timers, of the sweeper, and conditions: no client repeats these commands."""
 COMPARED_ELSEWHERE = {
@@ -157,6 +159,7 @@ COMPARED_ELSEWHERE = {
     approvals.DecideApproval, approval_policies.PublishPolicy, approval_policies.RemovePolicy,  # by the hash of the body, too
     triggers.ResumeTrigger, triggers.RemoveTrigger,  # say nothing but which trigger
     budgets.SetBudget, budgets.RemoveBudget, allowances.LiftAllowance,  # by the hash of the body
+    bulk_actions.StartBulkAction, bulk_actions.CancelBulkAction,  # by the hash of the body
     agents.RegisterAgent, tools.RegisterTool,  # another offer is another registration
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from domain import (
     audit,
     breakers,
     budgets,
+    bulk_actions,
     chains,
     compensations,
     context,
@@ -428,6 +429,19 @@ EXAMPLES: tuple[Event, ...] = (
         definition={"rules": [{"tools": ["git.*"], "when": "arguments.limit > 5"}]},
     ),
     approval_policies.ApprovalPolicyRemoved(name="history", by=f"key:{KEY}", on_behalf_of="ada@example.com", reason="Free now."),
+    bulk_actions.BulkActionStarted(
+        order={"verb": "signal", "reason": "Die Preise stimmen nicht.", "signal": {"name": "go", "payload": {"price": 3}}},
+        filter={"statuses": ["running", "paused"], "agent": "critic", "metadata": [["ticket", "T-1"]]}, within=(PROJECT,),
+        by=f"key:{KEY}", on_behalf_of="ada@example.com",
+    ),
+    bulk_actions.RunsSelected(number=2, runs=(RUN, OTHER_RUN), walk=1, before=RUN, complete=True),
+    bulk_actions.BulkActionAdvanced(
+        handled=5, done=2, unchanged=1, refused={"invalid-state": 2},
+        examples=(bulk_actions.Example(run_id=RUN, code="invalid-state", message="the run is completed"),),
+    ),
+    bulk_actions.BulkActionCompleted(handled=5),
+    bulk_actions.BulkActionCancelled(by=f"key:{KEY}", on_behalf_of="ada@example.com", reason="Der falsche Agent."),
+    bulk_actions.BulkActionFailed(code="invalid-command", message="error must be 1 to 8 words"),
     audit.ActionRecorded(
         action="projections.rebuild", operation="rollback", actor=f"key:{KEY}", on_behalf_of="ada@example.com",
         target_kind="projection", target_id="runs", reason="Die Liste zeigt zu wenig.", address="2001:db8::7", result="refused",

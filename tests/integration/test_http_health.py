@@ -37,6 +37,7 @@ PROJECTIONS = {
     "triggers",
     "usage",
     "approvals",
+    "bulk_actions",
 }
 CONSUMERS = {*PROJECTIONS, *PARTITIONS, CHECKPOINT}
 

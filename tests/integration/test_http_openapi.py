@@ -21,6 +21,7 @@ from tests.integration.triggers_kit import use_triggers
 from tests.integration.used_routes_kit import (
     use_approvals,
     use_blobs,
+    use_bulk_actions,
     use_compensation,
     use_forks,
     use_keys,
@@ -121,6 +122,7 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         await use_budgets(shared, http)
         await use_approvals(shared, http)
         await use_triggers(shared, http)
+        await use_bulk_actions(shared, http)
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
             assert (await http.head(path)).status_code == 200

@@ -63,6 +63,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/runs/{run_id}/compensation": {"reason": "why"},
     "/v1/runs/{run_id}/compensation/resume": {"reason": "why"},
     "/v1/approvals/{approval_id}/decision": {"decision": "approve"},
+    "/v1/bulk-actions/{bulk_action_id}/cancel": {},
     "/v1/keys/{key_id}/rotate": {},
     "/v1/budgets/{budget_id}/lift": {"add": {"calls": 1}, "reason": "why"},
     "/v1/keys/{key_id}/revoke": {},
@@ -86,6 +87,7 @@ OWNERS = {
     "invocation_id": "invocations",
     "project_id": "projects",
     "approval_id": "approvals",
+    "bulk_action_id": "bulk_actions",
     "key_id": "",
     "budget_id": "allowances",
 }
@@ -146,7 +148,10 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
             )
         )
         await append(system, foreign, foreign, 0, NewEvent("order.placed", 1, b"{}"))
+        bulk = {"action": "resume", "filter": {"agent": "nobody"}, "reason": "why"}
+        bulk_action = (await system.http.post("/v1/bulk-actions", json=bulk)).json()["id"]
         ids = {
+            "bulk_actions": UUID(bulk_action),
             "tenants": DEFAULT_TENANT_ID, "projects": UUID(project), "agents": agents.agent_id_of(DEFAULT_TENANT_ID, "alpha"),
             "tools": tools.tool_id_of(DEFAULT_TENANT_ID, "add"), "runs": run_id, "agent_runs": UUID(alpha.work_id),
             "invocations": UUID(call), "messages": UUID(sent["message_id"]), "context": context.context_id_of(run_id),

@@ -23,14 +23,14 @@ LOOKS = 30
 
 LOOPS = {
     "writer", "nats", "histories", "notifications", "live", "snapshots", "sharing", "relay", "projections",
-    "rebuilds", "sagas", "timers", "schedules", "triggers", "sweeper", "upkeep", "sessions", "http", "ready",
+    "rebuilds", "sagas", "timers", "bulk-actions", "schedules", "triggers", "sweeper", "upkeep", "sessions", "http", "ready",
 }  # fmt: skip
 """Tasks for which `serve` itself waits."""
 OF_PARTS = {
     "group-commit", "writer-listens", "nats-connection-tidelog-api+projector+relay+saga", "log-reader", "setup", "uvicorn",
     "relay-copy", "relay-acks", "relay-history", "work-relay",
     "work-projections", "work-rebuilds", "work-sagas", "work-timers", "work-schedules", "work-triggers", "work-sweeper",
-    "work-upkeep",
+    "work-upkeep", "work-bulk-actions",
 }  # fmt: skip
 """Tasks that a part of the process owns and must not lose."""
 OF_NO_MATTER = {"signal", "stop", "the test"}

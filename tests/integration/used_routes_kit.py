@@ -9,6 +9,7 @@ import httpx2
 from adapters.postgres.work_logs import PostgresWorkLogs
 from application.engine.ports.work_logs import Author, NewLines, WorkLine
 from domain.agent_runs import ClaimAgentRun
+from domain.bulk_actions import BulkOrder, CancelBulkAction, RunFilter, StartBulkAction
 from domain.invocations import ClaimInvocation
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.documented_kit import use_steering
@@ -177,6 +178,22 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     assert waited.json()["run"]["status"] == "cancelled" and waited.headers["preference-applied"] == "wait=9"
     refused = await http.post(f"/v1/runs/{run_id}/cancel", json={}, headers={"If-Match": '"v1"'})
     assert refused.status_code == 412 and refused.json()["current_version"]
+
+
+async def use_bulk_actions(shared: System, http: httpx2.AsyncClient) -> None:
+    """A dry run, a bulk action that finds nothing, and the end of one that was ended before the engine saw it."""
+    body = {"action": "signal", "filter": {"agent": "nobody", "metadata": {"m": 1}}, "signal": {"name": "go"}, "reason": "why"}
+    assert (await http.post("/v1/bulk-actions", json={**body, "dry_run": True})).json()["matched"] == 0
+    begun = await http.post("/v1/bulk-actions", json=body)
+    assert begun.status_code == 202, begun.text
+    one = f"/v1/bulk-actions/{begun.json()['id']}"
+    shown = await http.get(one, headers={"Tidelog-Position": str(begun.json()["position"])})
+    assert shown.json()["options"] == {"signal": {"name": "go"}}, shown.text
+    assert (await http.get("/v1/bulk-actions")).json()["data"][0]["reason"] == "why"
+    start = StartBulkAction(bulk_action_id=new_id(), order=BulkOrder(verb="pause"), filter=RunFilter(agent="nobody"), by="key:a")
+    await shared.command(start, CancelBulkAction(bulk_action_id=start.bulk_action_id, by="key:a"))
+    ended = await http.post(f"/v1/bulk-actions/{start.bulk_action_id}/cancel", json={})
+    assert ended.status_code == 202, ended.text
 
 
 async def use_compensation(http: httpx2.AsyncClient, worker: PlayedWorker) -> None:

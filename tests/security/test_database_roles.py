@@ -163,6 +163,8 @@ async def used(shared: System) -> System:
     for tenant_id in (DEFAULT_TENANT_ID, other):
         await shared.sql("INSERT INTO usage_day VALUES (%s, '2026-11-30', %s, 'a', 't', 1, 1, 1)", tenant_id, new_id())
         await shared.sql("INSERT INTO usage_run VALUES (%s, %s, %s, 'a', 't', 1, 1, 1)", tenant_id, new_id(), new_id())
+    bulk = {"action": "resume", "filter": {"agent": "nobody"}, "reason": "why"}
+    assert (await shared.http.post("/v1/bulk-actions", json=bulk)).status_code == 202
     await shared.settled()
     return shared
 

@@ -76,6 +76,11 @@ TRIGGERS: list[dict[str, Any]] = [
     *({"description": "own", "on": ON, "start": start, "project_id": "{project_id}"} for start in STARTS),
     {"hook": {"scheme": "token", "headers": ["x-own"], "when": "false"}, "start": STARTS[1] | {"input_from": "body"}},
 ]
+BULK: dict[str, Any] = {
+    "status": ["running"], "project_id": "{project_id}", "agent": "own", "workflow": "own", "actor": "own", "on_behalf_of": "own",
+    "metadata": {"team": "own"}, "started_after": "2099-01-01T00:00:00Z", "started_before": "2199-01-01T00:00:00Z",
+    "parent": "{run_id}", "origin": "own",
+}  # fmt: skip
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs": [
         {**RUN, "agent": "own", "project_id": "{project_id}", "budget": {"money": "1", "currency": "usd"}},
@@ -102,6 +107,12 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"at": {"step": "own"}, "plan": SIDE_BY_SIDE[0]},
         *({"plan": plan} for plan in (*SIDE_BY_SIDE[1:], *GRAPHS)),
     ],
+    "/v1/bulk-actions": [
+        {"action": "pause", "filter": {**BULK, "error": "own", "unmoved_s": 1}, "reason": "why", "dry_run": True},
+        {"action": "signal", "filter": BULK, "reason": "why", "signal": {"name": "go", "payload": {"a": 1}, "step": "own"}},
+        {"action": "cancel", "filter": BULK, "reason": "why", "compensate": False},
+    ],
+    "/v1/bulk-actions/{bulk_action_id}/cancel": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation": [{"reason": "why"}],
     "/v1/runs/{run_id}/compensation/resume": [{"skip": ["{invocation_id}"], "reason": "why"}],
     "/v1/approvals/{approval_id}/decision": [

@@ -254,7 +254,7 @@ async def test_whatever_a_list_is_asked_for_it_has_nothing_of_another_project(au
     paths = {route.path for route in of_reach(Reach.LIMITED, Reach.CATALOG) if "GET" in route.methods and "{" not in route.path}
     assert paths == {"/v1/runs", "/v1/invocations", "/v1/events", "/v1/projects", "/v1/agents", "/v1/tools", "/v1/workflows",
                      "/v1/commands", "/v1/breakers", "/v1/schedules", "/v1/keys/self", "/v1/triggers",
-                     "/v1/approvals", "/v1/approval-policies", "/v1/usage"}  # fmt: skip
+                     "/v1/approvals", "/v1/approval-policies", "/v1/usage", "/v1/bulk-actions"}  # fmt: skip
     for (method, path), operation in operations_of(await document(auditor.system)).items():
         if method == "GET" and path in paths:
             for parameter in operation.get("parameters", ()):

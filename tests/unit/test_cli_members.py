@@ -15,4 +15,5 @@ def test_the_doctor_says_what_nobody_does() -> None:
         ("member", "note"),
         ("members", "wrong"),
     ]
-    assert found.findings[-1].detail == "nobody does: fanout, 1 projections, 1 partitions of the sagas, schedules, triggers"
+    told = "bulk-actions, fanout, 1 projections, 1 partitions of the sagas, schedules, triggers"
+    assert found.findings[-1].detail == f"nobody does: {told}"

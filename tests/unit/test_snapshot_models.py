@@ -23,6 +23,7 @@ from domain import (
     audit,
     breakers,
     budgets,
+    bulk_actions,
     chains,
     compensations,
     context,
@@ -289,6 +290,27 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             ),
             st.just(approvals.ExpireApproval(approval_id=ID)),
             st.just(approvals.WithdrawApproval(approval_id=ID)),
+        ),
+    ),
+    "bulk_actions": (
+        bulk_actions.StartBulkAction(
+            bulk_action_id=ID, by="key:a", within=(OTHER,),
+            order=bulk_actions.BulkOrder(verb="signal", reason="r", signal=bulk_actions.SignalSaid(name="go", payload={"a": 1})),
+            filter=bulk_actions.RunFilter(
+                statuses=("running",), metadata=(("a", "1"),), started_after=datetime(2026, 1, 1, tzinfo=UTC)
+            ),
+        ),
+        st.one_of(
+            st.builds(
+                bulk_actions.SelectRuns, bulk_action_id=st.just(ID), number=st.integers(1, 3), walk=st.just(0), before=some_id,
+                runs=st.lists(some_id, max_size=4).map(tuple), complete=st.booleans(),
+            ),
+            st.builds(
+                bulk_actions.AdvanceBulkAction, bulk_action_id=st.just(ID), begin=st.integers(0, 3), count=st.integers(1, 3),
+                done=st.just(1), unchanged=st.just(0), refused=st.dictionaries(key, st.integers(1, 9), max_size=2),
+                examples=st.lists(st.builds(bulk_actions.Example, run_id=some_id, code=key, message=text), max_size=2).map(tuple),
+            ),
+            st.builds(bulk_actions.CancelBulkAction, bulk_action_id=st.just(ID), by=text),
         ),
     ),
     "approval_policies": (

@@ -9,6 +9,7 @@ from api.assembly import log_streams, messaging, sharing, storage, tables, trigg
 from api.assembly.commands import commands
 from api.assembly.parts import Parts, part
 from api.assembly.starts import admission
+from application.bulk_actions.carrying_out import BulkActionService
 from application.engine.background import side_by_side
 from application.engine.lapses import SessionSweeper
 from application.engine.leases import Group
@@ -27,9 +28,11 @@ from application.triggers.matcher import CHECKPOINT, TriggerMatcher
 from application.triggers.stray_secrets import EVERY_S as STRAYS_EVERY_S
 from application.triggers.stray_secrets import remove_strays
 from application.workflows import Workflows
-from projections import schedules, timers
+from projections import bulk_actions, schedules, timers
 from projections.agents import AgentQueries
+from projections.bulk_actions import StoredBulkActions
 from projections.engine.checkpoints import PostgresCheckpoints
+from projections.runs import RunQueries
 from projections.triggers import StoredTriggers
 from projections.workflows import WorkflowQueries
 
@@ -89,6 +92,12 @@ async def groups(parts: Parts) -> list[Group]:
         async with storage.listening_on(parts, schedules.CHANNEL) as changed:
             await side_by_side(changed.failed(), service(PostgresDueSchedules(database, changed)).run())
 
+    async def carry_out(_: frozenset[str]) -> None:
+        database, feed = await storage.database(parts), await storage.feed(parts)
+        async with storage.listening_on(parts, bulk_actions.CHANNEL) as changed:
+            service = BulkActionService(loop, StoredBulkActions(database), RunQueries(database), feed, changed)
+            await side_by_side(changed.failed(), service.run())
+
     stored, feed = StoredTriggers(await storage.database(parts)), await storage.feed(parts)
     roots, firing, encoder = await triggers.roots(parts), await triggers.firing(parts), CloudEventEncoder(catalog.registry.events)
 
@@ -104,6 +113,7 @@ async def groups(parts: Parts) -> list[Group]:
         Group("triggers", ("triggers",), match),
         Group("timers", ("timers",), fire),
         Group("schedules", ("schedules",), fire_schedules),
+        Group("bulk-actions", ("bulk-actions",), carry_out),
         Group("sweeper", ("sweeper",), sweep),
         Group("upkeep", ("upkeep",), lambda _: upkeep.run()),
     ]

@@ -19,7 +19,7 @@ def examine_members(found: Diagnosis, health: dict[str, Any]) -> None:
             found.add("member", "note", f"{place} has vanished; its work was taken over if there is another")
     held = {unit for member in health["members"] if member["alive"] for unit in member["units"]}
     consumers = {_unit_of(name) for name in health["consumers"]}
-    undone = {"relay", "timers", "schedules", "sweeper", "upkeep", *consumers, *health.get("streams", {})} - held
+    undone = {"relay", "timers", "schedules", "bulk-actions", "sweeper", "upkeep", *consumers, *health.get("streams", {})} - held
     if undone:
         found.add(
             "members", "wrong", f"nobody does: {_shortened(sorted(undone))}",

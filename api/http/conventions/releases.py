@@ -13,6 +13,7 @@ from domain.approval_policies import ApprovalPolicyPublished
 from domain.approvals import ApprovalRequested
 from domain.breakers import BreakerForced
 from domain.budgets import BudgetSet
+from domain.bulk_actions import BulkActionStarted, RunsSelected
 from domain.chains import ChainStarted
 from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
@@ -48,6 +49,7 @@ TRIGGERS = _shapes(TriggerCreated, RunStarted)
 BUDGETS = _shapes(BudgetSet, AllowanceDrawn, PortionGranted, RunStarted)
 FORKS = _shapes(RunStarted, StepTakenOver)
 KEYS = _shapes(RunStarted, RunKeyTaken)
+BULK_ACTIONS = _shapes(BulkActionStarted, RunsSelected)
 CALLS = frozenset({f"{InvocationRequested.TOPIC}/v2"})
 APPROVALS = _shapes(InvocationRequested, ApprovalRequested, ApprovalPolicyPublished)
 """A release that knows these asks for the approvals that policies demand, and holds calls."""
@@ -133,6 +135,12 @@ async def must_all_know_approvals(container: Container) -> None:
     """Raises Unavailable during an upgrade: a process of before would let a call begin without the approval that it needs."""
     if not await _all_know(container, APPROVALS):
         raise Unavailable("a process of an earlier release still runs, which does not know approvals: try again after the upgrade")
+
+
+async def must_all_know_bulk_actions(container: Container) -> None:
+    """Raises Unavailable during an upgrade: a process of before could neither carry it out nor show it."""
+    if not await _all_know(container, BULK_ACTIONS):
+        raise Unavailable("a process of an earlier release still runs, which does not know bulk actions: try again later")
 
 
 async def must_all_know_roles(container: Container) -> None:

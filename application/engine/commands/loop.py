@@ -89,9 +89,11 @@ class CommandLoop:
         self._repeats = Repeats(store, self._states, catalog)
         self._turns = Turns()
 
-    async def history(self, tenant_id: UUID, stream_id: UUID) -> list[RecordedEvent]:
-        """All events of one stream, in order; nothing for another tenant's."""
-        return await self._store.read_stream(tenant_id, stream_id)
+    async def history(
+        self, tenant_id: UUID, stream_id: UUID, *, after_version: int = 0, limit: int | None = None
+    ) -> list[RecordedEvent]:
+        """All events of one stream after a version, or the first ones up to a limit, in order; nothing for another tenant's."""
+        return await self._store.read_stream(tenant_id, stream_id, after_version=after_version, limit=limit)
 
     async def end_of(self, tenant_id: UUID, recorded: Sequence[RecordedEvent]) -> int:
         """The position that the answer to a command has: of the last event that followed from its events in the same append."""

@@ -16,6 +16,7 @@ from tidelog.approvals import ClientApprovals
 from tidelog.blobs import ClientBlobs
 from tidelog.bodies import object_of, plan_of
 from tidelog.budgets import ClientBudgets, amounts_of
+from tidelog.bulk import ClientBulk
 from tidelog.catalog import Catalog
 from tidelog.commands import CommandClient
 from tidelog.compensation import Compensate, CompensationClient, OnBusy
@@ -94,6 +95,11 @@ class Client(CompensationClient, Administration, Catalog, WorkflowClient, Comman
     def approvals(self) -> ClientApprovals:
         """What waits for people: `list`, `get`, `approve`, `deny`; and the policies that ask for it."""
         return ClientApprovals(self)
+
+    @property
+    def bulk(self) -> ClientBulk:
+        """Commands for many runs at once: `find`, `start`, `get`, `wait`, `cancel`, `list`."""
+        return ClientBulk(self)
 
     @property
     def budgets(self) -> ClientBudgets:
