@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -31,7 +31,7 @@ from domain import agent_runs, bulk_actions, runs
 from domain.bulk_actions import SELECTED_TOGETHER, AdvanceBulkAction, BulkAction, Example, FailBulkAction, RunFilter, SelectRuns
 from domain.errors import InvalidCommand, ProjectionBehind, TidelogError, Unavailable, VersionConflict
 from domain.kernel import Command, Decider, derive_id
-from domain.runs import RetryRun, Run
+from domain.runs import RetryRun
 
 LOOKED_AT = 100
 """Bulk actions of one look."""
@@ -39,13 +39,14 @@ AT_ONCE = 2
 """Bulk actions that are carried out at the same time."""
 TURN_S = 2.0
 """Seconds after which other bulk actions have their turn."""
-SLICE = 500
+SLICE = 1_000
 """Runs after which the stream says how far it has come."""
 TOGETHER = 100
 """Runs whose commands are one append: what follows in most of them fits in."""
-GROUPS_AT_ONCE = 2
-"""While the database writes one append, this process decides about the next."""
-RETRIES_AT_ONCE = 16
+GROUPS_AT_ONCE = 3
+"""While the database reads and writes for one, this process decides about the next."""
+RETRIES_AT_ONCE = 8
+"""Of each group."""
 LONGEST_WAIT_S = 60.0
 BEHIND_S = 0.05
 """Seconds between two looks at a read model that does not know the bulk action yet."""
@@ -55,6 +56,14 @@ MESSAGE = 300
 """Characters of an error that are kept with an example."""
 
 log = structlog.get_logger(__name__)
+
+
+class Task(NamedTuple):
+    """What a run is told."""
+
+    run_id: UUID
+    request: CommandRequest
+    command: Command
 
 
 @dataclass
@@ -195,25 +204,22 @@ class BulkActionService:
         [part] = await self._commands.history(tenant_id, bulk_action_id, after_version=number + 1, limit=1)
         named: Sequence[UUID] = self._commands.registry.decoded(part).runs
         some = named[max(0, end + 1 - SLICE) : end + 1][::-1]
-        tally, sure = Tally(), self._sure.pop(bulk_action_id, None) == action.handled
-        await self._meet(tenant_id, some)
-        tasks: list[tuple[UUID, CommandRequest, Command]] = []
-        for run_id in some:
-            known = self._commands.known(runs.DECIDER, tenant_id, run_id)
-            run: Run | None = None if known is None else known.state
-            assert action.order is not None
-            request = request_of(action, tenant_id, bulk_action_id, run_id)
-            if run is not None and is_so(action.order, run):
-                # Perhaps because of this bulk action, in a process that was killed before it said so.
-                if sure or await self._commands.recorded(request) is None:
-                    tally.unchanged += 1
-                else:
-                    tally.done += 1
-                continue
-            tasks.append((run_id, request, command_of(action.order, run_id, request.command_id, action.by, action.on_behalf_of)))
-        if tasks:
-            assert action.order is not None
-            await (self._retry if action.order.verb == "retry" else self._tell)(tasks, tally)
+        sure = self._sure.pop(bulk_action_id, None) == action.handled
+        groups, tally = deque(some[begin : begin + TOGETHER] for begin in range(0, len(some), TOGETHER)), Tally()
+
+        async def work() -> None:
+            while groups:
+                group = groups.popleft()
+                await self._meet(tenant_id, group)
+                tasks = [
+                    task for run_id in group if (task := await self._task(tenant_id, bulk_action_id, action, run_id, sure, tally))
+                ]
+                if tasks:
+                    await (self._retry if retries else self._tell)(tasks, tally)
+
+        assert action.order is not None
+        retries = action.order.verb == "retry"
+        await side_by_side(*(work() for _ in range(min(GROUPS_AT_ONCE, len(groups)))))
         advance = AdvanceBulkAction(
             bulk_action_id=bulk_action_id, begin=action.handled, count=len(some), done=tally.done, unchanged=tally.unchanged,
             refused=tally.refused, examples=tuple(tally.examples),
@@ -231,32 +237,40 @@ class BulkActionService:
                 below |= dict.fromkeys(known.state.under_way, agent_runs.DECIDER)
         await self._commands.meet(tenant_id, below, fresh=True)
 
-    async def _tell(self, tasks: Sequence[tuple[UUID, CommandRequest, Command]], tally: Tally) -> None:
-        groups = deque(tasks[begin : begin + TOGETHER] for begin in range(0, len(tasks), TOGETHER))
+    async def _task(
+        self, tenant_id: UUID, bulk_action_id: UUID, action: BulkAction, run_id: UUID, sure: bool, tally: Tally
+    ) -> Task | None:
+        """What a run is to be told. None: it is so already. `sure`: nobody has told these runs anything for this bulk action."""
+        assert action.order is not None
+        request = request_of(action, tenant_id, bulk_action_id, run_id)
+        known = self._commands.known(runs.DECIDER, tenant_id, run_id)
+        if known is not None and is_so(action.order, known.state):
+            # Perhaps because of this bulk action, in a process that was killed before it said so.
+            if sure or await self._commands.recorded(request) is None:
+                tally.unchanged += 1
+            else:
+                tally.done += 1
+            return None
+        return Task(run_id, request, command_of(action.order, run_id, request.command_id, action.by, action.on_behalf_of))
 
-        async def some() -> None:
-            while groups:
-                group = groups.popleft()
-                answers = await persistently(
-                    partial(self._commands.execute_all, [(request, (command,)) for _, request, command in group])
-                )
-                for (run_id, request, command), answer in zip(group, answers, strict=True):
-                    if isinstance(answer, Unavailable | VersionConflict):  # one of the runs is busy: each goes by itself
-                        await self._tell_one(run_id, request, command, tally)
-                    else:
-                        self._answered(run_id, answer, tally)
+    async def _tell(self, tasks: Sequence[Task], tally: Tally) -> None:
+        """Gives the commands as one append, as far as they fit."""
+        answers = await persistently(partial(self._commands.execute_all, [(task.request, (task.command,)) for task in tasks]))
+        for task, answer in zip(tasks, answers, strict=True):
+            if isinstance(answer, Unavailable | VersionConflict):  # one of the runs is busy: each goes by itself
+                await self._tell_one(task, tally)
+            else:
+                self._answered(task.run_id, answer, tally)
 
-        await side_by_side(*(some() for _ in range(min(GROUPS_AT_ONCE, len(groups)))))
-
-    async def _tell_one(self, run_id: UUID, request: CommandRequest, command: Command, tally: Tally) -> None:
+    async def _tell_one(self, task: Task, tally: Tally) -> None:
         answer: CommandOutcome | Exception
         try:
-            answer = await persistently(partial(self._commands.execute, request, command))
+            answer = await persistently(partial(self._commands.execute, task.request, task.command))
         except Exception as error:  # noqa: BLE001  # the answer of this run
             answer = error
-        self._answered(run_id, answer, tally)
+        self._answered(task.run_id, answer, tally)
 
-    async def _retry(self, tasks: Sequence[tuple[UUID, CommandRequest, Command]], tally: Tally) -> None:
+    async def _retry(self, tasks: Sequence[Task], tally: Tally) -> None:
         """A retry looks at more than its run."""
         waiting = deque(tasks)
 
