@@ -7,7 +7,7 @@ import pytest_asyncio
 from tests.integration.conftest import shared
 from tests.integration.documented_kit import document, operations_of
 from tests.integration.system_kit import System
-from tests.integration.used_routes_kit import use_keys, use_projections, use_runs
+from tests.integration.used_routes_kit import use_bulk_actions, use_keys, use_projections, use_runs
 from tests.security.two_tenants import Other, Seen
 
 __all__ = ["shared"]
@@ -21,6 +21,7 @@ async def other(shared: System) -> AsyncIterator[Other]:
         await use_runs(shared, http)
         await use_projections(shared, http)
         await use_keys(shared, http)
+        await use_bulk_actions(shared, http)
         for path in sorted(path for method, path in operations_of(await document(shared)) if method == "GET"):
             if "{" not in path and path.startswith("/v1/") and path != "/v1/workers/session":
                 await http.get(path, params={"limit": 3} if path not in ("/v1/log/gaps", "/v1/audit/export") else {})

@@ -190,6 +190,8 @@ class Other:
         assert (await self.http.post("/v1/tools", json=guarded)).status_code == 201
         held = (await self.http.post("/v1/tools/own_held/calls", json={"arguments": {}})).json()["invocation_id"]
         own["approval_id"] = str(approval_id_of(UUID(held), 0))
+        bulk = {"action": "resume", "filter": {"agent": "nobody"}, "reason": "own"}
+        own["bulk_action_id"] = (await self.http.post("/v1/bulk-actions", json=bulk)).json()["id"]
         assert (await self.http.put("/v1/approval-policies/own", json={"rules": [{"when": "false"}]})).status_code == 200
         flow = {"name": "own_flow", "plan": {"steps": [{"key": "own", "agent": "own"}]}, "command": {}}
         for note in ("first", "second"):
