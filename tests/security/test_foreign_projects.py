@@ -149,7 +149,7 @@ def test_a_route_with_the_id_of_a_thing_keeps_to_the_projects_of_the_key_or_is_o
         found = [name for name in re.findall(r"{(\w+)}", route.path) if name in named and route.path.startswith("/v1/")]
         if found and route.permission.reach is not Reach.TENANT:
             assert route.permission.reach.value == found[0], route.path
-    assert len(of_reach(*BY_PATH)) > 20 and len(of_reach(Reach.LIMITED)) == 32
+    assert len(of_reach(*BY_PATH)) > 20 and len(of_reach(Reach.LIMITED)) == 36
 
 
 async def test_what_is_of_the_whole_tenant_is_refused(auditor: Auditor) -> None:
