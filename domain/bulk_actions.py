@@ -104,7 +104,7 @@ class RunsSelected(Event):
     number: int
     """1, 2, 3 …"""
     runs: tuple[UUID, ...]
-    walk: int = 0
+    reached: int = 0
     """The status, by its place in the filter, up to which runs were looked for."""
     before: UUID | None = None
     """The last run of this status that was found. None: none was looked at."""
@@ -169,7 +169,7 @@ class BulkAction:
     """Events that name runs. They stand behind the first event of the stream."""
     selected: int = 0
     """Runs that were found."""
-    walk: int = 0
+    reached: int = 0
     before: UUID | None = None
     complete: bool = False
     """All runs were found."""
@@ -200,7 +200,7 @@ class SelectRuns(Command):
     bulk_action_id: UUID
     number: int
     runs: tuple[UUID, ...] = Field(max_length=SELECTED_TOGETHER)
-    walk: int
+    reached: int
     before: UUID | None = None
     complete: bool = False
 
@@ -272,7 +272,9 @@ def _select(state: BulkAction, command: SelectRuns) -> list[Event]:
     if state.status != "selecting" or command.number != state.parts + 1:
         return []
     events: list[Event] = [
-        RunsSelected(number=command.number, runs=command.runs, walk=command.walk, before=command.before, complete=command.complete)
+        RunsSelected(
+            number=command.number, runs=command.runs, reached=command.reached, before=command.before, complete=command.complete
+        )
     ]
     if command.complete and not state.selected and not command.runs:
         events.append(BulkActionCompleted(handled=0))
@@ -313,7 +315,7 @@ def evolve(state: BulkAction, event: BulkEvent) -> BulkAction:
             )  # fmt: skip
         case RunsSelected():
             return replace(
-                state, status="acting" if event.complete else state.status, parts=event.number, walk=event.walk,
+                state, status="acting" if event.complete else state.status, parts=event.number, reached=event.reached,
                 before=event.before, selected=state.selected + len(event.runs), complete=event.complete,
             )  # fmt: skip
         case BulkActionAdvanced():

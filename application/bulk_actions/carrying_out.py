@@ -176,10 +176,10 @@ class BulkActionService:
         statuses = action.filter.statuses or STATUSES[action.order.verb]
         [first] = await self._commands.history(tenant_id, bulk_action_id, limit=1)
         end = first.recorded_at + timedelta(microseconds=1)  # runs of the same moment were there
-        walk, before = action.walk, action.before
+        reached, before = action.reached, action.before
         found: dict[UUID, None] = {}
-        while len(found) < SELECTED_TOGETHER and walk < len(statuses):
-            wanted = wanted_of(action.filter, statuses[walk], action.within, SELECTED_TOGETHER - len(found), before)
+        while len(found) < SELECTED_TOGETHER and reached < len(statuses):
+            wanted = wanted_of(action.filter, statuses[reached], action.within, SELECTED_TOGETHER - len(found), before)
             if wanted.started_before is None or wanted.started_before > end:
                 wanted = wanted._replace(started_before=end)
             page = await self._reads.list(tenant_id, wanted)
@@ -188,11 +188,11 @@ class BulkActionService:
             found |= dict.fromkeys(run.run_id for run in page.value.data)
             before = uuid_cursor(page.value.next_cursor)
             if before is None:
-                walk += 1
+                reached += 1
         number = action.parts + 1
         selected = SelectRuns(
-            bulk_action_id=bulk_action_id, number=number, runs=tuple(found), walk=walk, before=before,
-            complete=walk >= len(statuses),
+            bulk_action_id=bulk_action_id, number=number, runs=tuple(found), reached=reached, before=before,
+            complete=reached >= len(statuses),
         )  # fmt: skip
         await self._say(tenant_id, bulk_action_id, f"select:{number}", selected)
 

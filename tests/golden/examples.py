@@ -434,7 +434,7 @@ EXAMPLES: tuple[Event, ...] = (
         filter={"statuses": ["running", "paused"], "agent": "critic", "metadata": [["ticket", "T-1"]]}, within=(PROJECT,),
         by=f"key:{KEY}", on_behalf_of="ada@example.com",
     ),
-    bulk_actions.RunsSelected(number=2, runs=(RUN, OTHER_RUN), walk=1, before=RUN, complete=True),
+    bulk_actions.RunsSelected(number=2, runs=(RUN, OTHER_RUN), reached=1, before=RUN, complete=True),
     bulk_actions.BulkActionAdvanced(
         handled=5, done=2, unchanged=1, refused={"invalid-state": 2},
         examples=(bulk_actions.Example(run_id=RUN, code="invalid-state", message="the run is completed"),),

@@ -41,8 +41,8 @@ START = StartBulkAction(
 )  # fmt: skip
 
 
-def select(number: int, *runs: UUID, walk: int = 2, before: UUID | None = None, complete: bool = True) -> SelectRuns:
-    return SelectRuns(bulk_action_id=ID, number=number, runs=runs, walk=walk, before=before, complete=complete)
+def select(number: int, *runs: UUID, reached: int = 2, before: UUID | None = None, complete: bool = True) -> SelectRuns:
+    return SelectRuns(bulk_action_id=ID, number=number, runs=runs, reached=reached, before=before, complete=complete)
 
 
 def advance(begin: int, count: int, done: int = 0, unchanged: int = 0, **more: Any) -> AdvanceBulkAction:
@@ -83,11 +83,11 @@ def test_what_is_not_there_is_not_found(command: Any) -> None:
 
 def test_runs_are_named_in_the_order_of_their_parts() -> None:
     begun = given(DECIDER).after(START)
-    first = select(1, *RUNS[:3], walk=1, before=RUNS[2], complete=False)
-    begun.when(first).then(RunsSelected(number=1, runs=tuple(RUNS[:3]), walk=1, before=RUNS[2], complete=False))
+    first = select(1, *RUNS[:3], reached=1, before=RUNS[2], complete=False)
+    begun.when(first).then(RunsSelected(number=1, runs=tuple(RUNS[:3]), reached=1, before=RUNS[2], complete=False))
     found = begun.after(first)
     state: BulkAction = found.state
-    assert (state.status, state.parts, state.selected, state.walk, state.before, state.complete) == (
+    assert (state.status, state.parts, state.selected, state.reached, state.before, state.complete) == (
         "selecting", 1, 3, 1, RUNS[2], False
     )  # fmt: skip
     found.when(first).then()  # another process was faster
@@ -100,10 +100,10 @@ def test_runs_are_named_in_the_order_of_their_parts() -> None:
 
 def test_it_ends_at_once_where_no_run_is_meant() -> None:
     begun = given(DECIDER).after(START)
-    begun.when(select(1)).then(RunsSelected(number=1, runs=(), walk=2, complete=True), BulkActionCompleted(handled=0))
+    begun.when(select(1)).then(RunsSelected(number=1, runs=(), reached=2, complete=True), BulkActionCompleted(handled=0))
     assert begun.after(select(1)).state.status == "completed"
     some = begun.after(select(1, RUNS[0], complete=False))
-    some.when(select(2)).then(RunsSelected(number=2, runs=(), walk=2, complete=True))
+    some.when(select(2)).then(RunsSelected(number=2, runs=(), reached=2, complete=True))
 
 
 def test_it_says_how_far_it_has_come_and_ends_with_the_last_run() -> None:

@@ -302,7 +302,7 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         ),
         st.one_of(
             st.builds(
-                bulk_actions.SelectRuns, bulk_action_id=st.just(ID), number=st.integers(1, 3), walk=st.just(0), before=some_id,
+                bulk_actions.SelectRuns, bulk_action_id=st.just(ID), number=st.integers(1, 3), reached=st.just(0), before=some_id,
                 runs=st.lists(some_id, max_size=4).map(tuple), complete=st.booleans(),
             ),
             st.builds(
