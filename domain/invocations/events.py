@@ -328,7 +328,6 @@ class InvocationFailed(Event):
     asked_by: AskedBy = "agent_run"
     compensable: Compensable | None = None
     untrusted: bool = Field(default=False, exclude_if=unsaid)
-    """What the outcome says holds text of strangers."""
     usage: Amounts | None = Field(default=None, exclude_if=unsaid)
     spender: Spender | None = Field(default=None, exclude_if=unsaid)
     allowances: tuple[AllowanceRef, ...] = Field(default=(), exclude_if=unsaid)
@@ -364,7 +363,6 @@ class InvocationResolved(Event):
     asked_by: AskedBy = "agent_run"
     compensable: Compensable | None = None
     untrusted: bool = Field(default=False, exclude_if=unsaid)
-    """What the outcome says may hold text of strangers."""
     usage: Amounts | None = Field(default=None, exclude_if=unsaid)
     spender: Spender | None = Field(default=None, exclude_if=unsaid)
     allowances: tuple[AllowanceRef, ...] = Field(default=(), exclude_if=unsaid)
