@@ -77,7 +77,7 @@ class RunFilter(Value):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
-class Example(Value):
+class ExampleOfRun(Value):
     """A run that refused the command."""
 
     run_id: UUID
@@ -124,7 +124,7 @@ class BulkActionAdvanced(Event):
     """They were already so."""
     refused: dict[str, int] = Field(default={}, exclude_if=is_empty)
     """The code of an error → how many refused the command with it."""
-    examples: tuple[Example, ...] = Field(default=(), exclude_if=is_empty)
+    examples: tuple[ExampleOfRun, ...] = Field(default=(), exclude_if=is_empty)
 
 
 class BulkActionCompleted(Event):
@@ -177,7 +177,7 @@ class BulkAction:
     done: int = 0
     unchanged: int = 0
     refused: PersistentMap[str, int] = field(default_factory=Map)
-    examples: tuple[Example, ...] = ()
+    examples: tuple[ExampleOfRun, ...] = ()
 
     @property
     def left(self) -> int:
@@ -215,7 +215,7 @@ class AdvanceBulkAction(Command):
     done: int
     unchanged: int
     refused: dict[str, int] = {}
-    examples: tuple[Example, ...] = ()
+    examples: tuple[ExampleOfRun, ...] = ()
 
 
 class CancelBulkAction(Command):

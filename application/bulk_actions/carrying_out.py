@@ -28,7 +28,7 @@ from application.engine.retry import persistently
 from application.reads import OpenBulkAction, OpenBulkActions, RunReads, RunsWanted
 from application.runs.retry import retry_run
 from domain import agent_runs, bulk_actions, runs
-from domain.bulk_actions import SELECTED_TOGETHER, AdvanceBulkAction, BulkAction, Example, FailBulkAction, RunFilter, SelectRuns
+from domain.bulk_actions import SELECTED_TOGETHER, AdvanceBulkAction, BulkAction, ExampleOfRun, FailBulkAction, RunFilter, SelectRuns
 from domain.errors import InvalidCommand, ProjectionBehind, TidelogError, Unavailable, VersionConflict
 from domain.kernel import Command, Decider, derive_id
 from domain.runs import RetryRun
@@ -58,7 +58,7 @@ MESSAGE = 300
 log = structlog.get_logger(__name__)
 
 
-class Task(NamedTuple):
+class BulkTask(NamedTuple):
     """What a run is told."""
 
     run_id: UUID
@@ -67,20 +67,20 @@ class Task(NamedTuple):
 
 
 @dataclass
-class Tally:
+class BulkTally:
     """What became of some runs."""
 
     done: int = 0
     unchanged: int = 0
     refused: dict[str, int] = field(default_factory=dict)
-    examples: list[Example] = field(default_factory=list)
+    examples: list[ExampleOfRun] = field(default_factory=list)
 
     def refuse(self, run_id: UUID, error: Exception) -> None:
         code, text = (error.code, error.message) if isinstance(error, TidelogError) else ("internal", "the run cannot be read")
         before = self.refused.get(code, 0)
         self.refused[code] = before + 1
         if before < bulk_actions.EXAMPLES_OF_CODE:
-            self.examples.append(Example(run_id=run_id, code=code, message=text[:MESSAGE]))
+            self.examples.append(ExampleOfRun(run_id=run_id, code=code, message=text[:MESSAGE]))
 
     def count(self, outcome: CommandOutcome) -> None:
         if outcome.events or outcome.duplicate:
@@ -205,7 +205,7 @@ class BulkActionService:
         named: Sequence[UUID] = self._commands.registry.decoded(part).runs
         some = named[max(0, end + 1 - SLICE) : end + 1][::-1]
         sure = self._sure.pop(bulk_action_id, None) == action.handled
-        groups, tally = deque(some[begin : begin + TOGETHER] for begin in range(0, len(some), TOGETHER)), Tally()
+        groups, tally = deque(some[begin : begin + TOGETHER] for begin in range(0, len(some), TOGETHER)), BulkTally()
 
         async def work() -> None:
             while groups:
@@ -238,8 +238,8 @@ class BulkActionService:
         await self._commands.meet(tenant_id, below, fresh=True)
 
     async def _task(
-        self, tenant_id: UUID, bulk_action_id: UUID, action: BulkAction, run_id: UUID, sure: bool, tally: Tally
-    ) -> Task | None:
+        self, tenant_id: UUID, bulk_action_id: UUID, action: BulkAction, run_id: UUID, sure: bool, tally: BulkTally
+    ) -> BulkTask | None:
         """What a run is to be told. None: it is so already. `sure`: nobody has told these runs anything for this bulk action."""
         assert action.order is not None
         request = request_of(action, tenant_id, bulk_action_id, run_id)
@@ -251,9 +251,9 @@ class BulkActionService:
             else:
                 tally.done += 1
             return None
-        return Task(run_id, request, command_of(action.order, run_id, request.command_id, action.by, action.on_behalf_of))
+        return BulkTask(run_id, request, command_of(action.order, run_id, request.command_id, action.by, action.on_behalf_of))
 
-    async def _tell(self, tasks: Sequence[Task], tally: Tally) -> None:
+    async def _tell(self, tasks: Sequence[BulkTask], tally: BulkTally) -> None:
         """Gives the commands as one append, as far as they fit."""
         answers = await persistently(partial(self._commands.execute_all, [(task.request, (task.command,)) for task in tasks]))
         for task, answer in zip(tasks, answers, strict=True):
@@ -262,7 +262,7 @@ class BulkActionService:
             else:
                 self._answered(task.run_id, answer, tally)
 
-    async def _tell_one(self, task: Task, tally: Tally) -> None:
+    async def _tell_one(self, task: BulkTask, tally: BulkTally) -> None:
         answer: CommandOutcome | Exception
         try:
             answer = await persistently(partial(self._commands.execute, task.request, task.command))
@@ -270,7 +270,7 @@ class BulkActionService:
             answer = error
         self._answered(task.run_id, answer, tally)
 
-    async def _retry(self, tasks: Sequence[Task], tally: Tally) -> None:
+    async def _retry(self, tasks: Sequence[BulkTask], tally: BulkTally) -> None:
         """A retry looks at more than its run."""
         waiting = deque(tasks)
 
@@ -290,7 +290,7 @@ class BulkActionService:
         await side_by_side(*(some() for _ in range(min(RETRIES_AT_ONCE, len(waiting)))))
 
     @staticmethod
-    def _answered(run_id: UUID, answer: CommandOutcome | Exception, tally: Tally) -> None:
+    def _answered(run_id: UUID, answer: CommandOutcome | Exception, tally: BulkTally) -> None:
         if isinstance(answer, CommandOutcome):
             tally.count(answer)
             return

@@ -20,7 +20,7 @@ LOOKS_S = 5.0
 """Seconds that a dry run counts for."""
 
 
-class Found(NamedTuple):
+class FoundRuns(NamedTuple):
     """What a filter finds at this moment."""
 
     matched: int
@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 async def find_runs(
     reads: RunReads, tenant_id: UUID, order: BulkOrder, asked: RunFilter, within: Sequence[UUID] | None, *, most: int | None = None
-) -> Found:
+) -> FoundRuns:
     """Counts runs as the bulk action would find them. Writes nothing. `most`: no more are counted.
 
     Raises InvalidCommand: the filters cannot be looked for; ProjectionBehind, Unavailable.
@@ -53,7 +53,7 @@ async def find_runs(
             if before is None:
                 break
             complete = time.monotonic() - began < LOOKS_S and (most is None or len(found) < most)
-    return Found(len(found), list(found)[:SHOWN], complete, position)
+    return FoundRuns(len(found), list(found)[:SHOWN], complete, position)
 
 
 def check_order(order: BulkOrder, bulk_action_id: UUID) -> None:

@@ -437,7 +437,7 @@ EXAMPLES: tuple[Event, ...] = (
     bulk_actions.RunsSelected(number=2, runs=(RUN, OTHER_RUN), reached=1, before=RUN, complete=True),
     bulk_actions.BulkActionAdvanced(
         handled=5, done=2, unchanged=1, refused={"invalid-state": 2},
-        examples=(bulk_actions.Example(run_id=RUN, code="invalid-state", message="the run is completed"),),
+        examples=(bulk_actions.ExampleOfRun(run_id=RUN, code="invalid-state", message="the run is completed"),),
     ),
     bulk_actions.BulkActionCompleted(handled=5),
     bulk_actions.BulkActionCancelled(by=f"key:{KEY}", on_behalf_of="ada@example.com", reason="Der falsche Agent."),
