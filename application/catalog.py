@@ -10,6 +10,7 @@ from application.sagas import (
     child_runs,
     compensations,
     message_delivery,
+    notices,
     run_keys,
     run_lifecycle,
     steering,
@@ -32,6 +33,7 @@ SAGAS: dict[str, Reactions] = {
     "waits": waits.REACTIONS,
     "budgets": budgets.REACTIONS,
     "run_keys": run_keys.REACTIONS,
+    "notices": notices.REACTIONS,
 }
 """The names must never change: ids of commands are derived from them. They react to an event in this order: an effect is noted
 before its agent hears of it, and perhaps causes the next one, and so is untrusted output; the calls of an ended agent run are
@@ -41,7 +43,7 @@ it, and what comes after an answer of the manager is left to it, too."""
 NUMBERS: dict[str, int] = {
     "tool_execution": 1, "run_lifecycle": 2, "work_dispatch": 3, "message_delivery": 4, "chains": 5, "compensations": 6,
     "child_runs": 7, "steering": 8, "waits": 9, "approvals": 10, "budgets": 11,
-    "run_keys": 13,
+    "run_keys": 13, "notices": 12,
 }  # fmt: skip
 """The bit of each saga in `event.settled`, for ever: no number is given twice. A saga whose answers change gets a new number."""
 

@@ -4,6 +4,7 @@ All policies of a tenant are one stream, so that whoever requests a call relies 
 holds only while the policies are as they were looked at.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import assert_never
@@ -16,6 +17,7 @@ from domain.approval_rules import MOST_RULES, ApprovalRule, BoundRule
 from domain.errors import InvalidState, NotFound
 from domain.kernel import Command, Decider, Event, Json, Name, Text, Value, derive_id, replace
 from domain.maps import PersistentMap
+from domain.notices import MOST_NOTICES, PolicyNotice
 
 MOST_POLICIES = 100
 
@@ -24,7 +26,9 @@ class PolicyDefinition(Value):
     description: Text = ""
     project_id: UUID | None = None
     """Only calls in runs of this project. None: all calls of the tenant, those without a run included."""
-    rules: tuple[ApprovalRule, ...] = Field(min_length=1, max_length=MOST_RULES)
+    rules: tuple[ApprovalRule, ...] = Field(default=(), max_length=MOST_RULES)
+    notices: tuple[PolicyNotice, ...] = Field(default=(), max_length=MOST_NOTICES)
+    """Who is told of an approval that waits, whatever has asked for it: these rules, another policy, the tool, or an agent."""
 
     def said(self) -> dict[str, Json]:
         """The definition as JSON without what it does not say, so a field that a later release adds does not change it."""
@@ -82,6 +86,19 @@ class Policies:
             for number, rule in enumerate(policy.definition.rules)
             if rule.fits(tool)
         )
+
+    def notices_about(self, name: str, project_id: UUID | None) -> "Iterator[tuple[Policy, int, PolicyNotice]]":
+        """The notices of an approval about a tool or a question of this name: the policy, and which of its notices it is."""
+        for _, policy in sorted(self.current.items()):
+            if policy.definition.project_id in (None, project_id):
+                for number, notice in enumerate(policy.definition.notices):
+                    if notice.fits(name):
+                        yield policy, number, notice
+
+    @property
+    def notify(self) -> bool:
+        """Whether any policy has notices."""
+        return any(policy.definition.notices for policy in self.current.values())
 
 
 class PublishPolicy(Command):

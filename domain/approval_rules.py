@@ -15,7 +15,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from domain.access import Action, Role, may
-from domain.kernel import Functions, Json, Spent, Value, derive_id
+from domain.kernel import Functions, Json, Spent, Value, derive_id, unsaid
+from domain.notices import BoundNotice, first_of
 from domain.tool_policy import Expression
 
 MOST_RULES = 20
@@ -122,6 +123,8 @@ class Demand(_Stored):
     """Whether the arguments may come from untrusted output."""
     project_id: UUID | None = None
     """Of the run. None: the call belongs to no run."""
+    notices: tuple[BoundNotice, ...] = Field(default=(), exclude_if=unsaid)
+    """Who is told, and when. It says nothing of who may decide."""
 
     def counts(self, role: str) -> bool:
         """Whether the word of a key of this role counts."""
@@ -178,6 +181,7 @@ class ApprovalCheck(_Stored):
 
     rules: tuple[BoundRule, ...]
     seen: SeenCall
+    notices: tuple[BoundNotice, ...] = Field(default=(), exclude_if=unsaid)
 
 
 def demand_for(rules: Sequence[BoundRule], seen: SeenCall, arguments: Mapping[str, Json], functions: Functions) -> Demand | None:
@@ -199,7 +203,12 @@ def demand_for(rules: Sequence[BoundRule], seen: SeenCall, arguments: Mapping[st
 
 
 def demand_by(check: ApprovalCheck | None, arguments: Mapping[str, Json], functions: Functions) -> Demand | None:
-    return None if check is None else demand_for(check.rules, check.seen, arguments, functions)
+    return None if check is None else notified(demand_for(check.rules, check.seen, arguments, functions), check.notices)
+
+
+def notified(demand: Demand | None, notices: Sequence[BoundNotice]) -> Demand | None:
+    """The demand with its notices."""
+    return demand if demand is None or not notices else demand.model_copy(update={"notices": first_of(notices)})
 
 
 def _together(fired: Iterable[tuple[BoundRule, Because]], seen: SeenCall) -> Demand:
@@ -231,6 +240,11 @@ def _small(saw: Mapping[str, Json]) -> dict[str, Json]:
 def approval_id_of(invocation_id: UUID, fallback: int) -> UUID:
     """The approval of a call. A fallback tool has its own, since an approval is bound to the exact tool."""
     return derive_id(invocation_id, f"approval:{fallback}")
+
+
+def question_id_of(agent_run_id: UUID, key: str, number: int = 0) -> UUID:
+    """The approval that an agent asks for. `number`: of the retry of the agent's run since which it asks."""
+    return derive_id(agent_run_id, f"question:{key}:{number}" if number else f"question:{key}")
 
 
 def arguments_hash(arguments: Mapping[str, Any]) -> str:

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from domain.amounts import Amounts, BudgetAnswer, BudgetQuestion
 from domain.approval_rules import Default, Demand
-from domain.errors import DomainError, InvalidCommand, InvalidState, NotFound
-from domain.kernel import Command, Decider, Event, Json, Scheduled, ShortText, replace, same_json, unsaid
+from domain.errors import DomainError, InvalidCommand, InvalidState, NotFound, WorkOver
+from domain.kernel import Command, Decider, Event, Json, Scheduled, ShortText, replace, same_json, unsaid, unsaid_number
+from domain.notices import BoundNotice, notice_call_id
 
-Kind = Literal["call", "budget"]
-"""`call`: a call may begin. `budget`: a budget is raised, for all calls that wait for it."""
+Kind = Literal["call", "budget", "step"]
+"""What is asked. `call`: whether a held call may begin. `budget`: whether a budget is raised, for all calls that wait for it.
+`step`: a question of an agent."""
+Delivery = Literal["delivered", "failed", "cancelled"]
+Via = Literal["link"]
 Decision = Literal["approve", "deny"]
 Outcome = Literal["approved", "denied"]
 Status = Literal["absent", "open", "approved", "denied", "withdrawn"]
@@ -39,9 +43,10 @@ class ApprovalRequested(Event):
     kind: Kind = "call"
     run_id: UUID
     """The root: the run, or for a call without a run the call itself."""
-    invocation_id: UUID
-    """The call that is held."""
+    invocation_id: UUID | None = None
+    """The call that is held. None: no call is."""
     tool: str
+    """The tool that is not called before the approval; of a question its name."""
     tool_version: str | None = None
     arguments_hash: str
     """SHA-256 of the arguments."""
@@ -53,6 +58,24 @@ class ApprovalRequested(Event):
     on_behalf_of: str | None = None
     budget: BudgetQuestion | None = Field(default=None, exclude_if=unsaid)
     """`budget`: what is asked. The call is the first one that waits, and `run_id` the root of the allowance."""
+    title: str | None = Field(default=None, exclude_if=unsaid)
+    """The question of an agent, in its words. None: it is a call that is asked about."""
+    details: dict[str, Json] = Field(default={}, exclude_if=unsaid)
+    """What the agent says of its question. `arguments_hash` is of this."""
+    reopened: int = Field(default=0, exclude_if=unsaid_number)
+    """How often the agent run had been opened again when it asked."""
+
+
+class Question(BaseModel):
+    """The entry in the journal of an agent run that waits for an answer."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    agent_run_id: UUID
+    key: str
+    reopened: int = 0
+    by: tuple[str, ...] = ()
+    """Whose words have settled it. Empty: nobody's."""
 
 
 class ApprovalDecided(Event):
@@ -60,7 +83,7 @@ class ApprovalDecided(Event):
 
     TOPIC = "approval.decided"
     run_id: UUID
-    invocation_id: UUID
+    invocation_id: UUID | None = None
     decision: Decision
     by: str
     """The actor of the person's key."""
@@ -79,6 +102,12 @@ class ApprovalDecided(Event):
     """The arguments with which the call begins, where a word has changed them. None: as they were asked for."""
     budget: BudgetAnswer | None = Field(default=None, exclude_if=unsaid)
     """`budget`: how much more there is by this word."""
+    via: Via | None = Field(default=None, exclude_if=unsaid)
+    """`link`: by the link of a notice. None: with the key itself."""
+    question: Question | None = Field(default=None, exclude_if=unsaid)
+    """Whose question it answers. None: a call waits for it."""
+    notices: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
+    """Calls of notices that are under way: nobody needs to be told any more."""
 
 
 class ApprovalExpired(Event):
@@ -86,19 +115,53 @@ class ApprovalExpired(Event):
 
     TOPIC = "approval.expired"
     run_id: UUID
-    invocation_id: UUID
+    invocation_id: UUID | None = None
     outcome: Outcome
     budget: BudgetAnswer | None = Field(default=None, exclude_if=unsaid)
+    question: Question | None = Field(default=None, exclude_if=unsaid)
+    notices: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
 
 
 class ApprovalWithdrawn(Event):
-    """Nobody needs it any more: the call was cancelled, or no call waits for more of the budget."""
+    """Nobody needs it any more: the call was cancelled, or no call waits for more of the budget, or the agent has ended."""
 
     TOPIC = "approval.withdrawn"
     reason: str | None = None
+    notices: tuple[UUID, ...] = Field(default=(), exclude_if=unsaid)
 
 
-ApprovalEvent = ApprovalRequested | ApprovalDecided | ApprovalExpired | ApprovalWithdrawn
+class NoticePlanned(Event):
+    """A notice is sent later, if the approval is still open then."""
+
+    TOPIC = "approval.notice_planned"
+    number: int
+    """Which of the demand's notices it is: 0, 1, …"""
+    after_s: float
+
+
+class NoticeStarted(Event):
+    """A person is told, by the call of a tool."""
+
+    TOPIC = "approval.notice_started"
+    number: int
+    invocation_id: UUID
+    """The call. It is its own root."""
+    notice: BoundNotice
+
+
+class NoticeEnded(Event):
+    """What became of a notice. An approval waits for none of them."""
+
+    TOPIC = "approval.notice_ended"
+    number: int
+    outcome: Delivery
+    """`delivered`: the service took it. `cancelled`: the approval was settled before a worker had it."""
+    error: str | None = None
+
+
+ApprovalEvent = (
+    ApprovalRequested | ApprovalDecided | ApprovalExpired | ApprovalWithdrawn | NoticePlanned | NoticeStarted | NoticeEnded
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +175,10 @@ class Approval:
     changed: "dict[str, Json] | None" = None
     """Those arguments, where a word has changed them."""
     expired: bool = False
+    begun: tuple[int, ...] = ()
+    """The notices that were sent, or are being sent, by their numbers."""
+    sending: tuple[int, ...] = ()
+    """Those whose calls are under way."""
 
     @property
     def counted(self) -> tuple[ApprovalDecided, ...]:
@@ -121,8 +188,9 @@ class Approval:
 
 class RequestApproval(Command):
     approval_id: UUID
+    kind: Kind = "call"
     run_id: UUID
-    invocation_id: UUID
+    invocation_id: UUID | None = None
     tool: str
     tool_version: str | None = None
     arguments_hash: str
@@ -131,8 +199,10 @@ class RequestApproval(Command):
     key: str
     asked_by: str = "agent_run"
     on_behalf_of: str | None = None
-    kind: Kind = "call"
     budget: BudgetQuestion | None = None
+    title: str | None = None
+    details: dict[str, Json] = {}
+    reopened: int = 0
 
 
 class DecideApproval(Command):
@@ -159,6 +229,9 @@ class DecideApproval(Command):
     def names(self) -> frozenset[str]:
         return frozenset((self.by, *self.also))
 
+    via: Via | None = None
+    """`link`: the link counts once, so whoever has said a word says no other one by it."""
+
 
 class ExpireApproval(Command):
     approval_id: UUID
@@ -169,13 +242,37 @@ class WithdrawApproval(Command):
     reason: ShortText | None = None
 
 
-ApprovalCommand = RequestApproval | DecideApproval | ExpireApproval | WithdrawApproval
+class BeginNotice(Command):
+    """The time of a notice has come."""
+
+    approval_id: UUID
+    number: int
+
+
+class EndNotice(Command):
+    """The call of a notice has ended."""
+
+    approval_id: UUID
+    number: int
+    outcome: Delivery
+    error: str | None = None
+
+
+class CheckOpen(Command):
+    """A worker is about to send a notice. Has no events: the claim holds only while nobody has decided."""
+
+    approval_id: UUID
+
+
+ApprovalCommand = (
+    RequestApproval | DecideApproval | ExpireApproval | WithdrawApproval | BeginNotice | EndNotice | CheckOpen
+)  # fmt: skip
 
 
 def decide(approval: Approval, command: ApprovalCommand) -> list[Event]:
     requested = approval.requested
     if isinstance(command, RequestApproval):
-        return [] if requested is not None else [ApprovalRequested(**_said(command))]
+        return [] if requested is not None else _request(command)
     if requested is None:
         if isinstance(command, WithdrawApproval):
             return []
@@ -184,9 +281,21 @@ def decide(approval: Approval, command: ApprovalCommand) -> list[Event]:
         case DecideApproval():
             return _decide(approval, requested, command)
         case ExpireApproval():
-            return _expire(approval, requested)
+            return _expire(approval, requested, command.approval_id)
         case WithdrawApproval():
-            return [] if approval.status != "open" else [ApprovalWithdrawn(reason=command.reason)]
+            if approval.status != "open":
+                return []
+            return [ApprovalWithdrawn(reason=command.reason, notices=_under_way(approval, command.approval_id))]
+        case BeginNotice():
+            return _begin_notice(approval, requested, command)
+        case EndNotice():
+            if command.number not in approval.sending:
+                return []
+            return [NoticeEnded(number=command.number, outcome=command.outcome, error=command.error)]
+        case CheckOpen():
+            if approval.status != "open":
+                raise WorkOver("nobody needs to be told any more: " + _told(approval))
+            return []
         case _:
             assert_never(command)
 
@@ -195,11 +304,48 @@ def _said(command: RequestApproval) -> dict[str, object]:
     return {name: getattr(command, name) for name in type(command).model_fields if name != "approval_id"}
 
 
+def _request(command: RequestApproval) -> list[Event]:
+    """The approval, and its notices: those of now, and the times of the others."""
+    events: list[Event] = [ApprovalRequested(**_said(command))]
+    deadline_s = command.demand.deadline_s
+    for number, notice in enumerate(command.demand.notices):
+        if notice.after_s == 0:
+            events += _notice(command.approval_id, number, notice)
+        elif deadline_s is None or notice.after_s < deadline_s:
+            events.append(NoticePlanned(number=number, after_s=notice.after_s))
+    return events
+
+
+def _begin_notice(approval: Approval, requested: ApprovalRequested, command: BeginNotice) -> list[Event]:
+    notices = requested.demand.notices
+    if approval.status != "open" or command.number in approval.begun or not 0 <= command.number < len(notices):
+        return []
+    return _notice(command.approval_id, command.number, notices[command.number])
+
+
+def _notice(approval_id: UUID, number: int, notice: BoundNotice) -> list[Event]:
+    if notice.fault is not None:
+        return [NoticeEnded(number=number, outcome="failed", error=notice.fault)]
+    return [NoticeStarted(number=number, invocation_id=notice_call_id(approval_id, number), notice=notice)]
+
+
+def _under_way(approval: Approval, approval_id: UUID) -> tuple[UUID, ...]:
+    return tuple(notice_call_id(approval_id, number) for number in approval.sending)
+
+
+def _question(requested: ApprovalRequested, *by: str) -> Question | None:
+    if requested.kind != "step":
+        return None
+    return Question(agent_run_id=requested.agent_run_id, key=requested.key, reopened=requested.reopened, by=by)
+
+
 def _decide(approval: Approval, requested: ApprovalRequested, command: DecideApproval) -> list[Event]:
     if _is_repeat(approval, command):
         return []
     if approval.status != "open":
         raise AlreadyDecided(_told(approval))
+    if command.via == "link" and any(word.by == command.by for word in approval.words):
+        raise AlreadyDecided("you have decided before, and a link counts once")
     _must_be_allowed(requested.demand, command)
     seen = command.arguments_hash or requested.arguments_hash
     if seen != approval.arguments_hash:
@@ -208,7 +354,9 @@ def _decide(approval: Approval, requested: ApprovalRequested, command: DecideApp
     if command.decision == "deny":
         if command.arguments is not None:
             raise InvalidCommand("arguments go with an approval, not with a denial", pointer="/arguments")
-        return [_word(requested, command, approval.arguments_hash, "denied")]
+        return [_word(approval, requested, command, approval.arguments_hash, "denied")]
+    if command.arguments is not None and requested.kind != "call":
+        raise InvalidCommand("a question has no arguments that could be changed", pointer="/arguments")
     changes = command.arguments is not None and command.new_hash != approval.arguments_hash
     if not changes and any(word.by in command.names for word in approval.counted):
         raise AlreadyDecided("you have approved before: another key must approve, too")
@@ -216,11 +364,14 @@ def _decide(approval: Approval, requested: ApprovalRequested, command: DecideApp
     counted = () if changes else approval.counted
     met = requested.demand.met_by([*(word.role for word in counted), command.role])
     changed = command.arguments if changes else approval.changed
-    word = _word(requested, command, about, "approved" if met else None)
+    word = _word(approval, requested, command, about, "approved" if met else None)
     return [word.model_copy(update={"arguments": command.arguments if changes else None, "call_with": changed if met else None})]
 
 
-def _word(requested: ApprovalRequested, command: DecideApproval, about: str, outcome: Outcome | None) -> ApprovalDecided:
+def _word(
+    approval: Approval, requested: ApprovalRequested, command: DecideApproval, about: str, outcome: Outcome | None
+) -> ApprovalDecided:
+    said = (*(word.by for word in approval.counted), command.by) if outcome == "approved" else (command.by,)
     return ApprovalDecided(
         run_id=requested.run_id,
         invocation_id=requested.invocation_id,
@@ -232,6 +383,9 @@ def _word(requested: ApprovalRequested, command: DecideApproval, about: str, out
         arguments_hash=about,
         outcome=outcome,
         budget=_answer(requested, command.add, given=command.decision == "approve"),
+        via=command.via,
+        question=None if outcome is None else _question(requested, *said),
+        notices=() if outcome is None else _under_way(approval, command.approval_id),
     )
 
 
@@ -284,9 +438,7 @@ def _must_be_allowed(demand: Demand, command: DecideApproval) -> None:
 
 def _told(approval: Approval) -> str:
     if approval.status == "withdrawn":
-        of_budget = approval.requested is not None and approval.requested.kind == "budget"
-        why = "no call waits for more of the budget" if of_budget else "the call was cancelled"
-        return f"the approval was withdrawn: {why}"
+        return "the approval was withdrawn: nobody waits for it any more"
     if approval.expired:
         return f"nobody decided in time, so it is {approval.status}"
     last = approval.words[-1]
@@ -294,14 +446,17 @@ def _told(approval: Approval) -> str:
     return f"{last.by} has {approval.status} it before{reason}"
 
 
-def _expire(approval: Approval, requested: ApprovalRequested) -> list[Event]:
+def _expire(approval: Approval, requested: ApprovalRequested, approval_id: UUID) -> list[Event]:
     if approval.status != "open":
         return []
     default: Default = requested.demand.default
     outcome: Outcome = "approved" if default == "approve" and approval.changed is None else "denied"
     answer = _answer(requested, None, given=outcome == "approved")
     return [
-        ApprovalExpired(run_id=requested.run_id, invocation_id=requested.invocation_id, outcome=outcome, budget=answer)
+        ApprovalExpired(
+            run_id=requested.run_id, invocation_id=requested.invocation_id, outcome=outcome, budget=answer,
+            question=_question(requested), notices=_under_way(approval, approval_id),
+        )
     ]  # fmt: skip
 
 
@@ -318,6 +473,13 @@ def evolve(approval: Approval, event: ApprovalEvent) -> Approval:
             return replace(approval, status=event.outcome, expired=True)
         case ApprovalWithdrawn():
             return replace(approval, status="withdrawn")
+        case NoticePlanned():
+            return approval
+        case NoticeStarted():
+            return replace(approval, begun=(*approval.begun, event.number), sending=(*approval.sending, event.number))
+        case NoticeEnded():
+            begun = approval.begun if event.number in approval.begun else (*approval.begun, event.number)
+            return replace(approval, begun=begun, sending=tuple(each for each in approval.sending if each != event.number))
         case _:
             assert_never(event)
 
@@ -326,6 +488,8 @@ def scheduled_by(event: Event, approval_id: UUID) -> Scheduled | None:
     """The command that an event of an approval schedules; None for events that schedule nothing."""
     if isinstance(event, ApprovalRequested) and event.demand.deadline_s is not None:
         return Scheduled(event.demand.deadline_s, ExpireApproval(approval_id=approval_id))
+    if isinstance(event, NoticePlanned):
+        return Scheduled(event.after_s, BeginNotice(approval_id=approval_id, number=event.number))
     return None
 
 

@@ -92,6 +92,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     ),
     "approvals": (
         approvals.ApprovalRequested, approvals.ApprovalDecided, approvals.ApprovalExpired, approvals.ApprovalWithdrawn,
+        approvals.NoticePlanned, approvals.NoticeStarted, approvals.NoticeEnded,
     ),
     "approval_policies": (approval_policies.ApprovalPolicyPublished, approval_policies.ApprovalPolicyRemoved),
     "run_keys": (run_keys.RunKeyTaken, run_keys.RunKeyQueued, run_keys.RunKeyLeft, run_keys.RunKeyReleased),

@@ -12,8 +12,17 @@ from application.views.approvals import ApprovalSummary
 from application.views.budgets import amounts_view, question_view
 from domain.access import Action, roles_that_may
 from domain.approval_rules import Demand
-from domain.approvals import ApprovalDecided, ApprovalExpired, ApprovalRequested, ApprovalWithdrawn
+from domain.approvals import (
+    ApprovalDecided,
+    ApprovalExpired,
+    ApprovalRequested,
+    ApprovalWithdrawn,
+    NoticeEnded,
+    NoticePlanned,
+    NoticeStarted,
+)
 from domain.kernel import Event, RecordedEvent, timestamp
+from domain.notices import BoundNotice
 from projections.engine.checkpoints import reading
 from projections.kernel import Connection, Database, Projection, decoded, dump_json, listed, load_json, topics_of
 
@@ -73,6 +82,16 @@ def fold(row: ApprovalRow, recorded: RecordedEvent) -> ApprovalRow:
             document |= {"settled_at": at, "expired": True}
         case ApprovalWithdrawn():
             row.status, document["settled_at"] = "withdrawn", at
+        case NoticePlanned():
+            _notice(document, event.number)["status"] = "planned"
+        case NoticeStarted():
+            _notice(document, event.number).update(status="sending", begun_at=at, invocation_id=str(event.invocation_id))
+        case NoticeEnded():
+            _notice(document, event.number).update(status=event.outcome, ended_at=at, error=event.error)
+    if row.status != "open":
+        for notice in document.get("notices", ()):
+            if notice.get("status", "planned") == "planned":
+                notice["status"] = "cancelled"
     row.tenant_id, row.version = recorded.tenant_id, recorded.version
     return row
 
@@ -80,18 +99,34 @@ def fold(row: ApprovalRow, recorded: RecordedEvent) -> ApprovalRow:
 def _asked(event: ApprovalRequested, demand: Demand, recorded: RecordedEvent) -> dict[str, Any]:
     deadline = None if demand.deadline_s is None else timestamp(recorded.recorded_at + timedelta(seconds=demand.deadline_s))
     return {
-        "tool_version": event.tool_version, "invocation_id": str(event.invocation_id), "agent_run_id": str(event.agent_run_id),
+        "tool_version": event.tool_version,
+        "invocation_id": None if event.invocation_id is None else str(event.invocation_id), "agent_run_id": str(event.agent_run_id),
         "key": event.key, "asked_by": event.asked_by, "on_behalf_of": event.on_behalf_of, "arguments_hash": event.arguments_hash,
         "requested_at": timestamp(recorded.recorded_at), "deadline_at": deadline,
-        "demand": demand.model_dump(mode="json", exclude_defaults=True),
-        **({} if event.budget is None else {"kind": event.kind, "budget": question_view(event.budget).model_dump(mode="json")}),
+        "demand": demand.model_dump(mode="json", exclude_defaults=True, exclude={"notices"}),
+        **({} if event.kind == "call" else {"kind": event.kind, "title": event.title}),
+        **({"notices": [_told(n, notice, recorded) for n, notice in enumerate(demand.notices)]} if demand.notices else {}),
+        **({} if event.budget is None else {"budget": question_view(event.budget).model_dump(mode="json")}),
     }  # fmt: skip
+
+
+def _told(number: int, notice: BoundNotice, recorded: RecordedEvent) -> dict[str, Any]:
+    said = {
+        "number": number, "policy": notice.policy, "tool": notice.tool, "key": None if notice.key is None else str(notice.key),
+        "address": notice.address, "due_at": timestamp(recorded.recorded_at + timedelta(seconds=notice.after_s)),
+    }  # fmt: skip
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _notice(document: dict[str, Any], number: int) -> dict[str, Any]:
+    found: dict[str, Any] = document["notices"][number]
+    return found
 
 
 def _said(event: ApprovalDecided, at: str) -> dict[str, Any]:
     said = {
         "decision": event.decision, "by": event.by, "role": event.role, "on_behalf_of": event.on_behalf_of, "reason": event.reason,
-        "changed": event.arguments is not None, "at": at, "add": _added(event),
+        "changed": event.arguments is not None, "at": at, "add": _added(event), "via": event.via,
     }  # fmt: skip
     return {name: value for name, value in said.items() if value not in (None, False)}
 
@@ -113,6 +148,8 @@ def replay(events: Sequence[RecordedEvent]) -> ApprovalSummary | None:
 def summary(approval_id: UUID, row: ApprovalRow) -> ApprovalSummary:
     said = dict(row.document)
     demand = Demand.model_validate(said.pop("demand"))
+    for notice in said.get("notices", ()):
+        notice.setdefault("status", "cancelled" if row.status != "open" else "planned")
     return ApprovalSummary(
         approval_id=approval_id, status=row.status, tool=row.tool, run_id=row.run_id, project_id=row.project_id,
         requirements=list(demand.requirements), roles=list(demand.roles), needed=demand.needed, approvals=len(row.deciders),
@@ -148,7 +185,10 @@ async def apply(connection: Connection, batch: Sequence[RecordedEvent]) -> None:
 
 
 PROJECTION = Projection(
-    "approvals", topics_of(ApprovalRequested, ApprovalDecided, ApprovalExpired, ApprovalWithdrawn), ("approval",), apply
+    "approvals",
+    topics_of(ApprovalRequested, ApprovalDecided, ApprovalExpired, ApprovalWithdrawn, NoticePlanned, NoticeStarted, NoticeEnded),
+    ("approval",),
+    apply,
 )
 
 COLUMNS = "approval_id, position, run_id, project_id, tool, status, roles, deciders, version, document"

@@ -84,6 +84,7 @@ PROJECTION = Projection(
         runs.StepStarted,
         runs.DeadlineSet,
         approvals.ApprovalRequested,
+        approvals.NoticePlanned,
         allowances.AllowanceOpened,
     )
     | WAITS

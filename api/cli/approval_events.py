@@ -54,7 +54,11 @@ def _released(line: KnownCalls, event: Event, data: Mapping[str, Any], at: datet
 
 
 def _decided(line: KnownCalls, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
-    call = line._calls.get(str(data["invocation_id"]))
+    if data.get("question") is not None:
+        word = "approved" if data["outcome"] == "approved" else "denied"
+        because = f" because: {shortened(data['reason'])}" if data.get("reason") else ""
+        return "run", f"the question {shortened(data['question']['key'])} {word} by {who(data)}{because}", "plain"
+    call = line._calls.get(str(data.get("invocation_id")))
     if call is None:
         return None
     word = "approved" if data["decision"] == "approve" else "denied"
@@ -63,8 +67,17 @@ def _decided(line: KnownCalls, event: Event, data: Mapping[str, Any], at: dateti
     return call.actor, f"{call.name} {word} by {who(data)}{because}{more}", "good" if word == "approved" else "bad"
 
 
+def _asked(line: KnownCalls, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    if data.get("kind", "call") != "step":
+        return None
+    told = f"an agent asks {who_may(data['demand'])}: {shortened(data.get('title') or data['tool'], 120)}"
+    return "run", f"{told}: {program()} inbox show {event['subject']}", "warning"
+
+
 def _expired(line: KnownCalls, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
-    call = line._calls.get(str(data["invocation_id"]))
+    call = line._calls.get(str(data.get("invocation_id")))
+    if data.get("question") is not None:
+        return "run", f"nobody answered {shortened(data['question']['key'])} in time: {shortened(data['outcome'])}", "warning"
     return None if call is None else (call.actor, f"nobody decided on {call.name} in time: {shortened(data['outcome'])}", "warning")
 
 
@@ -77,6 +90,7 @@ def _tainted(line: KnownCalls, event: Event, data: Mapping[str, Any], at: dateti
 OF_APPROVALS: dict[str, Callable[[Any, Event, Mapping[str, Any], datetime], Told]] = {
     "invocation.held": _held,
     "invocation.released": _released,
+    "approval.requested": _asked,
     "approval.decided": _decided,
     "approval.expired": _expired,
     "run.tainted": _tainted,

@@ -35,10 +35,11 @@ async def _list(where: options.Where) -> None:
     if not found:
         output.say("No approval policies.")
         return
-    table = output.table("Policy", "Version", "Rules", "Project", "Description")
+    table = output.table("Policy", "Version", "Rules", "Notices", "Project", "Description")
     for one in found:
         table.add_row(
-            output.escape(one["name"]), str(one["version"]), str(len(one["rules"])), one.get("project_id") or "all",
+            output.escape(one["name"]), str(one["version"]), str(len(one["rules"])), str(len(one.get("notices") or ())),
+            one.get("project_id") or "all",
             output.escape(output.shortened(one["description"], 80)),
         )  # fmt: skip
     output.console().print(table)
@@ -71,6 +72,17 @@ async def _show(name: str, where: options.Where) -> None:
             console.print(f"  {output.escape(output.shortened(one['description'], 500))}")
         for number, rule in enumerate(one["rules"]):
             console.print(f"  [dim]{number}[/dim] {output.escape(_rule(rule))}")
+        for number, notice in enumerate(one.get("notices") or ()):
+            console.print(f"  [dim]notice {number}[/dim] {output.escape(_notice(notice))}")
+
+
+def _notice(notice: dict[str, Any]) -> str:
+    after = notice.get("after_s")
+    people = [
+        f"key:{person['key']}" + (f" at {person['address']}" if person.get("address") else "") for person in notice.get("to", [])
+    ]
+    told = f"of {', '.join(notice.get('about', ['*']))}; by {notice['tool']}; {', '.join(people) or 'nobody by name'}"
+    return f"{told}; {f'after {output.duration(after)}, if it is still open' if after else 'at once'}"
 
 
 def _rule(rule: dict[str, Any]) -> str:
@@ -89,7 +101,9 @@ def publish(
     name: Name,
     file: Annotated[
         str,
-        typer.Argument(metavar="JSON|@FILE", help="An object with `rules`, `description` and `project_id`; or @FILE, or @-."),
+        typer.Argument(
+            metavar="JSON|@FILE", help="An object with `rules`, `notices`, `description`, `project_id`; or @FILE, or @-."
+        ),
     ],
     reason: options.Reason = None,
     where: options.Where = options.HERE,
@@ -99,6 +113,8 @@ def publish(
     Examples:
 
       tidelog approvals policies publish mails '{"rules": [{"tools": ["mail.*"], "when": "tainted"}]}'
+
+      tidelog approvals policies publish told @notices.json
 
       tidelog approvals policies publish refunds @refunds.json --reason "audit of May"
     """

@@ -83,7 +83,7 @@ def _show_list(found: list[dict[str, Any]]) -> None:
     table = output.table("Approval", "What", "Status", "Asked", "Approved", "Until", "Why")
     for one in found:
         table.add_row(
-            output.escape(one["approval_id"]), output.escape(inbox_budgets.what(one)), output.status(one["status"]),
+            output.escape(one["approval_id"]), output.escape(_what(one)), output.status(one["status"]),
             _moment(one["requested_at"]),
             f"{one['approvals']} of {one['needed']}", _moment(one.get("deadline_at")),
             output.escape(output.shortened(_why(one), 60)),
@@ -96,6 +96,12 @@ def _show_list(found: list[dict[str, Any]]) -> None:
         )
 
 
+def _what(approval: Mapping[str, Any]) -> str:
+    """The tool of a call, the budget, or a question."""
+    title = approval.get("title")
+    return inbox_budgets.what(approval) if title is None else f"{approval['tool']}: {output.shortened(title, 60)}"
+
+
 def _moment(at: str | None) -> str:
     return "" if at is None else output.escape(at[:19].replace("T", " "))
 
@@ -103,7 +109,7 @@ def _moment(at: str | None) -> str:
 def _why(approval: Mapping[str, Any]) -> str:
     if inbox_budgets.is_of_budget(approval):
         return inbox_budgets.why(approval)
-    return "; ".join(_because(each) for each in approval["because"])
+    return "; ".join(_because(each) for each in approval["because"]) or "an agent asks"
 
 
 def _because(because: Mapping[str, Any]) -> str:
@@ -140,12 +146,13 @@ def show_approval(found: Mapping[str, Any]) -> None:
     console = output.console()
     console.print(f"[bold]Approval {output.escape(found['approval_id'])}[/bold]  {output.status(found['status'])}")
     version = f" (version {found['tool_version']})" if found.get("tool_version") else ""
-    run = found["run_id"] if found["run_id"] != found["invocation_id"] else "none"
+    run = found["run_id"] if found["run_id"] != found.get("invocation_id") else "none"
     roles = ", ".join(found["roles"]) or "nobody"
     of_budget = inbox_budgets.is_of_budget(found)
-    head = inbox_budgets.lines(found) if of_budget else {"tool": found["tool"] + version}
+    asks = "tool" if found.get("title") is None else "name"
+    head = inbox_budgets.lines(found) if of_budget else {"question": found.get("title") or "", asks: found["tool"] + version}
     head |= {
-        "call": f"{found['invocation_id']} ({found['key']})",
+        "call": f"{found['invocation_id']} ({found['key']})" if found.get("invocation_id") else "",
         "run": run,
         "for": found.get("on_behalf_of") or "",
         "asked": found["requested_at"],
@@ -162,6 +169,8 @@ def show_approval(found: Mapping[str, Any]) -> None:
         console.print(f"  [dim]{'because':<14}[/dim]{output.escape(_because(because))}")
     for word in found["words"]:
         console.print(f"  [dim]{output.escape(word['decision']):<14}[/dim]{output.escape(_word(word))}")
+    for notice in found.get("notices") or ():
+        console.print(f"  [dim]{'notice':<14}[/dim]{output.escape(_notice(notice))}")
     if not of_budget:
         _show_arguments(found)
     if found["status"] == "open":
@@ -177,13 +186,27 @@ def _word(word: Mapping[str, Any]) -> str:
         changed = f", {told(word['add'], 'of money')} more"
     stale = ", before the arguments were changed" if word.get("counts") is False else ""
     reason = f": {word['reason']}" if word.get("reason") else ""
-    return f"{word['by']} ({word['role']}){on_behalf}{changed}{stale}, {word['at']}{reason}"
+    via = ", by a link" if word.get("via") == "link" else ""
+    return f"{word['by']} ({word['role']}){on_behalf}{via}{changed}{stale}, {word['at']}{reason}"
+
+
+def _notice(notice: Mapping[str, Any]) -> str:
+    """Who is told, how, when, and what came of it."""
+    whom = f"to key:{notice['key']}" if notice.get("key") else "to nobody by name"
+    address = f" at {notice['address']}" if notice.get("address") else ""
+    at = notice["due_at"] if notice["status"] == "planned" else notice.get("ended_at") or notice.get("begun_at") or notice["due_at"]
+    error = f": {output.shortened(notice['error'], 300)}" if notice.get("error") else ""
+    return f"{notice['status']} {whom}{address}, by {notice['tool']}, {at}{error}"
 
 
 def _show_arguments(found: Mapping[str, Any]) -> None:
     from api.cli.definitions import show_value
 
-    show_value("Arguments", found["arguments"], " (changed by a person)" if found.get("asked_arguments") is not None else "")
+    show_value(
+        "Arguments" if found.get("title") is None else "Details",
+        found["arguments"],
+        " (changed by a person)" if found.get("asked_arguments") is not None else "",
+    )
     if found.get("asked_arguments") is not None:
         show_value("Arguments as they were asked for", found["asked_arguments"])
     for field, place in (found.get("large") or {}).items():
@@ -250,6 +273,8 @@ async def _decide(
         of_budget = inbox_budgets.is_of_budget(found)
         if of_budget and (edit or arguments is not None):
             raise output.CommandFailed("the approval is of a budget: it has no arguments; give --add", output.WRONG_USAGE)
+        if found.get("title") is not None and (edit or arguments is not None):
+            raise output.CommandFailed("it is a question of an agent: it has no arguments that could be changed")
         if edit:
             arguments = await _edited(server, found)
         elif arguments is not None:
@@ -269,8 +294,10 @@ async def _decide(
     if of_budget:
         output.say(output.one_line(inbox_budgets.done(found, answer["status"], more)))
         return
+    asks = found.get("title") is not None
     words = {
-        "approved": f"Approved: {found['tool']} is called.", "denied": f"Denied: {found['tool']} is not called.",
+        "approved": "Approved: the agent goes on." if asks else f"Approved: {found['tool']} is called.",
+        "denied": "Denied: the agent goes on with that." if asks else f"Denied: {found['tool']} is not called.",
         "open": f"Recorded. {found['needed']} must approve: others have the next word.",
     }  # fmt: skip
     output.say(output.one_line(words.get(answer["status"], answer["status"])))

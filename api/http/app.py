@@ -12,6 +12,7 @@ from api.http.documents import asyncapi, openapi, pages, schemas
 from api.http.readiness import Reports
 from api.http.routes import (
     agents,
+    approval_links,
     approval_policies,
     approvals,
     audit,
@@ -55,6 +56,7 @@ ROUTERS = (
     schedules.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
     invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
     asyncapi.router, projections.router, audit.router, triggers.router, hooks.router, approvals.router, approval_policies.router,
+    approval_links.router,
     retries.router, bulk_actions.router,
     budgets.router,
 )  # fmt: skip

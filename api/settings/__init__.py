@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from api.settings.checks import faults
@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8700, ge=0, le=65535)
     """0: any free port."""
+    public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s?#@]+$", max_length=500)] | None = None
+    """Base URL under which people reach this server, for the links of notices. Unset: the address of this machine itself, if the
+    server listens on no other one."""
     url: str | None = None
     """Base URL for the requests of the command line. Unset: the server that `tidelog up` runs on the data folder."""
     api_key: SecretStr | None = None
@@ -123,6 +126,13 @@ class Settings(BaseSettings):
     """Whether the relay role also publishes each event on NATS for subscribers outside."""
     fanout_max_age_s: float = Field(default=7 * 86_400.0, ge=60, le=10 * 366 * 86_400)
     fanout_max_bytes: int = Field(default=1024**3, ge=16 * 1024**2, le=1024**4)
+
+    @property
+    def reached_at(self) -> str | None:
+        """The base URL of links. None: people on other machines could not follow one."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        return f"http://127.0.0.1:{self.port}" if self.host in ("127.0.0.1", "localhost") and self.port else None
 
     @field_validator("trusted_proxies", "builtin_networks", "builtin_hosts", mode="before")
     @classmethod

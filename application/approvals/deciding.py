@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
+from application.approvals.asked import arguments_asked
 from application.approvals.needs import Asker
 from application.chains import Chains
 from application.engine.commands.loop import CommandLoop
@@ -18,13 +19,12 @@ from application.tool_schemas import ToolSchemas
 from application.views.approvals import ApprovalView
 from application.views.budgets import waiting_view
 from application.views.large import path_of_call, put_value
-from domain import agent_runs, allowances, approvals, invocations, runs, tenants, tools
+from domain import agent_runs, allowances, approvals, runs, tenants, tools
 from domain.agent_runs import AgentRun
 from domain.approval_policies import PoliciesChanged
 from domain.approval_rules import arguments_hash
 from domain.approvals import AlreadyDecided, Approval, DecideApproval, NotAnApprover
 from domain.errors import InvalidCommand, InvalidState, NotFound, Unavailable
-from domain.invocations import Invocation
 from domain.kernel import Command, Json, who_asked
 from domain.plans import MAX_DEPTH
 from domain.runs import GotTainted
@@ -71,7 +71,7 @@ class Decisions:
             command = command.model_copy(update={"also": await self._also(tenant_id, command.by)})
             if approval.requested.demand.four_eyes:
                 command = command.model_copy(update={"started_by": await self._starters(tenant_id, approval.requested)})
-            if (changed := command.arguments) is not None and approval.status == "open":
+            if (changed := command.arguments) is not None and approval.status == "open" and approval.requested.kind == "call":
                 command = command.model_copy(update={"new_hash": arguments_hash(changed)})
                 conditions = await self._checked(tenant_id, approval.requested, changed, fresh=look > 0)
             try:
@@ -90,13 +90,12 @@ class Decisions:
         if found is None:
             raise _no_approval(approval_id)
         approval = await self._load(tenant_id, approval_id, fresh=False)
-        call: Invocation = (await self._commands.load(invocations.DECIDER, tenant_id, found.invocation_id)).state
-        asked = {} if call.requested is None else call.requested.arguments
-        if call.asked_arguments is not None:
-            asked = call.asked_arguments
+        asked = await arguments_asked(self._commands, tenant_id, approval, fresh=True)
         view = ApprovalView(**found.model_dump(), arguments=asked if approval.changed is None else approval.changed)
+        if found.invocation_id is None:
+            view.arguments = asked
         view.asked_arguments = None if approval.changed is None else asked
-        if approval.changed is None:
+        if approval.changed is None and found.invocation_id is not None:
             put_value(view, "arguments", asked, path_of_call(found.invocation_id), events[-1].position, empty={})
         if approval.requested is not None and (of_budget := approval.requested.budget) is not None and found.status == "open":
             place = of_budget.allowance.allowance_id

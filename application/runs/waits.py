@@ -14,6 +14,7 @@ from application.reads import RunReads
 from application.views.waits import RunWaits, RunWaitView, WaitsFor
 from domain import agent_runs, breakers, invocations, run_keys, runs
 from domain.agent_runs import AgentRun
+from domain.approval_rules import question_id_of
 from domain.breakers import ToolBreaker, breaker_id_of
 from domain.concurrency import KeyOfRun
 from domain.errors import NotFound
@@ -24,7 +25,7 @@ from domain.tools import tool_id_of
 
 MOST = 100
 """Executions, and calls of one of them, that are looked at."""
-WAITS_FOR: Mapping[agent_runs.WaitKind, WaitsFor] = {"sleep": "clock", "signal": "signal", "approval": "person", "child": "run"}
+WAITS_FOR: Mapping[agent_runs.WaitKind, WaitsFor] = {"sleep": "clock", "signal": "signal", "approval": "approval", "child": "run"}
 RESUMES = frozenset({"ResumeAgentRun", "RequeueInvocation"})
 """Commands of timers that end the delay of a retry."""
 
@@ -152,7 +153,8 @@ class LookAtRun:
         for key, kind in sorted(state.waits.items())[:MOST]:
             due = await self._due(each.id, {"FinishWait"}) if kind == "sleep" else None
             view = self._of_agent(each, name, WAITS_FOR[kind], f"its agent waits as {key}", due)
-            found.append(view.model_copy(update={"key": key}))
+            about = question_id_of(each.id, key, state.reopened) if kind == "approval" else None
+            found.append(view.model_copy(update={"key": key, "approval_id": about}))
         if state.status == "suspended":
             for receive in state.receives:
                 whose = "" if receive.sender is None else f" of {receive.sender}"

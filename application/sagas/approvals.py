@@ -8,11 +8,13 @@ from typing import Any
 
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import approvals, invocations, runs
+from domain.agent_runs import FinishWait
 from domain.allowances import DenyMore, LiftAllowance
 from domain.amounts import BudgetAnswer
 from domain.approvals import RequestApproval, WithdrawApproval
 from domain.failures import Failure
 from domain.invocations import DenyInvocation, ReleaseInvocation
+from domain.kernel import Json
 from domain.runs import TaintRun
 
 
@@ -48,6 +50,9 @@ def on_approval_decided(event: approvals.ApprovalDecided, cause: ReactionCause) 
     if event.budget is not None:
         denied = f"{event.by} gives no more of the budget '{event.budget.budget}'" + (f": {event.reason}" if event.reason else "")
         return _of_budget(event.budget, event.outcome, denied, by=event.by, reason=event.reason, for_whom=event.on_behalf_of)
+    if event.invocation_id is None:
+        answered = {"approved": event.outcome == "approved", "reason": event.reason}
+        return _answered(event, answered)
     if event.outcome == "approved":
         return [ReleaseInvocation(invocation_id=event.invocation_id, approval_id=cause.stream_id, arguments=event.call_with)]
     why = f"{event.by} denied the call" + (f": {event.reason}" if event.reason else "")
@@ -58,6 +63,8 @@ def on_approval_expired(event: approvals.ApprovalExpired, cause: ReactionCause) 
     if event.budget is not None:
         denied = f"nobody gave more of the budget '{event.budget.budget}' in time"
         return _of_budget(event.budget, event.outcome, denied, by="deadline", reason="nobody decided in time")
+    if event.invocation_id is None:
+        return _answered(event, {"approved": event.outcome == "approved", "reason": None})
     if event.outcome == "approved":
         return [ReleaseInvocation(invocation_id=event.invocation_id, approval_id=cause.stream_id)]
     return [_denied(event, cause, "ApprovalExpired", "nobody approved the call in time")]
@@ -74,7 +81,18 @@ def _of_budget(
     return [LiftAllowance(**place, extra=answer.add, by=by, reason=why, on_behalf_of=for_whom, question=answer.number)]
 
 
+def _answered(event: approvals.ApprovalDecided | approvals.ApprovalExpired, answer: dict[str, Json]) -> list[Reaction]:
+    """The answer to a question of an agent."""
+    asked = event.question
+    if asked is None:
+        return []
+    expired = isinstance(event, approvals.ApprovalExpired)
+    result: dict[str, Json] = {**answer, "by": list(asked.by), "expired": expired}
+    return [FinishWait(agent_run_id=asked.agent_run_id, key=asked.key, result=result, reopened=asked.reopened)]
+
+
 def _denied(event: approvals.ApprovalDecided | approvals.ApprovalExpired, cause: ReactionCause, kind: str, why: str) -> Reaction:
+    assert event.invocation_id is not None
     error = Failure(type=kind, message=why)
     return DenyInvocation(invocation_id=event.invocation_id, approval_id=cause.stream_id, error=error)
 

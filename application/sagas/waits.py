@@ -6,6 +6,8 @@ So does the end of a run that an agent has started.
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import agent_runs, runs
 from domain.agent_runs import FinishWait
+from domain.approval_rules import question_id_of
+from domain.approvals import WithdrawApproval
 from domain.failures import Failure
 from domain.kernel import Json
 from domain.runs import AbandonRun, AwaitSignal, LeaveSignals
@@ -45,6 +47,11 @@ def on_agent_run_ended(
     keys = tuple(wait.key for wait in event.open_waits if wait.kind == "signal")
     left: list[Reaction] = [LeaveSignals(run_id=cause.root_id, agent_run_id=cause.stream_id, keys=keys)] if keys else []
     children = [agent_runs.child_id_of(cause.stream_id, wait.key, wait.number) for wait in event.open_waits if wait.kind == "child"]
+    left += [
+        WithdrawApproval(approval_id=question_id_of(cause.stream_id, wait.key, wait.number), reason="the agent has ended")
+        for wait in event.open_waits
+        if wait.kind == "approval"
+    ]
     return [*left, *(AbandonRun(run_id=child, reason="the agent that started it has ended") for child in children)]
 
 

@@ -26,25 +26,49 @@ class WordView(BaseModel):
     """Whether the arguments were changed with it."""
     add: AmountsView | None = None
     """How much more of a budget it gave."""
+    via: Literal["link"] | None = None
+    """`link`: by the link of a notice."""
     counts: bool = True
     """False: the arguments were changed after it."""
     at: Timestamp
 
 
+class NoticeView(BaseModel):
+    """Who was told, or will be."""
+
+    number: int
+    policy: str
+    tool: str
+    key: UUID | None = None
+    """The API key of the person. Null: nobody by name, and without a link."""
+    address: str | None = None
+    status: Literal["planned", "sending", "delivered", "failed", "cancelled"]
+    """`planned`: at `due_at`, if the approval is still open. `delivered`: the service took it."""
+    due_at: Timestamp
+    begun_at: Timestamp | None = None
+    ended_at: Timestamp | None = None
+    invocation_id: UUID | None = None
+    """The call of the tool."""
+    error: str | None = None
+
+
 class ApprovalSummary(ListedRow):
     approval_id: UUID
-    kind: Literal["call", "budget"] = "call"
-    """`budget`: more of a budget, for all calls that wait for it. The call is the first of them."""
+    kind: Literal["call", "budget", "step"] = "call"
+    """`budget`: more of a budget, for all calls that wait for it. The call is the first of them. `step`: a question of an agent."""
     budget: BudgetQuestionView | None = None
     """What is asked of a budget. Null: the approval is of a call."""
+    title: str | None = None
+    """The question."""
     status: Status
     tool: str
-    """The tool that is not called before the approval."""
+    """The tool that is not called before the approval, or the name of the question."""
     tool_version: str | None = None
     run_id: UUID
     """The run, or for a call without a run the call itself. Of a budget of a day: `budget.allowance_id`."""
     project_id: UUID | None = None
-    invocation_id: UUID
+    invocation_id: UUID | None = None
+    """The call that is held. Null: no call is."""
     agent_run_id: UUID
     key: str
     """The name of the call in the stream that asked for it."""
@@ -73,13 +97,14 @@ class ApprovalSummary(ListedRow):
     """Whether that was how it ended."""
     settled_at: Timestamp | None = None
     words: list[WordView] = []
+    notices: list[NoticeView] = []
     version: int
     """Version of the approval's stream."""
 
 
 class ApprovalView(ApprovalSummary, HoldsLarge):
     arguments: dict[str, Json] = {}
-    """Of the call, as they are asked about now."""
+    """Of the call, as they are asked about now; of a question its details."""
     asked_arguments: dict[str, Json] | None = None
     """As they were asked for, if a person has changed them."""
     waiting: WaitingView | None = None
@@ -95,6 +120,7 @@ class PolicyView(BaseModel):
     description: str = ""
     project_id: UUID | None = None
     rules: list[dict[str, Json]]
+    notices: list[dict[str, Json]] = []
     by: str
     """Who published this version."""
 

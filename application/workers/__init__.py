@@ -4,6 +4,8 @@ A worker may repeat every request. The id of each command is derived from names 
 claim). So a repeat is the same command, through every entrance.
 """
 
+from application.approvals.links import ApprovalLinks
+from application.approvals.notices import Notices
 from application.budgets.calls import BudgetedCalls
 from application.cached_results import CachedCalls, CachedResults
 from application.calls import ClientCalls
@@ -48,9 +50,11 @@ class Workers:
         cached: CachedCalls,
         agent_schedules: AgentSchedules,
         children: ChildRuns | None = None,
+        public_url: str | None = None,
     ) -> None:
         """`tools`: the names of the registered tools, for the refusal of a misspelt one. Without `expressions` no chain of tools
-        can be declared. `cached`: calls whose results may answer others. `children`: starts the runs of agents."""
+        can be declared. `cached`: calls whose results may answer others. `children`: starts the runs of agents.
+        `public_url`: under which people reach this server."""
         schemas, cache = ToolSchemas(), CachedResults(commands, cached)
         self.schemas, self.expressions = schemas, expressions
         self.results = ToolResults(commands, schemas)
@@ -63,11 +67,12 @@ class Workers:
         self.calls = Calls(commands, schemas, tools, self.chains, cache, self.budgets)
         self.client_calls = ClientCalls(commands, schemas, tools, self.chains, cache, self.budgets)
         self.mail = Mailboxes(commands)
-        self.waits = AgentWaits(commands)
+        self.waits = AgentWaits(commands, self.chains.needs)
         self.children = children
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)
         self.invocations = WorkerInvocations(commands, self.results, self.budgets.books)
         self.earlier = EarlierAttempts(commands)
         self.agent_schedules = agent_schedules
-        self.sessions = SessionWork(commands, self.claims, self.invocations, sessions, tokens)
+        self.links = ApprovalLinks(tokens, public_url)
+        self.sessions = SessionWork(commands, self.claims, self.invocations, sessions, tokens, Notices(commands, self.links))

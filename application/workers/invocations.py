@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from application.approvals.links import without_links
 from application.budgets.books import Books
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandOutcome
@@ -12,6 +13,7 @@ from application.workers.claims import claim_name
 from domain import invocations, runs
 from domain.allowances import CountSpent
 from domain.amounts import NOTHING, ONE_CALL, MaxCost
+from domain.approvals import CheckOpen
 from domain.errors import RunIsPaused, WorkOver
 from domain.failures import Failure
 from domain.invocations import (
@@ -29,7 +31,7 @@ from domain.invocations import (
     InvocationSucceeded,
     ReconcileInvocation,
 )
-from domain.kernel import Command, derive_id
+from domain.kernel import Command, Json, derive_id
 
 
 class WorkerInvocations:
@@ -68,10 +70,12 @@ class WorkerInvocations:
             raise WorkOver(f"the claim of dispatch {command.dispatch} lapsed; {state.dispatch} is the newest")
         return state, outcome
 
-    async def _conditions(self, caller: Caller, invocation_id: UUID) -> list[runs.CheckRun]:
+    async def _conditions(self, caller: Caller, invocation_id: UUID) -> list[Command]:
         """What must hold when a call is claimed."""
         requested = (await self._state(caller, invocation_id, fresh=False)).requested
         assert requested is not None
+        if requested.is_notice:
+            return [CheckOpen(approval_id=requested.agent_run_id)]
         return [runs.CheckRun(run_id=requested.run_id)] if requested.needs_run else []
 
     async def _cancel_if_over(self, caller: Caller, invocation_id: UUID) -> bool:
@@ -100,6 +104,8 @@ class WorkerInvocations:
         """
         name = f"complete:{command.attempt}"
         fault = await self._fault_of_result(caller, command)
+        if await self._is_notice(caller, command.invocation_id):
+            command = command.model_copy(update={"result": _of_notice(command.result)})
         if fault is None:
             return await self._report(caller, command, name)
         failed = FailInvocation(
@@ -116,11 +122,17 @@ class WorkerInvocations:
         faults = await self._results.faults_of(caller.tenant_id, requested, command.result)
         return invalid_result(requested.tool, faults) if faults else None
 
+    async def _is_notice(self, caller: Caller, invocation_id: UUID) -> bool:
+        requested = (await self._state(caller, invocation_id, fresh=False)).requested
+        return requested is not None and requested.is_notice
+
     async def fail(self, caller: Caller, command: FailInvocation) -> CommandOutcome:
         """Raises NotFound, WorkOver, StaleAttempt, RepeatedDifferently."""
         seconds = command.error.retry_after_s if command.error.kind == "rate_limited" else None
         # Before the report: the call may go on with a fallback.
         requested = (await self._state(caller, command.invocation_id, fresh=False)).requested if seconds else None
+        if await self._is_notice(caller, command.invocation_id):
+            command = command.model_copy(update={"error": command.error.model_validate(without_links(command.error.model_dump()))})
         outcome = await self._report(caller, command, f"fail:{command.attempt}")
         if requested is not None and seconds and not outcome.duplicate:
             self.told_to_wait(caller.tenant_id, requested.tool, seconds)
@@ -181,6 +193,12 @@ class WorkerInvocations:
 
 
 MOST_TOLD = 10
+
+
+def _of_notice(result: Json) -> Json:
+    """What is kept of the answer to a notice: the service may have sent the link back."""
+    kept = {name: value for name, value in result.items() if name not in ("body", "headers")} if isinstance(result, dict) else None
+    return without_links(kept)
 
 
 def invalid_result(tool: str, faults: Sequence[tuple[str, str]]) -> Failure:

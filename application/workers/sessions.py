@@ -5,10 +5,11 @@ the work do no harm.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from uuid import UUID
 
+from application.approvals.notices import Notices
 from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import Caller, CommandRequest
 from application.engine.ports.queue import WorkItem
@@ -53,13 +54,15 @@ class SessionWork:
     """The work of the sessions of one process."""
 
     def __init__(
-        self, commands: CommandLoop, claims: Claims, calls: WorkerInvocations, sessions: WorkerSessions, tokens: LeaseTokens
-    ) -> None:
+        self, commands: CommandLoop, claims: Claims, calls: WorkerInvocations, sessions: WorkerSessions, tokens: LeaseTokens,
+        notices: Notices,
+    ) -> None:  # fmt: skip
         self._commands = commands
         self._claims = claims
         self._calls = calls
         self._sessions = sessions
         self.tokens = tokens
+        self._notices = notices
 
     async def claim(
         self, caller: Caller, session: WorkerSession, item: WorkItem, claim_id: UUID, permit_holder: UUID | None = None
@@ -75,7 +78,7 @@ class SessionWork:
             command = claim_of(session, item, permit_holder)
             if isinstance(command, ClaimAgentRun):
                 return (await self._claims.claim(caller, command, str(claim_id)))[0]
-            return _call((await self._calls.claim(caller, command, str(claim_id)))[0])
+            return await self._given(item.tenant_id, (await self._calls.claim(caller, command, str(claim_id)))[0])
         except NotFound:  # the log lost the work, as after a restore from a backup
             return None
         except RunIsPaused:
@@ -110,7 +113,7 @@ class SessionWork:
         if known is None or not _is_held(known.state, session.session_id) or known.state.dispatch != item.dispatch:
             return None
         if item.kind != "agent":
-            return _call(known.state)
+            return None if _is_notice(known.state) else _call(known.state)
         try:
             return self._claims.given_at_once(item.tenant_id, known.state)
         except WorkOver:
@@ -128,9 +131,14 @@ class SessionWork:
                     return None
                 return await self._claims.given(tenant_id, work_id, state, fresh=fresh)
             call = await self._invocation(tenant_id, work_id, fresh=fresh)
-            return _call(call) if _is_held(call, session_id) and is_it(call) else None
+            return await self._given(tenant_id, call) if _is_held(call, session_id) and is_it(call) else None
         except WorkOver:
             return None
+
+    async def _given(self, tenant_id: UUID, call: Invocation) -> ClaimedCall:
+        """What the worker of a call gets. Raises WorkOver, Unavailable."""
+        given = _call(call)
+        return replace(given, arguments=await self._notices.arguments_of(tenant_id, call)) if _is_notice(call) else given
 
     async def may_report(self, tenant_id: UUID, work_id: UUID, attempt: int, token: str) -> Literal["agent", "tool"] | None:
         """Whether a worker may still report about work that it has in hand, and the kind of the work.
@@ -207,6 +215,10 @@ def claim_of(session: WorkerSession, item: WorkItem, permit_holder: UUID | None 
 def _is_held(state: AgentRun | Invocation, session_id: UUID) -> bool:
     """Whether an attempt is under way, for this session."""
     return state.status in HELD and state.session_id == session_id
+
+
+def _is_notice(call: Invocation) -> bool:
+    return call.requested is not None and call.requested.is_notice
 
 
 def _call(call: Invocation) -> ClaimedCall:

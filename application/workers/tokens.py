@@ -24,6 +24,12 @@ class LeaseTokens:
         if self._secret is None:
             self._secret = await self._secrets.secret()
 
+    def secret_for(self, purpose: bytes) -> bytes:
+        """A secret of the installation that is for one purpose, so that what it signs is worth nothing for another."""
+        if self._secret is None:
+            raise RuntimeError("`ready` was not awaited")
+        return hmac.digest(self._secret, b"purpose:" + purpose, "sha256")
+
     def token_of(self, work_id: UUID, attempt: int, session_id: UUID) -> str:
         """The token of one attempt of a piece of work, for the session that claimed the attempt."""
         if self._secret is None:

@@ -23,6 +23,8 @@ def start_wait(run: AgentRun, requested: AgentRunRequested, command: StartWait) 
         raise InvalidCommand("the time has no zone, as in 2026-11-30T08:00:00Z", pointer="/until")
     if command.kind == "signal" and command.name is None:
         raise InvalidCommand("a wait for a signal names the signal", pointer="/name")
+    if command.kind == "approval" and command.name is None:
+        raise InvalidCommand("a question for people has a name", pointer="/name")
     started = WaitStarted(
         run_id=requested.run_id, step=requested.step, attempt=command.attempt, key=command.key, kind=command.kind,
         name=command.name, delay_s=command.delay_s, until=command.until, fingerprint=command.fingerprint,

@@ -154,6 +154,11 @@ class InvocationRequested(Event):
         return cache_key(self.tool, self.tool_version, self.arguments, self.on_behalf_of)
 
     @property
+    def is_notice(self) -> bool:
+        """Whether it tells a person of an approval, which is the stream that asked. Its root is the call itself."""
+        return self.asked_by == "client" and self.agent_run_id != self.run_id
+
+    @property
     def needs_run(self) -> bool:
         """Whether the call is for nothing once its run is over."""
         return self.asked_by == "agent_run"

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from domain import (
     agent_runs,
+    approvals,
     invocations,
     plans,
     run_keys,
@@ -27,6 +28,7 @@ from domain.amounts import (
 from domain.approval_rules import ApprovalCheck, Because, BoundRule, Demand, Requirement, SeenCall
 from domain.concurrency import KeyTurn
 from domain.failures import Cause, Failure, Retry
+from domain.notices import BoundNotice
 from domain.starting import Target
 
 PROJECT = UUID("01920000-0000-7000-8000-000000000001")
@@ -155,6 +157,11 @@ SEEN = SeenCall(
     tool="git.history", cost=0.5, tainted=True, agent={"name": "historian", "version": "2", "step": "collect"},
     run={"run_id": str(RUN), "project_id": str(PROJECT), "priority": "high", "metadata": {"ticket": "T-1"}},
     on_behalf_of="user:ada",
+)  # fmt: skip
+QUESTION_OF_AGENT = approvals.Question(agent_run_id=AGENT_RUN, key="approval:publish#1", reopened=2, by=(f"key:{KEY}",))
+NOTICE = BoundNotice(
+    policy="history", version=3, number=1, after_s=900.0, tool="tell", tool_version="2", idempotent=True, timeout_s=30.0,
+    max_attempts=3, arguments={"text": "{{title}}: {{link}}"}, key=KEY, address="ada@example.com", fault="there is no tool 'tell'",
 )  # fmt: skip
 CHECK = ApprovalCheck(
     rules=(

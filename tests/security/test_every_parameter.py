@@ -124,7 +124,19 @@ BODIES: dict[str, list[dict[str, Any]]] = {
             "project_id": "{project_id}",
             "rules": [{"tools": ["own"], "when": "false"}],
             "reason": "why",
-        }
+        },
+        {
+            "rules": [{"tools": ["own"], "when": "false"}],
+            "notices": [
+                {
+                    "about": ["own"],
+                    "after_s": 5,
+                    "tool": "own",
+                    "arguments": {"a": "b"},
+                    "to": [{"key": "{key_id}", "address": "a@b"}],
+                }
+            ],
+        },
     ],
     "/v1/plans:check": [{"plan": {"steps": STEPS}}, {"workflow": {"plan": {"steps": STEPS}, "parameters": CITY}}],
     "/v1/schedules": [

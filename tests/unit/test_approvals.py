@@ -189,7 +189,7 @@ def test_a_deadline_is_a_durable_timer() -> None:
 def test_nobody_decides_what_was_withdrawn() -> None:
     gone = WithdrawApproval(approval_id=ID, reason="enough")
     waits().when(gone).then(ApprovalWithdrawn(reason="enough"))
-    waits().after(gone).when(say()).refused(AlreadyDecided, "^the approval was withdrawn: the call was cancelled$")
+    waits().after(gone).when(say()).refused(AlreadyDecided, "^the approval was withdrawn: nobody waits for it any more$")
     waits().after(gone).when(gone).then()
     waits().after(say()).when(gone).then()
 

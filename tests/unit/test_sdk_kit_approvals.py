@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.pages import block
-from tidelog import Agent, Context, Policy, tool
+from tidelog import Agent, Context, PermanentError, Policy, tool
 from tidelog.testing import CrashPoint, HeldCall, HeldCallError, run_agent
 
 PAGE = "docs/how-to/let-people-approve-calls.md"
@@ -77,3 +77,29 @@ async def test_the_test_of_the_page_passes(tmp_path: Path, monkeypatch: pytest.M
     page: dict[str, Any] = {}
     exec(block(PAGE, "test"), page)
     await page["test_the_mail_that_was_approved_goes_out"](tmp_path)
+
+
+class Editor(Agent):
+    async def execute(self, ctx: Context) -> Any:
+        told = await ctx.approval("publish", "Publish it?", {"words": ctx.input}, roles=["admin"], deadline="2d", default="approve")
+        await ctx.step("note", lambda: None)
+        return [bool(told), told.approved, told.by, told.reason, told.expired]
+
+
+async def test_people_answer_a_question_once_whatever_crashes() -> None:
+    asked: list[HeldCall] = []
+
+    def people(question: HeldCall) -> Any:
+        asked.append(question)
+        return "too long" if question.arguments["words"] > 900 else True
+
+    assert (await run_agent(Editor, 900, approve=people)).result == [True, True, ["test"], None, False]
+    assert asked == [HeldCall("publish", "approval:publish#1", {"words": 900}, True, "Publish it?")]
+    for entry in (1, 2, 3):
+        crashed = await run_agent(Editor, 901, approve=people, crash_at=entry)
+        assert crashed.result == [False, False, ["test"], "too long", False]
+    assert len(asked) == 4, "nobody is asked twice"
+    with pytest.raises(HeldCallError, match="the question 'approval:publish#1' \\('Publish it\\?'\\) needs an answer"):
+        await run_agent(Editor, 1)
+    with pytest.raises(PermanentError, match="a question has no arguments that could be changed"):
+        await run_agent(Editor, 1, approve=lambda _: {"words": 2})

@@ -308,7 +308,7 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             st.builds(
                 bulk_actions.AdvanceBulkAction, bulk_action_id=st.just(ID), begin=st.integers(0, 3), count=st.integers(1, 3),
                 done=st.just(1), unchanged=st.just(0), refused=st.dictionaries(key, st.integers(1, 9), max_size=2),
-                examples=st.lists(st.builds(bulk_actions.ExampleOfRun, run_id=some_id, code=key, message=text), max_size=2).map(tuple),
+                examples=st.builds(bulk_actions.ExampleOfRun, run_id=some_id, code=key, message=text).map(lambda one: (one,)),
             ),
             st.builds(bulk_actions.CancelBulkAction, bulk_action_id=st.just(ID), by=text),
         ),

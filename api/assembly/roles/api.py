@@ -182,6 +182,7 @@ async def workers(parts: Parts) -> Workers:
         (await reads(parts)).invocations,
         await _agent_schedules(parts),
         ChildRuns(await commands(parts), await workflows(parts), (await reads(parts)).agents),
+        parts.settings.reached_at,
     )
     own.budgets.books.hear_by((await log_streams.live(parts)).call)
     own.budgets.paying.refused = lambda scope, kind: metrics.BUDGETS_SHORT.labels(scope, kind).inc()

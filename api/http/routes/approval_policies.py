@@ -17,13 +17,14 @@ from api.http.conventions.releases import must_all_know_approvals
 from api.http.conventions.request import caller_of, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from application.approvals.policies import check_policy, listed, no_policy, policies_of, versions_of
+from application.approvals.policies import check_notices, check_policy, listed, no_policy, policies_of, versions_of
 from application.views.approvals import PolicyVersionView, PolicyView
 from domain.access import Action
 from domain.approval_policies import PolicyDefinition, PublishPolicy, RemovePolicy, policies_id_of
 from domain.approval_rules import MOST_RULES, ApprovalRule
 from domain.invocations import Reason
 from domain.kernel import Name, Text
+from domain.notices import MOST_NOTICES, PolicyNotice
 from domain.projects import UseProject
 
 router = APIRouter(tags=["approvals"], route_class=DirectRoute)
@@ -34,8 +35,10 @@ class PolicyBody(Body):
     description: Text = ""
     project_id: UUID | None = None
     """Only calls in runs of this project. Null: all calls of the tenant, those without a run included."""
-    rules: tuple[ApprovalRule, ...] = Field(min_length=1, max_length=MOST_RULES)
+    rules: tuple[ApprovalRule, ...] = Field(default=(), max_length=MOST_RULES)
     """All rules count that are true for a call."""
+    notices: tuple[PolicyNotice, ...] = Field(default=(), max_length=MOST_NOTICES)
+    """Who is told of an approval that waits, whatever has asked for it. At least a rule or a notice."""
     reason: Reason | None = None
 
 
@@ -103,6 +106,12 @@ async def get_policy(request: Request, name: Name) -> Response:
                 {"tools": ["refund"], "when": "arguments.eur > 10000", "approvers": 2, "four_eyes": True},
             ],
         },
+        {
+            "notices": [
+                {"tool": "tell", "to": [{"key": "01900000-0000-7000-8000-000000000002", "address": "ada@example.com"}]},
+                {"about": ["deploy.*"], "after_s": 900, "tool": "chat", "arguments": {"body": {"text": "Still open: {{title}}"}}},
+            ]
+        },
         takes=TAKES,
     ),
 )
@@ -112,14 +121,16 @@ async def put_policy(request: Request, name: Name) -> Response:
     body, caller, container = await body_of(request, PolicyBody), caller_of(request), container_of(request)
     tenant_id, key = principal_of(request).tenant_id, key_of(request, body)
     await must_all_know_approvals(container)
-    definition = PolicyDefinition(description=body.description, project_id=body.project_id, rules=body.rules)
+    definition = PolicyDefinition(description=body.description, project_id=body.project_id, rules=body.rules, notices=body.notices)
     policies_id = policies_id_of(tenant_id)
     command = PublishPolicy(
         policies_id=policies_id, name=name, definition=definition, by=caller.actor, on_behalf_of=caller.on_behalf_of,
         reason=body.reason,
     )  # fmt: skip
     async with audited(request, Action.APPROVALS_DEFINE, "approval_policy", name, operation="publish", reason=body.reason) as entry:
-        check_policy(container.workers.expressions, definition)
+        workers = container.workers
+        check_policy(workers.expressions, definition)
+        await check_notices(container.commands, workers.schemas, tenant_id, definition, workers.links.public_url)
         of_project = [] if body.project_id is None else [UseProject(project_id=body.project_id)]
         with one_content(key):
             outcome = await container.commands.execute(entry.along(keyed_request(request, key)), command, *of_project)

@@ -18,6 +18,7 @@ from application.workers.sessions import ClaimedCall
 from domain.access import Action
 from domain.agent_runs import LONGEST_WAIT_S, MOST_RECEIVES, EntryKey, Fingerprint
 from domain.amounts import MOST, Amounts, MoneyText, micros_of
+from domain.approval_rules import LONGEST_DEADLINE_S, MOST_APPROVERS, ApproverRole, Default
 from domain.context import ValueName
 from domain.errors import Forbidden, InvalidCommand, TidelogError
 from domain.failures import Failure
@@ -198,13 +199,30 @@ class Receive(Report):
     message_id: UUID | None = None
 
 
+class AskedOfPeople(Said):
+    """What an agent asks people."""
+
+    title: Annotated[ShortText, Field(min_length=1)]
+    details: dict[str, Json] = {}
+    roles: tuple[ApproverRole, ...] = Field(default=(), max_length=3)
+    """Who may answer. Empty: every role that may decide."""
+    approvers: int = Field(default=1, ge=1, le=MOST_APPROVERS)
+    four_eyes: bool = False
+    deadline_s: float | None = Field(default=None, gt=0, le=LONGEST_DEADLINE_S)
+    default: Default = "deny"
+    """What counts after `deadline_s`."""
+
+
 class BeginWait(Report):
-    """The agent waits for a time, or for a signal."""
+    """The agent waits for a time, for a signal, or for people's answer to a question."""
 
     t: Literal["wait"]
     key: EntryKey
-    kind: Literal["sleep", "signal"]
+    kind: Literal["sleep", "signal", "approval"]
     name: ShortText | None = None
+    """Of the signal, or of the question."""
+    question: AskedOfPeople | None = None
+    """Of the kind `approval`, and of no other."""
     s: float | None = Field(default=None, ge=0, le=LONGEST_WAIT_S)
     """Of a sleep: its length. Else: after so many seconds the wait fails."""
     until: datetime | None = None

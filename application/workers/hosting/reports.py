@@ -33,6 +33,7 @@ from application.workers.journal import Journals
 from application.workers.scheduling import AskedOfAgent
 from domain import agent_runs, invocations
 from domain.amounts import Amounts
+from domain.approval_rules import Demand, Requirement
 from domain.errors import InvalidCommand
 
 
@@ -99,6 +100,8 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
 async def _of_wait(workers: Workers, caller: Caller, report: BeginWait | BeginChild | Suspend) -> Done:
     work: dict[str, Any] = {"agent_run_id": report.work, "attempt": report.attempt}
     match report:
+        case BeginWait(kind="approval"):
+            return done(report, await _ask(workers, caller, report))
         case BeginWait():
             wait = agent_runs.StartWait(
                 **work, key=report.key, kind=report.kind, name=report.name, delay_s=report.s, until=report.until,
@@ -117,6 +120,23 @@ async def _of_wait(workers: Workers, caller: Caller, report: BeginWait | BeginCh
             left = [(one.key, one.s, one.sender) for one in report.receives]
             suspended, outcome = await workers.waits.suspend(caller, report.work, report.attempt, report.seen, left)
             return done(report, outcome, suspended=suspended)
+
+
+async def _ask(workers: Workers, caller: Caller, report: BeginWait) -> CommandOutcome:
+    asked = report.question
+    if asked is None:
+        raise InvalidCommand("a wait of the kind `approval` has a question", pointer="/question")
+    if asked.default == "approve" and asked.deadline_s is None:
+        raise InvalidCommand("`default: approve` goes with `deadline_s`", pointer="/question/default")
+    wait = agent_runs.StartWait(
+        agent_run_id=report.work, attempt=report.attempt, key=report.key, kind="approval", name=report.name,
+        fingerprint=report.fingerprint,
+    )  # fmt: skip
+    demand = Demand(
+        requirements=(Requirement(roles=tuple(sorted(set(asked.roles))), approvers=asked.approvers),), four_eyes=asked.four_eyes,
+        deadline_s=asked.deadline_s, default=asked.default,
+    )  # fmt: skip
+    return await workers.waits.ask(caller, wait, asked.title, asked.details, demand)
 
 
 async def _of_call(workers: Workers, caller: Caller, report: RecordedReport) -> Done:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tidelog.agent import Agent
     from tidelog.blobs import Blob
     from tidelog.client import Client
-    from tidelog.context import Context, Message
+    from tidelog.context import Answer, Context, Message
     from tidelog.errors import (
         BlobError,
         BudgetExceededError,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agent",
+    "Answer",
     "BaseTool",
     "Blob",
     "BlobError",
@@ -65,7 +66,7 @@ _NAMES = {
     "agent": ("Agent",),
     "blobs": ("Blob",),
     "client": ("Client",),
-    "context": ("Context", "Message"),
+    "context": ("Answer", "Context", "Message"),
     "errors": (
         "BlobError",
         "BudgetExceededError",

@@ -27,23 +27,42 @@ class ApprovalWord(Model):
     changed: bool = False
     add: Amounts | None = None
     """How much more of a budget."""
+    via: str | None = None
     counts: bool = True
     at: datetime
 
 
+class ApprovalNotice(Model):
+    """Who was told, or will be. `status`: planned, sending, delivered, failed or cancelled. `key`: of the person."""
+
+    number: int
+    policy: str = ""
+    tool: str
+    key: UUID | None = None
+    address: str | None = None
+    status: str
+    due_at: datetime
+    begun_at: datetime | None = None
+    ended_at: datetime | None = None
+    invocation_id: UUID | None = None
+    error: str | None = None
+
+
 class ApprovalSummary(Model):
-    """`because`: the rules that ask for the approval, with what they saw. `roles`: who may decide; so many keys are `needed`."""
+    """A question of an agent has a `title`, and its name as `tool`.
+    `because`: the rules that ask for the approval, with what they saw. `roles`: who may decide; so many keys are `needed`."""
 
     approval_id: UUID
     kind: str = "call"
-    """`budget`: more of a budget, for all calls that wait for it. The call is the first of them."""
+    """`budget`: more of a budget, for all calls that wait for it. The call is the first of them. `step`: a question of an agent."""
     budget: BudgetQuestion | None = None
     status: str
     tool: str
     tool_version: str | None = None
     run_id: UUID
     project_id: UUID | None = None
-    invocation_id: UUID
+    invocation_id: UUID | None = None
+    title: str | None = None
     key: str = ""
     on_behalf_of: str | None = None
     arguments_hash: str = ""
@@ -61,6 +80,7 @@ class ApprovalSummary(Model):
     expired: bool = False
     settled_at: datetime | None = None
     words: list[ApprovalWord] = Field(default_factory=list)
+    notices: list[ApprovalNotice] = Field(default_factory=list)
     version: int = 0
 
 
@@ -81,6 +101,7 @@ class ApprovalPolicy(Model):
     description: str = ""
     project_id: UUID | None = None
     rules: list[dict[str, Any]] = Field(default_factory=list)
+    notices: list[dict[str, Any]] = Field(default_factory=list)
     by: str = ""
 
 
@@ -178,11 +199,13 @@ class ClientApprovals:
         return (await self._requests.one(_Versions, f"/v1/approval-policies/{name}")).data
 
     async def publish_policy(
-        self, name: str, rules: Sequence[Mapping[str, Any]], *, description: str = "", project_id: UUID | None = None,
-        reason: str | None = None,
+        self, name: str, rules: Sequence[Mapping[str, Any]] = (), *, description: str = "", project_id: UUID | None = None,
+        reason: str | None = None, notices: Sequence[Mapping[str, Any]] = (),
     ) -> None:  # fmt: skip
-        """Publishes a version of a policy. It counts for each call that is requested from now on."""
+        """Publishes a version of a policy. It counts for each call that is requested from now on. `notices`: who is told."""
         body: dict[str, Any] = {"rules": [dict(rule) for rule in rules], "description": description}
+        if notices:
+            body["notices"] = [dict(notice) for notice in notices]
         if project_id is not None:
             body["project_id"] = str(project_id)
         if reason is not None:

@@ -6,11 +6,11 @@ There are no rules of determinism for the code in between.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
@@ -45,6 +45,22 @@ class Message:
     sender: str
     body: Any
     sent_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What people decided about a question of an agent. It is true if they approved.
+
+    by: their keys. reason: of whoever had the last word. expired: nobody decided in time, so the default counts.
+    """
+
+    approved: bool
+    by: tuple[str, ...] = ()
+    reason: str | None = None
+    expired: bool = False
+
+    def __bool__(self) -> bool:
+        return self.approved
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +238,45 @@ class Context(Scheduling):
         taken = self._journal.take_key(key, f"signal:{name}", fingerprint)
         return self._signal(taken, Wait("signal", name, timeout_s, fingerprint=fingerprint))
 
+    def approval(
+        self,
+        name: str,
+        title: str,
+        details: Mapping[str, Any] | None = None,
+        *,
+        roles: Sequence[str] = (),
+        approvers: int = 1,
+        four_eyes: bool = False,
+        deadline: float | str | timedelta | None = None,
+        default: Literal["deny", "approve"] = "deny",
+        key: str | None = None,
+    ) -> "Coroutine[Any, Any, Answer]":
+        """Ask people a question, once, and wait for what they decide. The answer is true if they approve.
+
+        name: of the kind of question, as `"publish"`: policies name it for notices. title: the question. details: JSON that shows
+        what it is about. roles: who may answer (`"owner"`, `"admin"`, `"operator"`); all of them by default. approvers: so many
+        different people must approve. four_eyes: nobody answers who started the run. deadline: seconds, or a time such as `"2d"`,
+        after which `default` counts. The agent is unloaded meanwhile.
+        """
+        plain = to_json(dict(details or {}), "the details of the question")
+        assert isinstance(plain, dict)
+        question: dict[str, JsonValue] = {"title": title}
+        if plain:
+            question["details"] = plain
+        if roles:
+            question["roles"] = list(roles)
+        if approvers != 1:
+            question["approvers"] = approvers
+        if four_eyes:
+            question["four_eyes"] = True
+        if deadline is not None:
+            question["deadline_s"] = span_of(deadline)[0]
+        if default != "deny":
+            question["default"] = default
+        fingerprint = of_wait("approval", name, [title, plain])
+        taken = self._journal.take_key(key, f"approval:{name}", fingerprint)
+        return self._approval(taken, Wait("approval", name, fingerprint=fingerprint, question=question))
+
     def child(
         self,
         agent: str | None = None,
@@ -268,6 +323,18 @@ class Context(Scheduling):
         if error is not None and error.kind == "timeout":
             raise SignalTimeoutError(wait.name or "", error.message)
         raise PermanentError("the wait has failed" if error is None else error.message)
+
+    async def _approval(self, key: str, wait: Wait) -> "Answer":
+        result = (await self._waited(key, wait)).result
+        if not isinstance(result, dict) or not isinstance(result.get("approved"), bool):
+            raise PermanentError(f"what is recorded under {key!r} is not the answer to a question")
+        by, reason = result.get("by"), result.get("reason")
+        return Answer(
+            approved=result["approved"] is True,
+            by=tuple(str(each) for each in by) if isinstance(by, list) else (),
+            reason=None if reason is None else str(reason),
+            expired=result.get("expired") is True,
+        )
 
     async def _waited(self, key: str, wait: Wait) -> JournalEntry:
         """The entry of a wait that has ended."""

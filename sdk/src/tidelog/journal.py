@@ -49,15 +49,19 @@ class JournalEntry(BaseModel):
 class Wait:
     """What an agent waits for. `delay_s`, `until`: the end of a sleep; of another wait, the time after which it fails."""
 
-    kind: Literal["sleep", "signal"]
+    kind: Literal["sleep", "signal", "approval"]
     name: str | None = None
     delay_s: float | None = None
     until: datetime | None = None
     fingerprint: str | None = None
+    question: Mapping[str, JsonValue] | None = None
+    """Of an approval: `title`, `details`, and who must answer."""
 
     @property
     def is_long(self) -> bool:
-        """Whether it is known to take long."""
+        """Whether it is known to take long. People do."""
+        if self.kind == "approval":
+            return True
         if self.kind != "sleep":
             return False
         return self.until is not None or (self.delay_s or 0.0) > LONG_S

@@ -52,6 +52,7 @@ class Written:
             "call": "the call {} was requested", "call ok": "the result of {} was recorded", "call error": "{} failed",
             "sleep": "the sleep {} began", "sleep ok": "the sleep {} ended", "signal": "the wait {} began",
             "signal ok": "{} got its signal", "signal error": "{} got no signal",
+            "approval": "the question {} was asked", "approval ok": "the question {} was answered",
         }  # fmt: skip
         return told.get(self.what, f"the {self.what} {{}} was recorded").format(repr(self.key))
 

@@ -17,10 +17,10 @@ from pydantic import JsonValue
 
 from tidelog.calling import end_tasks, keep_process, stop_task
 from tidelog.failures import ErrorReport, report_error, tool_failure
-from tidelog.journal import EntryError, JournalEntry
+from tidelog.journal import EntryError, JournalEntry, Wait
 from tidelog.reconciling import Reconciled
 from tidelog.stopped import IN_THE_MIDDLE, ReconcileTimeoutError, ToolTimeoutError
-from tidelog.testing.approving import Approve, approved
+from tidelog.testing.approving import Approve, answered, approved
 from tidelog.testing.clock import KitClock, RealClock
 from tidelog.testing.effects import CURRENT, CurrentCall
 from tidelog.testing.journal import CallState, MemoryJournal, ToolCall
@@ -119,6 +119,26 @@ class Ledger:
             entry = self._journal.find(key)
             if entry is not None and entry.status == "pending" and tool in self.tools:
                 self.start(entry, tool, arguments)
+
+        for key, (entry, wait, _) in self._journal.waits.items():
+            if wait.kind == "approval" and not self._journal.is_settled(key):
+                self.ask(entry, wait)
+
+    def ask(self, entry: JournalEntry, wait: Wait) -> None:
+        """Asks the people of the test. They do not crash with the agent either."""
+        if entry.key in self._tasks:
+            return
+        task = asyncio.create_task(self._ask_people(entry, wait), name=f"question {entry.key}")
+        self._tasks[entry.key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(entry.key, None))
+
+    async def _ask_people(self, entry: JournalEntry, wait: Wait) -> None:
+        try:
+            answer = await answered(self._approve, entry.key, wait)
+        except Exception as error:  # noqa: BLE001  # nobody is there, or code of the test: whoever runs the agent gets it
+            self._stop(error)
+            return
+        self._journal.record(entry.model_copy(update={"status": "ok", "result": answer}))
 
     async def close(self) -> None:
         for task in list(self._tasks.values()):

@@ -116,6 +116,8 @@ class MemoryRecorder:
         self._life.check()
         self._waits.start(key, wait)
         self._life.check()
+        if wait.kind == "approval":
+            self._ledger.ask(self._journal.waits[key][0], wait)
 
     async def start_child(self, key: str, child: Child, fingerprint: str) -> None:
         self._life.check()

@@ -128,7 +128,8 @@ class WorkerApi:
 
     async def start_wait(self, ticket: Ticket, key: str, wait: Wait) -> None:
         until = None if wait.until is None else wait.until.isoformat()
-        said = _said(name=wait.name, s=wait.delay_s, until=until, fingerprint=wait.fingerprint)
+        question = None if wait.question is None else dict(wait.question)
+        said = _said(name=wait.name, s=wait.delay_s, until=until, fingerprint=wait.fingerprint, question=question)
         await self._report("wait", ticket, {"key": key, "kind": wait.kind, **said})
 
     async def start_child(self, ticket: Ticket, key: str, child: Child, fingerprint: str) -> None:
