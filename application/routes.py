@@ -1,5 +1,6 @@
 """The routing table: the stream of each command, and the slice whose rules decide the command. Read this file first."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -80,11 +81,20 @@ def _for_whom_chain(state: Any) -> str | None:
     return on_behalf_of
 
 
+def _for_whom_run(state: Any) -> str | None:
+    on_behalf_of: str | None = state.on_behalf_of
+    return on_behalf_of
+
+
+_OF_RUN_BY_CLOCK = Route(runs.DECIDER, lambda c: c.run_id, lambda c, _: c.run_id, on_behalf_of=_for_whom_run)
+"""What a timer asks of a run."""
 _OF_CHAIN = Route(chains.DECIDER, lambda c: c.chain_id, _run_of_chain, on_behalf_of=_for_whom_chain, of_state=True)
 _COMPENSATION = Route(compensations.DECIDER, lambda c: compensations.compensation_id_of(c.run_id), lambda c, _: c.run_id)
 """The stream of a run's compensation. Its id follows from the run."""
 _ALLOWANCE = Route(allowances.DECIDER, lambda c: c.allowance_id, lambda c, _: c.root_id)
 """What a budget allows in a run or on a day: in the root of the run, or a root of its own."""
+_ALLOWANCE_BY_CLOCK = replace(_ALLOWANCE, on_behalf_of=lambda state: None if state.opened is None else state.opened.on_behalf_of)
+"""The wall time of a run is over."""
 _NEW_ALLOWANCE = Route(allowances.DECIDER, lambda c: c.allowance_id, lambda c, _: c.root_id, creates=True)
 _BEGIN_RUN = Route(runs.DECIDER, lambda c: c.run_id, lambda c, _: c.run_id, on_behalf_of=_for_whom_key, own_cause=True)
 """A run that begins when another one has ended."""
@@ -122,7 +132,7 @@ ROUTES: dict[type[Command], Route] = {
     runs.CompleteStep: _own_stream(runs.DECIDER, "run_id"),
     runs.FailStep: _own_stream(runs.DECIDER, "run_id"),
     runs.FinishChild: _own_stream(runs.DECIDER, "run_id"),
-    runs.EndWait: _own_stream(runs.DECIDER, "run_id"),
+    runs.EndWait: _OF_RUN_BY_CLOCK,
     runs.CancelRun: _own_stream(runs.DECIDER, "run_id", "reason"),
     runs.AbandonRun: _own_stream(runs.DECIDER, "run_id"),
     runs.PauseRun: _own_stream(runs.DECIDER, "run_id"),
@@ -131,14 +141,14 @@ ROUTES: dict[type[Command], Route] = {
     runs.ForceStep: _own_stream(runs.DECIDER, "run_id"),
     runs.RetryRun: _own_stream(runs.DECIDER, "run_id", "reason", "fresh", "versions"),
     runs.SetDeadline: _own_stream(runs.DECIDER, "run_id", "deadline_s", "reason"),
-    runs.EndAtDeadline: _own_stream(runs.DECIDER, "run_id"),
+    runs.EndAtDeadline: _OF_RUN_BY_CLOCK,
     runs.StopRun: _own_stream(runs.DECIDER, "run_id"),
     runs.CheckRun: _own_stream(runs.DECIDER, "run_id"),
     runs.TaintRun: _own_stream(runs.DECIDER, "run_id"),
     runs.CheckUntainted: _own_stream(runs.DECIDER, "run_id"),
     runs.SignalRun: _own_stream(runs.DECIDER, "run_id", "name", "payload", "step"),
     runs.AwaitSignal: _own_stream(runs.DECIDER, "run_id"),
-    runs.ExpireSignalWait: _own_stream(runs.DECIDER, "run_id"),
+    runs.ExpireSignalWait: _OF_RUN_BY_CLOCK,
     runs.LeaveSignals: _own_stream(runs.DECIDER, "run_id"),
     run_keys.TakeKey: _own_stream(run_keys.DECIDER, "key_id"),
     run_keys.ReleaseKey: _own_stream(run_keys.DECIDER, "key_id"),
@@ -238,7 +248,7 @@ ROUTES: dict[type[Command], Route] = {
     allowances.CountSpent: _ALLOWANCE,
     allowances.TightenAllowance: _ALLOWANCE,
     allowances.NoteSpent: _ALLOWANCE,
-    allowances.EndTime: _ALLOWANCE,
+    allowances.EndTime: _ALLOWANCE_BY_CLOCK,
     allowances.ChangeAllowance: _ALLOWANCE,
     allowances.LiftAllowance: _ALLOWANCE,
     allowances.DropPortion: _ALLOWANCE,

@@ -103,6 +103,7 @@ async def start_run(
                 workflow=workflow,
                 origin=origin,
                 budget=budget,
+                on_behalf_of=request.on_behalf_of,
                 concurrency=key,
             )
             more = (*terms.commands(run_id), *of_project, *of_agents, *conditions)

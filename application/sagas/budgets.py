@@ -39,6 +39,7 @@ def on_run_started(event: runs.RunStarted, cause: ReactionCause) -> list[Reactio
         on_spent=budget.on_spent,
         asking=budget.asking,
         currency=budget.currency or CURRENCY,
+        on_behalf_of=cause.on_behalf_of,
     )
     run_id = cause.stream_id
     return [OpenAllowance(allowance_id=allowance_of_run(run_id), root_id=run_id, opening=opening)]

@@ -52,6 +52,7 @@ def on_part_scheduled(event: runs.PartScheduled, cause: ReactionCause) -> list[R
             again=event.again,
             fresh=event.fresh,
             budgets=event.budgets,
+            on_behalf_of=cause.on_behalf_of,
         )
     ]
 

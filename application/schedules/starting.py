@@ -62,9 +62,8 @@ class ScheduleStarts:
         depth = 0 if created.made_by is None else created.made_by.depth
         origin = runs.Origin(kind="schedule", name=created.name, due_at=due_at, depth=depth)
         given = _input(definition.start, created.name, due_at, self._functions)
-        found = await self._prepare(
-            created.project_id, definition.start, given, {"run_id": run_id, "origin": origin}, created.on_behalf_of
-        )
+        said = {"run_id": run_id, "origin": origin, "on_behalf_of": created.on_behalf_of}
+        found = await self._prepare(created.project_id, definition.start, given, said, created.on_behalf_of)
         if (key := found.start.concurrency) is None:
             return found
         return found._replace(conditions=(take(key, run_id), *found.conditions))

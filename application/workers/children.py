@@ -86,6 +86,6 @@ class ChildRuns:
             conditions = (*conditions, runs.CheckUntainted(run_id=run_id))
         changes = {
             "input": input, "metadata": run.metadata, "workflow": ref, "tainted": run.tainted, "budget": None,
-            "budgets": run.budgets,
+            "budgets": run.budgets, "on_behalf_of": run.on_behalf_of,
         }  # fmt: skip
         return start.model_copy(update=changes), (*of_agents, *conditions)

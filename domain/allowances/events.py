@@ -25,6 +25,8 @@ class Opening(Value):
     on_spent: OnSpent = "stop"
     asking: BudgetAsking = AS_USUAL
     currency: str = CURRENCY
+    on_behalf_of: str | None = None
+    """For whom the run is."""
 
 
 class AllowanceOpened(Event):
@@ -39,6 +41,8 @@ class AllowanceOpened(Event):
     on_spent: OnSpent = "stop"
     asking: BudgetAsking = Field(default=AS_USUAL, exclude_if=as_usual)
     currency: str = CURRENCY
+    on_behalf_of: str | None = Field(default=None, exclude_if=unsaid)
+    """For whom the run is: the end of its time is for the same."""
 
 
 class AllowanceDrawn(Event):

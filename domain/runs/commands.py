@@ -74,6 +74,8 @@ class StartRun(Command):
     forked_from: ForkedFrom | None = None
     taken: TakenOver | None = None
     """With `forked_from`."""
+    on_behalf_of: str | None = None
+    """For whom the actor asks."""
     concurrency: KeyOfRun | None = None
     """The same append takes the key, or puts the run in line for it."""
 

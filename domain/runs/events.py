@@ -103,6 +103,8 @@ class RunStarted(Event):
     """The runs whose budgets the calls of the run are paid from: itself, if it has one, and those above it that do."""
     forked_from: ForkedFrom | None = Field(default=None, exclude_if=unsaid)
     """What the run takes over: `run.step_taken_over` and `run.part_taken_over` follow."""
+    on_behalf_of: str | None = Field(default=None, exclude_if=unsaid)
+    """For whom the run is. What a clock brings about in it later is for the same."""
     concurrency: KeyOfRun | None = Field(default=None, exclude_if=unsaid)
     """The key that the run holds while it goes on. If `run.queued` follows, the run waits for it first."""
 
@@ -142,6 +144,7 @@ class RunStartedV3(Event):
     versions_asked: tuple[str, ...] = ()
     priority: Priority = "normal"
     compensate: Compensate = "never"
+    on_behalf_of: str | None = Field(default=None, exclude_if=unsaid)
 
 
 class RunStartedV2(RunStartedV3):

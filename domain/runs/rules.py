@@ -158,6 +158,7 @@ def _start(d: Decision, command: StartRun) -> list[Event]:
             budget=command.budget,
             budgets=command.budgets if command.budget is None else (*command.budgets, command.run_id),
             forked_from=command.forked_from,
+            on_behalf_of=command.on_behalf_of,
             concurrency=command.concurrency,
         )
     )

@@ -140,6 +140,8 @@ class Run:
 
     budgets: tuple[UUID, ...] = ()
     """The runs whose budgets its calls are paid from."""
+    on_behalf_of: str | None = None
+    """For whom the run is."""
 
     @property
     def graph(self) -> Graph:
@@ -312,6 +314,7 @@ def _started(event: RunStarted) -> Run:
         versions_asked=event.versions_asked, priority=event.priority, compensate=event.compensate, metadata=event.metadata,
         project_id=event.project_id, parent=event.parent,
         tainted=event.tainted or (event.origin is not None and event.origin.kind == "webhook"), budgets=event.budgets,
+        on_behalf_of=event.on_behalf_of,
         concurrency=event.concurrency,
     )  # fmt: skip
 

@@ -123,7 +123,7 @@ EXAMPLES: tuple[Event, ...] = (
     budgets.BudgetRemoved(name="runs", by="key:ada", reason="nobody needs it", on_behalf_of="ada@example.com"),
     allowances.AllowanceOpened(
         budget="tenant", budget_id=KEY, day="2026-11-30", run_id=RUN, project_id=PROJECT, limits=LIMITS, wall_s=600.0,
-        on_spent="degrade", asking=ASKING, currency="eur",
+        on_spent="degrade", asking=ASKING, currency="eur", on_behalf_of="ada@example.com",
     ),
     allowances.AllowanceDrawn(holder=AGENT_RUN, amounts=AMOUNTS, exact=True, call=INVOCATION, key="git.history#1", more=True),
     allowances.AllowanceSettled(holder=AGENT_RUN, spent=AMOUNTS, returned=AMOUNTS, exact=True, overrun=AMOUNTS),
@@ -190,6 +190,7 @@ EXAMPLES: tuple[Event, ...] = (
         budget=RUN_BUDGET, budgets=(OTHER_RUN, RUN),
         forked_from=runs.ForkedFrom(run_id=OTHER_RUN, position=4_711, step="write", anew=True),
         concurrency=KeyOfRun(key="deploy", on_busy="replace", key_id=KEY, on_behalf_of="ada@example.com"),
+        on_behalf_of="ada@example.com",
     ),
     runs.StepScheduled(
         step="collect", agent="historian", agent_version="2", agent_run_id=AGENT_RUN, timeout_s=90.5, retry=RETRY,

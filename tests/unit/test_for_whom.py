@@ -15,14 +15,18 @@ from application.engine.ports.sessions import HeldWork, LapsedWork
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.invocations import resolve_invocation
 from application.lapses import lapsing
+from application.routes import ROUTES
 from application.runs.start import StartedDifferently
-from domain import invocations, runs
+from domain import agent_runs, allowances, approvals, invocations, runs
 from domain.agent_runs import ClaimAgentRun, StartWait
+from domain.amounts import BudgetLimits
 from domain.errors import InvalidCommand, WorkOver
 from domain.invocations import ClaimInvocation
 from domain.kernel import RecordedEvent, who_asked
+from domain.plans import ChildRun, Wait
 from domain.registry import REGISTRY
-from domain.runs import CancelRun
+from domain.runs import CancelRun, SetDeadline
+from tests.golden.examples import EXAMPLES
 from tests.kit.engine import RETRY, Claim, Engine, PlayedWorker, plan
 from tests.kit.waiting import TENANT, new_id
 
@@ -90,10 +94,10 @@ async def lose(engine: Engine, worker: PlayedWorker, pool: str, kind: str = "age
     return item.work_id
 
 
-async def sleeps(engine: Engine, claim: Claim) -> None:
-    """Without a worker meanwhile, until the end of the sleep wakes the agent."""
+async def waits_in_vain(engine: Engine, claim: Claim) -> None:
+    """For a signal, without a worker meanwhile, until the time-out of the wait wakes the agent."""
     waits, caller = engine.workers.waits, claim.worker.caller
-    wait = StartWait(agent_run_id=claim.work_id, attempt=claim.attempt, key="wait", kind="sleep", delay_s=60.0)
+    wait = StartWait(agent_run_id=claim.work_id, attempt=claim.attempt, key="wait", kind="signal", name="go", delay_s=60.0)
     seen = (await waits.start(caller, wait)).versions[claim.work_id]
     await engine.settled()
     left, _ = await waits.suspend(caller, claim.work_id, claim.attempt, seen, ())
@@ -140,7 +144,7 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
     await lose(engine, worker, "add", "tool")
     await (await worker.next("add", "tool")).complete(2)
     await engine.settled()
-    await sleeps(engine, alpha)
+    await waits_in_vain(engine, alpha)
     alpha = await worker.next("alpha")
     await alpha.complete("done")
     await lose(engine, worker, "beta")
@@ -165,13 +169,42 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
         "invocation.not_happened", "invocation.reconcile_requested", "invocation.reconcile_started",
         "invocation.reconcile_failed", "invocation.reconciled", "invocation.fell_back",
         "invocation.compensation_requested", "invocation.compensation_refused", "invocation.held", "invocation.released",
-        "run.tainted", "run.signal_awaited", "run.signal_wait_ended", "run.signalled", "run.signal_received",
-        "run.step_taken_over", "run.part_taken_over",
+        "run.tainted", "run.signalled", "run.signal_received", "run.step_taken_over", "run.part_taken_over",
         "agent_run.entry_taken_over", "agent_run.mail_taken_over", "context.value_taken_over",
         "agent_run.portion_granted", "agent_run.portion_settled",
     }, "all other events were tried"  # fmt: skip
     assert {name for _, name in for_whom(engine, other)} == {None}
     assert all("on_behalf_of" not in event.metadata for event in engine.log.events if event.root_id == other)
+
+
+@pytest.mark.parametrize("name", ["user:ada", None])
+async def test_what_a_clock_brings_about_is_for_whom_the_run_is(engine: Engine, worker: PlayedWorker, name: str | None) -> None:
+    """The end of a wait and the deadline of a child run, and the end of the wall time of another run."""
+    body = {"steps": [{"key": "late", "agent": "alpha", "after": []}]}
+    child = runs.Step(key="child", run=ChildRun(plan=body))
+    steps = (runs.Step(key="pause", wait=Wait(s=60.0)), child.model_copy(update={"after": ("pause",)}))
+    waiting = await engine.start(plan=runs.Plan(steps=steps), request=asks(name))
+    await engine.advance(120)
+    below = runs.child_id_of(waiting, "child", 0)
+    await engine.give(SetDeadline(run_id=below, deadline_s=60.0))
+    timed = await engine.start("beta", request=asks(name), budget=runs.RunBudget(limits=BudgetLimits(), wall_s=60.0))
+    await engine.settled()
+    await engine.advance(120)
+    said = {event.root_id: for_whom(engine, event.root_id) - {("run.deadline_set", None)} for event in engine.log.events}
+    assert {by for run_id in (waiting, below, timed) for _, by in said[run_id]} == {name}
+    assert {"run.step_completed", "run.failed"} <= {topic for topic, _ in said[waiting]}
+    assert {"allowance.spent", "run.failed"} <= {topic for topic, _ in said[timed]}
+    assert ("run.failed", name) in said[below]
+    assert (await engine.run(below)).on_behalf_of == (await engine.run(timed)).on_behalf_of == name
+
+
+def test_every_command_of_a_timer_knows_for_whom() -> None:
+    run_id, waiting = new_id(), runs.StepStarted(step="a", form="wait", delay_s=1.0)
+    slices = (agent_runs, invocations, runs, approvals, allowances)
+    found = [each.scheduled_by(event, run_id) for each in slices for event in (*EXAMPLES, waiting)]
+    timed = {type(scheduled.command) for scheduled in found if scheduled is not None}
+    assert {runs.EndWait, runs.EndAtDeadline, runs.ExpireSignalWait, allowances.EndTime} < timed
+    assert not [command.__name__ for command in timed if ROUTES[command].on_behalf_of is None]
 
 
 async def test_what_a_person_does_later_is_for_whom_that_person_asks(engine: Engine, worker: PlayedWorker) -> None:

@@ -97,7 +97,7 @@ class Forks:
         self, request: CommandRequest, run_id: UUID, asked: AskedFork, fork_id: UUID, known: KnownAgents
     ) -> CommandOutcome:
         for look in range(MOST_LOOKS):
-            commands = await self._prepared(request.tenant_id, run_id, asked, fork_id, known, fresh=look > 0)
+            commands = await self._prepared(request, run_id, asked, fork_id, known, fresh=look > 0)
             try:
                 return await self._executed(request, *commands)
             except (agents.AgentChanged, WorkflowChanged):  # this process had not heard of it
@@ -116,8 +116,9 @@ class Forks:
         return await with_key(self._commands, request.tenant_id, take(first.concurrency, first.run_id), execute)
 
     async def _prepared(
-        self, tenant_id: UUID, run_id: UUID, asked: AskedFork, fork_id: UUID, known: KnownAgents, *, fresh: bool
+        self, request: CommandRequest, run_id: UUID, asked: AskedFork, fork_id: UUID, known: KnownAgents, *, fresh: bool
     ) -> tuple[StartRun, *tuple[Command, ...]]:
+        tenant_id = request.tenant_id
         point = Point(
             position=await self._histories.at_most_head(asked.position or MAX_POSITION), step=asked.step, anew=asked.anew,
             failed=asked.position is None and asked.step is None,
@@ -142,6 +143,7 @@ class Forks:
             "tainted": cut.run.tainted,
             "workflow": started.workflow if asked.plan is None else None,
             "forked_from": ForkedFrom(run_id=run_id, position=point.position, step=point.step, anew=point.anew),
+            "on_behalf_of": request.on_behalf_of,
         }
         if started.concurrency is not None:  # it works on what the key protects; nobody is to be cancelled for it
             changes["concurrency"] = started.concurrency.model_copy(update={"on_busy": "reject", "on_behalf_of": None})
@@ -207,7 +209,7 @@ class _Forking:
             compensate=start.compensate, parent=parent, workflow=of_child.started.workflow,
             tainted=start.tainted or of_child.run.tainted,
             forked_from=ForkedFrom(run_id=one.execution_id, position=self.until), taken=of_child.taken,
-            budgets=start.budgets if start.budget is None else (*start.budgets, start.run_id),
+            budgets=start.budgets if start.budget is None else (*start.budgets, start.run_id), on_behalf_of=start.on_behalf_of,
         )  # fmt: skip
         self.commands.append(child)
         await self.rest(one.execution_id, child, of_child)
