@@ -167,6 +167,7 @@ ROUTES: dict[type[Command], Route] = {
     agent_runs.FinishWait: _of_agent_run(),
     agent_runs.SuspendAgentRun: _of_agent_run(),
     agent_runs.WakeAgentRun: _of_agent_run(),
+    agent_runs.ReportProgress: _of_agent_run(),
     agent_runs.GrantPortion: _of_agent_run(),
     agent_runs.ReleasePortion: _of_agent_run(),
     agent_runs.SettleCancelled: _of_agent_run(),

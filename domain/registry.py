@@ -52,7 +52,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
     "agent_runs": (
         agent_runs.AgentRunRequested, agent_runs.AgentRunClaimed, agent_runs.StepRecorded, agent_runs.CallStarted,
         agent_runs.CallFinished, agent_runs.WaitStarted, agent_runs.WaitFinished, agent_runs.AgentRunSuspended,
-        agent_runs.CallCovered, agent_runs.CallPaid, agent_runs.CallUnpaid,
+        agent_runs.CallCovered, agent_runs.CallPaid, agent_runs.CallUnpaid, agent_runs.AgentRunProgressed,
         agent_runs.PortionGranted, agent_runs.PortionSettled, agent_runs.EntryTakenOver,
         agent_runs.MailTakenOver, agent_runs.MailDelivered,
         agent_runs.MailRefused, agent_runs.MailReceived,

@@ -10,6 +10,7 @@ from api.cli.explain import ended_by_people, parts_of
 from api.cli.invocations import to_resolve
 from api.cli.large_values import command_of, left_out
 from api.cli.plan_events import why_skipped
+from api.cli.progress import progress_of
 from api.cli.steering_events import paused_because
 from api.cli.timeline import duration_of
 from api.cli.waiting import FIRST_S, waits
@@ -176,7 +177,7 @@ def _steps(run: dict[str, Any], full: bool) -> Any:
             if error
             else (phrases.uncut(step["result"]) if full and result and not large else result)
         )
-        what = "; ".join(filter(None, [_form(step), what]))
+        what = "; ".join(filter(None, [_form(step), progress_of(step), what]))
         name, attempt = f"[bold]{output.escape(step['key'])}[/bold]", str(step["attempt"] or "")
         table.add_row(
             name,

@@ -11,6 +11,7 @@ from api.cli.invocations import to_resolve
 from api.cli.output import duration, gist, one_line, shortened
 from api.cli.phrases import Mood, named, who
 from api.cli.plan_events import OF_PLANS, said_by
+from api.cli.progress import OF_PROGRESS
 from api.cli.steering_events import OF_STEERING, dispatched_by
 from api.cli.wait_events import OF_WAITS
 
@@ -416,6 +417,7 @@ _TELL: Mapping[str, Teller] = {
     **OF_APPROVALS,
     **OF_STEERING,
     **OF_WAITS,
+    **OF_PROGRESS,
 }
 """Event type → function that returns actor, text and mood of a line. Other events have no line."""
 

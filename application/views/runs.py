@@ -190,6 +190,19 @@ class PartsView(Folded):
     first: list[PartBrief] = Field(default=[], description=f"The first {FIRST_PARTS}")
 
 
+class ProgressView(BaseModel):
+    """How far an agent is, as it has said last. It is said from time to time, not at each change."""
+
+    done: float
+    total: float | None = None
+    """Null: nobody knows."""
+    message: str | None = None
+    at: Timestamp
+    attempt: int
+    part: int | None = None
+    """Which execution of the step has said it. Null: the only one."""
+
+
 class StepView(Folded, HoldsLarge):
     key: str
     agent: str | None = None
@@ -225,6 +238,8 @@ class StepView(Folded, HoldsLarge):
     """What `input_from` gave. Missing: the step has none, or was not begun."""
     waits_until: Timestamp | None = Field(default=None, exclude_if=unsaid)
     """The time that a step waits for, or has waited for."""
+    progress: ProgressView | None = Field(default=None, exclude_if=unsaid)
+    """How far its agent is. Missing: it has not said so."""
     parts: PartsView | None = Field(default=None, exclude_if=unsaid)
     exhausted: bool = Field(default=False, exclude_if=unsaid)
     """Whether a loop ended because of its bound."""

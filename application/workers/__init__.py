@@ -27,6 +27,7 @@ from application.workers.invocations import WorkerInvocations
 from application.workers.journal import Journals
 from application.workers.mail import Mailboxes
 from application.workers.outcomes import Outcomes
+from application.workers.progress import ProgressNotes
 from application.workers.registering import Registration
 from application.workers.scheduling import AgentSchedules
 from application.workers.sessions import SessionWork
@@ -68,6 +69,7 @@ class Workers:
         self.client_calls = ClientCalls(commands, schemas, tools, self.chains, cache, self.budgets)
         self.mail = Mailboxes(commands)
         self.waits = AgentWaits(commands, self.chains.needs)
+        self.progress = ProgressNotes(commands)
         self.children = children
         self.context = SharedContext(commands)
         self.outcomes = Outcomes(commands)

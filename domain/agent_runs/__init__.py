@@ -19,6 +19,7 @@ Others import from here, never from the modules:
 
 from domain.agent_runs.commands import (
     LONGEST_WAIT_S,
+    MOST_PROGRESS,
     MOST_RECEIVES,
     AgentRunCommand,
     CancelAgentRun,
@@ -40,6 +41,7 @@ from domain.agent_runs.commands import (
     RefuseCall,
     ReleasePortion,
     ReopenAgentRun,
+    ReportProgress,
     RequestAgentRun,
     ResumeAgentRun,
     SettleCalls,
@@ -60,6 +62,7 @@ from domain.agent_runs.events import (
     AgentRunEvent,
     AgentRunFailed,
     AgentRunPaused,
+    AgentRunProgressed,
     AgentRunReopened,
     AgentRunRequested,
     AgentRunResumed,
@@ -97,6 +100,7 @@ from domain.agent_runs.waits import MOST_WAITS
 __all__ = [
     "DECIDER",
     "LONGEST_WAIT_S",
+    "MOST_PROGRESS",
     "MOST_RECEIVES",
     "MOST_WAITS",
     "TERMINAL",
@@ -109,6 +113,7 @@ __all__ = [
     "AgentRunEvent",
     "AgentRunFailed",
     "AgentRunPaused",
+    "AgentRunProgressed",
     "AgentRunReopened",
     "AgentRunRequested",
     "AgentRunResumed",
@@ -153,6 +158,7 @@ __all__ = [
     "RefuseCall",
     "ReleasePortion",
     "ReopenAgentRun",
+    "ReportProgress",
     "RequestAgentRun",
     "Reservation",
     "ResumeAgentRun",

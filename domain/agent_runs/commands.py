@@ -16,6 +16,7 @@ Fingerprint = Annotated[str, Field(min_length=1, max_length=64)]
 LONGEST_WAIT_S = 10 * 366 * 86_400.0
 MOST_RECEIVES = 100
 """Open `receive` calls of an agent run that leaves its worker."""
+MOST_PROGRESS = 1e15
 
 
 class RequestAgentRun(Command):
@@ -263,6 +264,16 @@ class DispatchAgentRun(Command):
     on_behalf_of: str | None = None
 
 
+class ReportProgress(Command):
+    """The agent says how far it is."""
+
+    agent_run_id: UUID
+    attempt: int
+    done: float = Field(ge=0, le=MOST_PROGRESS)
+    total: float | None = Field(default=None, gt=0, le=MOST_PROGRESS)
+    message: ShortText | None = None
+
+
 class UnpauseAgentRun(Command):
     agent_run_id: UUID
     number: int
@@ -278,5 +289,5 @@ AgentRunCommand = (
     | DeliverMail | ReceiveMail | CompleteAgentRun | GrantPortion | ReleasePortion | SettleCancelled | FailAgentRun | LapseClaim
     | ResumeAgentRun
     | TimeOutAgentRun | CancelAgentRun | PauseAgentRun | UnpauseAgentRun | DispatchAgentRun | StartWait | FinishWait
-    | SuspendAgentRun | WakeAgentRun | PayCall | RefuseCall
+    | SuspendAgentRun | WakeAgentRun | PayCall | RefuseCall | ReportProgress
 )  # fmt: skip

@@ -260,6 +260,17 @@ class AgentRunSuspended(Event):
     """Open `receive` calls, which the journal does not know before they come back."""
 
 
+class AgentRunProgressed(Event):
+    """The agent says how far it is. It says so from time to time: what lies between is told to nobody."""
+
+    TOPIC = "agent_run.progressed"
+    attempt: int
+    done: float
+    total: float | None = None
+    """None: nobody knows."""
+    message: str | None = None
+
+
 class AgentRunResumed(Event):
     """The agent run waits for a worker again: after a retry's delay, because a claim lapsed, or because it was woken."""
 
@@ -364,5 +375,5 @@ AgentRunEvent = (
     | CallCovered | CallPaid | CallUnpaid
     | MailReceived | PortionGranted | PortionSettled | AgentRunRetryScheduled | AgentRunResumed | AgentRunReopened
     | AgentRunCompleted | AgentRunFailed | AgentRunCancelled | AgentRunPaused | AgentRunUnpaused
-    | WaitStarted | WaitFinished | AgentRunSuspended | EntryTakenOver | MailTakenOver
+    | WaitStarted | WaitFinished | AgentRunSuspended | AgentRunProgressed | EntryTakenOver | MailTakenOver
 )  # fmt: skip

@@ -22,6 +22,7 @@ from domain.agent_runs.commands import (
     RefuseCall,
     ReleasePortion,
     ReopenAgentRun,
+    ReportProgress,
     RequestAgentRun,
     ResumeAgentRun,
     SettleCalls,
@@ -39,6 +40,7 @@ from domain.agent_runs.events import (
     AgentRunClaimed,
     AgentRunCompleted,
     AgentRunFailed,
+    AgentRunProgressed,
     AgentRunReopened,
     AgentRunRequested,
     AgentRunResumed,
@@ -63,6 +65,7 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             | ReceiveMail()
             | StartWait()
             | SuspendAgentRun()
+            | ReportProgress()
             | GrantPortion()
             | CompleteAgentRun()
             | FailAgentRun()
@@ -261,7 +264,15 @@ def _resumed(
 
 def _decide_for_worker(
     run: AgentRun,
-    command: RecordStep | StartCall | ReceiveMail | StartWait | SuspendAgentRun | GrantPortion | CompleteAgentRun | FailAgentRun,
+    command: RecordStep
+    | StartCall
+    | ReceiveMail
+    | StartWait
+    | SuspendAgentRun
+    | ReportProgress
+    | GrantPortion
+    | CompleteAgentRun
+    | FailAgentRun,
 ) -> list[Event]:
     if run.requested is None:
         raise NotFound(f"there is no agent run {command.agent_run_id}")
@@ -288,6 +299,9 @@ def _decide_for_worker(
             return start_wait(run, run.requested, command)
         case SuspendAgentRun():
             return suspend(run, command)
+        case ReportProgress():
+            said = AgentRunProgressed(**command.model_dump(exclude={"agent_run_id"}))
+            return [] if said == run.progress else [said]
         case CompleteAgentRun():
             completed = AgentRunCompleted(
                 run_id=run.requested.run_id,

@@ -14,6 +14,7 @@ from domain.agent_runs.events import (
     AgentRunEvent,
     AgentRunFailed,
     AgentRunPaused,
+    AgentRunProgressed,
     AgentRunReopened,
     AgentRunRequested,
     AgentRunResumed,
@@ -103,6 +104,9 @@ class AgentRun:
     unpaid: PersistentMap[str, UnpaidCall] = field(default_factory=Map)
     """Key of a call that is held → what its budgets are to have enough of."""
 
+    progress: AgentRunProgressed | None = None
+    """What the agent has said last of how far it is."""
+
     @property
     def purse(self) -> Purse | None:
         """The portion that calls are paid from."""
@@ -162,8 +166,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             return _written(run, ((event.key, _finished(run.journal[event.key], event, version)),))
         case MailReceived():
             return _received(run, event, version)
-        case MailRefused():
-            return replace(run, version=version)
+        case MailRefused() | AgentRunProgressed():
+            return replace(run, version=version, progress=event if isinstance(event, AgentRunProgressed) else run.progress)
         case AgentRunRetryScheduled():
             return replace(run, version=version, status="waiting", failures=run.failures + 1, lost_claims=0)
         case AgentRunResumed():

@@ -15,6 +15,7 @@ from domain import agent_runs, compensations, invocations, runs
 from domain.failures import Failure
 from domain.kernel import RecordedEvent
 from projections.kernel import decoded
+from projections.runs.counted import COUNTED
 from projections.runs.retries import on_key, on_retry, uncount
 from projections.runs.taken_over import TAKEN_OVER
 
@@ -156,6 +157,7 @@ class FoldedParts(Protocol):
 
     def keep_wait(self, step: Any, until: datetime) -> None: ...
     def keep_exhausted(self, step: Any) -> None: ...
+    def keep_progress(self, step: Any, progress: Any) -> None: ...
 
     # What may be large. `part`: the run, or a step, part or call that this object gave out.
 
@@ -307,16 +309,7 @@ def _call_off(parts: FoldedParts, at: datetime) -> None:
             step.finished_at = at if step.started_at is not None else None
 
 
-def _on_message(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
-    run.message_count += 1
-
-
 # --- its steps ----------------------------------------------------------------------------------------------------------
-
-
-def _on_record(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
-    if (step := parts.step_of(recorded.stream_id)) is not None:
-        step.recorded_steps += 1
 
 
 def _on_agent_run_event(run: FoldedRun, parts: FoldedParts, recorded: RecordedEvent) -> None:
@@ -482,7 +475,9 @@ _OF_CALLS = (
 )  # fmt: skip
 _OF_PAUSES = (runs.RunPaused, runs.RunPauseLifted, runs.RunResumed)
 _OF_COMPENSATIONS = (compensations.CompensationStarted, compensations.CompensationResumed, compensations.CompensationEnded)
-CHANGES_A_STEP = frozenset(kind.TOPIC for kind in (*_OF_AGENT_RUNS, agent_runs.StepRecorded, agent_runs.EntryTakenOver))
+CHANGES_A_STEP = frozenset(
+    kind.TOPIC for kind in (*_OF_AGENT_RUNS, agent_runs.StepRecorded, agent_runs.AgentRunProgressed, agent_runs.EntryTakenOver)
+)
 CHANGES_A_CALL = frozenset(kind.TOPIC for kind in _OF_CALLS)
 _CHANGES: Mapping[str, Change] = {
     **{kind.TOPIC: _on_run_event for kind in _OF_RUNS},
@@ -493,8 +488,7 @@ _CHANGES: Mapping[str, Change] = {
     **{kind.TOPIC: _on_pause for kind in _OF_PAUSES},
     runs.RunQueued.TOPIC: on_key,
     runs.RunBegun.TOPIC: on_key,
-    agent_runs.StepRecorded.TOPIC: _on_record,
     **TAKEN_OVER,
-    "message.sent": _on_message,
+    **COUNTED,
 }
 """What changes more of a run than its number of events and its last position. Other events are not decoded."""

@@ -11,6 +11,7 @@ from application.views.runs import (
     NEWEST_CALLS,
     CallView,
     PartsView,
+    ProgressView,
     RunCallView,
     RunView,
     StepView,
@@ -142,6 +143,9 @@ class ViewParts:
     def keep_exhausted(self, step: StepView) -> None:
         step.exhausted = True
 
+    def keep_progress(self, step: StepView, progress: ProgressView) -> None:
+        step.progress = progress
+
     def call_of(self, invocation_id: UUID) -> CallView | None:
         return self._calls.get(invocation_id)
 
@@ -203,7 +207,7 @@ class ViewParts:
 
     def forget_step(self, step: StepView, recorded: RecordedEvent) -> None:
         self.keep_error(step, None, recorded)
-        step.why, step.waits_until, step.exhausted = None, None, False
+        step.why, step.waits_until, step.exhausted, step.progress = None, None, False, None
 
 
 def evolve_view(

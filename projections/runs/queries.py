@@ -9,7 +9,17 @@ from uuid import UUID
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import Positioned
 from application.views.large import LARGE_BYTES
-from application.views.runs import FIRST_PARTS, NEWEST_CALLS, CallView, PartsView, PartView, RunCallView, RunView, StepView
+from application.views.runs import (
+    FIRST_PARTS,
+    NEWEST_CALLS,
+    CallView,
+    PartsView,
+    PartView,
+    ProgressView,
+    RunCallView,
+    RunView,
+    StepView,
+)
 from domain import runs
 from domain.errors import NotFound
 from domain.kernel import who_asked
@@ -301,6 +311,8 @@ def _fill_form(planned: runs.Step, view: StepView, row: StepRow, events: Events,
         values.input(view, None if held.event is None else held.event.input, held.position, held.size)
     if form.until is not None:
         view.waits_until = datetime.fromisoformat(form.until)
+    if form.progress is not None:
+        view.progress = ProgressView.model_validate(form.progress)
     if form.counted:
         view.parts = PartsView(
             total=total_of(planned) if form.total is None else form.total, started=form.started, completed=form.completed,

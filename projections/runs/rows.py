@@ -8,6 +8,7 @@ from uuid import UUID
 
 from psycopg.sql import SQL, Identifier
 
+from application.views.runs import ProgressView
 from domain import agent_runs, invocations, runs
 from domain.failures import Failure
 from domain.kernel import RecordedEvent, who_asked
@@ -253,6 +254,9 @@ class RunParts:
     def keep_exhausted(self, step: StepRow) -> None:
         step.form.exhausted = True
 
+    def keep_progress(self, step: StepRow, progress: ProgressView) -> None:
+        step.form.progress = progress.model_dump(mode="json", exclude_none=True)
+
     def call_of(self, invocation_id: UUID) -> CallRow | None:
         call = self._rows.calls.get((self._run.run_id, invocation_id))
         if call is not None:
@@ -306,6 +310,7 @@ class RunParts:
         step.error_position = None
         if step.has_form:
             step.form.why, step.form.until, step.form.exhausted, step.form.execution = None, None, False, None
+            step.form.progress = None
 
 
 def _agent_run_of(run_id: UUID, step: str, agent_run_id: UUID | None) -> UUID:

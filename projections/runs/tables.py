@@ -99,6 +99,8 @@ class StepForm:
     """Positions of the events that say that another agent is tried."""
     execution: str | None = None
     """The agent run that is not the first one."""
+    progress: Said | None = None
+    """How far its agent is, as it has said last: fields of `ProgressView`."""
     taken: str | None = None
     """The agent run of the run that the step was taken over from; empty if no single one gave its result."""
 

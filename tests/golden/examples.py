@@ -304,6 +304,7 @@ EXAMPLES: tuple[Event, ...] = (
         fingerprint="f00dcafef00dcafef00d", reopened=2,
     ),
     agent_runs.WaitFinished(key="signal:go#1", kind="signal", result=JSON, error=FAILURE),
+    agent_runs.AgentRunProgressed(attempt=2, done=3.5, total=10.0, message="Grüße, page 3"),
     agent_runs.AgentRunSuspended(attempt=2, receives=(agent_runs.OpenReceive(key="receive#1", until=AT, sender="write"),)),
     invocations.InvocationRequested(
         run_id=RUN, agent_run_id=AGENT_RUN, key="git.history#1", tool="git.history", arguments={"limit": 10, "extra": JSON},

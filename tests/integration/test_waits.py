@@ -62,6 +62,7 @@ class Sleeper(Agent):
     async def execute(self, ctx: Context) -> Any:
         with alive("sleeper"):
             before = await ctx.step("before", lambda: 1)
+            ctx.progress(ctx.attempt, 2, "sleeps")
             await ctx.sleep(ctx.input)
             return [before, ctx.attempt]
 
@@ -78,6 +79,10 @@ async def test_an_agent_that_sleeps_is_in_no_worker_meanwhile_and_goes_on_when_t
     [waited] = await events_of(client, run.run_id, "agent_run.wait_started")
     [finished] = await events_of(client, run.run_id, "agent_run.wait_finished")
     assert (finished.time - waited.time) >= timedelta(seconds=1)
+    said = [event.data["done"] for event in await events_of(client, run.run_id, "agent_run.progressed")]
+    assert said == [1, 2], "it was told before the agent left its worker, and before it ended"
+    progress = run.steps[0].progress
+    assert progress is not None and (progress.done, progress.total, progress.message, progress.attempt) == (2, 2, "sleeps", 2)
 
 
 async def test_short_sleeps_are_waited_for_in_place(server: Server, client: Client) -> None:

@@ -179,6 +179,7 @@ def test_an_execution_of_several_says_its_number(writer: Answers) -> None:
 class Says(Agent):
     async def execute(self, ctx: Context) -> Any:
         await ctx.step("parse", lambda: {"n": 1})
+        ctx.progress(1, 4, "parsed")
         await ctx.send("peer", "hi")
         await ctx.state.set("x", 1)
         await ctx.state.get("x")
@@ -197,7 +198,7 @@ def breaks(a: int = 1) -> None:
 
 async def test_the_schemas_accept_what_the_sdk_says(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scripted() as server, running(server, Says, breaks) as shown:
-        peer = await server.welcomed(suspends=True)
+        peer = await server.welcomed(suspends=True, progress=True)
         shown.worker.show_problems([])
         await answer(peer, "define", agents=[], tools=[])
         work = agent_work(1, "says", more=True)
@@ -206,6 +207,7 @@ async def test_the_schemas_accept_what_the_sdk_says(monkeypatch: pytest.MonkeyPa
         await answer(peer, "more", version=3, journal=[], mailbox=[], more=False)
         await answer(peer, "record")
         await answer(peer, "send", message_id=str(uuid4()))
+        await answer(peer, "progress")
         await answer(peer, "set", found=True, value=1, value_version=1)
         await answer(peer, "get", found=True, value=7, value_version=1)
         mail = {"message_id": str(MAIL), "sender": "peer", "body": "yes"}

@@ -82,6 +82,8 @@ class WelcomeMessage(Shown):
     max_event_bytes: int
     suspends: bool = True
     """Whether an agent that only waits may leave its worker, by `suspend`."""
+    progress: bool = True
+    """Whether an agent may say how far it is, by `progress`."""
     agents: list[VerdictShown]
     tools: list[VerdictShown]
 

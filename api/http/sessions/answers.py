@@ -74,6 +74,7 @@ class Answers:
                         "lease_s": answer.lease_s,
                         "max_event_bytes": self._max_event_bytes,
                         "suspends": True,
+                        "progress": True,
                         **self._definitions(answer),
                     }
                 )

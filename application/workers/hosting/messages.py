@@ -16,7 +16,7 @@ from application.workers.claims import ClaimedAgentRun
 from application.workers.journal import JournalView
 from application.workers.sessions import ClaimedCall
 from domain.access import Action
-from domain.agent_runs import LONGEST_WAIT_S, MOST_RECEIVES, EntryKey, Fingerprint
+from domain.agent_runs import LONGEST_WAIT_S, MOST_PROGRESS, MOST_RECEIVES, EntryKey, Fingerprint
 from domain.amounts import MOST, Amounts, MoneyText, micros_of
 from domain.approval_rules import LONGEST_DEADLINE_S, MOST_APPROVERS, ApproverRole, Default
 from domain.context import ValueName
@@ -259,6 +259,15 @@ class Suspend(Report):
     receives: tuple[ReceiveLeft, ...] = Field(default=(), max_length=MOST_RECEIVES)
 
 
+class TellProgress(Report):
+    """The agent says how far it is."""
+
+    t: Literal["progress"]
+    done: float = Field(ge=0, le=MOST_PROGRESS)
+    total: float | None = Field(default=None, gt=0, le=MOST_PROGRESS)
+    message: ShortText | None = None
+
+
 class Get(Report):
     t: Literal["get"]
     key: EntryKey
@@ -370,6 +379,7 @@ RecordedReport = (
     | BeginWait
     | BeginChild
     | Suspend
+    | TellProgress
     | Get
     | Set
     | MakeSchedule
@@ -381,7 +391,7 @@ RecordedReport = (
 )
 AnyReport = RecordedReport | Return
 Saying = Hello | Define | FreeSlots | LifeSign | Leaving | Log | AnyReport
-RESERVED = frozenset({"delta", "signal", "progress"})
+RESERVED = frozenset({"delta", "signal"})
 
 
 # --- the server says ----------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from application.workers.hosting.messages import (
     Send,
     Set,
     Suspend,
+    TellProgress,
 )
 from application.workers.journal import Journals
 from application.workers.scheduling import AskedOfAgent
@@ -61,7 +62,7 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
         case Receive():
             receive = agent_runs.ReceiveMail(**work, key=report.key, message_id=report.message_id)
             return done(report, await workers.mail.receive(caller, receive))
-        case BeginWait() | BeginChild() | Suspend():
+        case BeginWait() | BeginChild() | Suspend() | TellProgress():
             return await _of_wait(workers, caller, report)
         case Get():
             value, outcome = await workers.context.get(
@@ -97,7 +98,7 @@ async def carry_out(workers: Workers, commands: CommandLoop, caller: Caller, kin
             raise InvalidCommand("the work is an agent run, which is not asked about an effect")
 
 
-async def _of_wait(workers: Workers, caller: Caller, report: BeginWait | BeginChild | Suspend) -> Done:
+async def _of_wait(workers: Workers, caller: Caller, report: BeginWait | BeginChild | Suspend | TellProgress) -> Done:
     work: dict[str, Any] = {"agent_run_id": report.work, "attempt": report.attempt}
     match report:
         case BeginWait(kind="approval"):
@@ -120,6 +121,10 @@ async def _of_wait(workers: Workers, caller: Caller, report: BeginWait | BeginCh
             left = [(one.key, one.s, one.sender) for one in report.receives]
             suspended, outcome = await workers.waits.suspend(caller, report.work, report.attempt, report.seen, left)
             return done(report, outcome, suspended=suspended)
+        case TellProgress():
+            note = agent_runs.ReportProgress(**work, done=report.done, total=report.total, message=report.message)
+            noted = await workers.progress.report(caller, note)
+            return Done(report.id, {"recorded": False}) if noted is None else done(report, noted)
 
 
 async def _ask(workers: Workers, caller: Caller, report: BeginWait) -> CommandOutcome:

@@ -21,6 +21,7 @@ from tidelog.errors import BudgetExceededError, ChildRunError, PermanentError, S
 from tidelog.fingerprints import of_call, of_step, of_wait
 from tidelog.inbox import Clock, Inbox, OpenWaits, Place, TimeOfDay
 from tidelog.journal import Child, EntryError, Journal, JournalEntry, Mail, Recorder, Wait
+from tidelog.progress import progress_of
 from tidelog.scheduling import Scheduling
 from tidelog.spans import span_of
 from tidelog.values import to_json
@@ -276,6 +277,18 @@ class Context(Scheduling):
         fingerprint = of_wait("approval", name, [title, plain])
         taken = self._journal.take_key(key, f"approval:{name}", fingerprint)
         return self._approval(taken, Wait("approval", name, fingerprint=fingerprint, question=question))
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far the agent is, as `ctx.progress(3, 10, "reads page 3")`: for people who look at the run. Not awaited.
+
+        Call it as often as you like: the newest is shown, at most once a second, and less often in a long execution. It is no part
+        of the journal: an execution after a crash says so again. It never fails the agent; numbers that are none are a warning in
+        the log.
+        """
+        try:
+            self._recorder.report_progress(progress_of(done, total, message))
+        except ValueError as error:
+            self.log.warning(f"progress is not told: {error}")
 
     def child(
         self,

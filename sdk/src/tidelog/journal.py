@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from tidelog.errors import ChangedCallError, DuplicateKeyError, PermanentError
+from tidelog.progress import Progress
 
 MAX_KEY_LENGTH = 500
 LONG_S = 5.0
@@ -137,6 +138,10 @@ class Recorder(Protocol):
 
     async def remove_schedule(self, key: str, name: str, reason: str | None) -> JsonValue:
         """Returns what is recorded: `was_there`."""
+        ...
+
+    def report_progress(self, progress: Progress) -> None:
+        """Takes what the agent says of its progress, in any thread. Nobody waits for it."""
         ...
 
     def follow(self, take: Callable[[JournalUpdate], None]) -> None:

@@ -137,6 +137,17 @@ class Parts(Model):
     first: tuple[Part, ...] = ()
 
 
+class StepProgress(Model):
+    """How far an agent is, as it has said last by `ctx.progress`. `part`: which execution of the step; None: the only one."""
+
+    done: float
+    total: float | None = None
+    message: str | None = None
+    at: datetime
+    attempt: int = 0
+    part: int | None = None
+
+
 class Step(HoldsLarge):
     """A step of a run. `error` as of `Call`.
 
@@ -162,6 +173,8 @@ class Step(HoldsLarge):
     taken_over: bool = False
     """Whether the step ended in the run that this one was forked from; `agent_run_id` is then of that run."""
     waits_until: datetime | None = None
+    progress: StepProgress | None = None
+    """None: the agent has not said how far it is."""
     after: tuple[str, ...] = ()
     agent_version: str | None = None
     version_asked: bool = False

@@ -103,6 +103,8 @@ class Session:
         self.connected = False
         self.suspends = False
         """The server lets agents that only wait leave their worker."""
+        self.progress = False
+        """The server takes what agents say of their progress."""
         self.ended: asyncio.Future[None] = self._loop.create_future()
         """Done when the thread has ended. An exception: not on request."""
 
@@ -271,7 +273,7 @@ class Session:
     def _welcome(self, item: Welcomed) -> None:
         said = item.message
         self._era, self._n, self.connected, self._told = item.era, 0, True, SlotsTold()
-        self.suspends = said.get("suspends") is True
+        self.suspends, self.progress = said.get("suspends") is True, said.get("progress") is True
         limit = said.get("max_event_bytes")
         if type(limit) is int:
             self._max_bytes = min(MAX_MESSAGE_BYTES, limit + ABOVE_EVENT_BYTES)

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from tidelog.errors import PermanentError
 from tidelog.failures import ErrorReport
 from tidelog.journal import Child, EntryError, JournalEntry, JournalUpdate, Mail, Wait
+from tidelog.progress import Progress
 from tidelog.testing.spending import Spending
 from tidelog.values import to_json
 
@@ -105,6 +106,8 @@ class MemoryJournal:
     """Name of an agent or workflow → the result of a child run, or a function that makes it of the input."""
     started: list[tuple[str, Any]] = field(default_factory=list)
     """Name and input of each child run that was started."""
+    progress: list[Progress] = field(default_factory=list)
+    """What the agent has said of its progress, without repeats in a row."""
     spending: Spending = field(default_factory=Spending)
     """What the calls have cost, and may cost."""
     _signals: list[tuple[str, Any]] = field(default_factory=list)

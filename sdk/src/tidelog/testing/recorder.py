@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from tidelog.errors import PermanentError, RecipientOverError, ToolError
 from tidelog.journal import Child, JournalEntry, JournalUpdate, StateValue, Wait
+from tidelog.progress import Progress
 from tidelog.testing.clock import KitClock, RealClock
 from tidelog.testing.journal import MemoryJournal, SentMessage, Written
 from tidelog.testing.ledger import Ledger
@@ -187,6 +188,11 @@ class MemoryRecorder:
         result: JsonValue = {"did": "unscheduled", "name": f"{self._agent}.{name}", "was_there": was_there}
         self._record(JournalEntry(key=key, kind="step", status="ok", result=result))
         return result
+
+    def report_progress(self, progress: Progress) -> None:
+        self._life.check()
+        if self._journal.progress[-1:] != [progress]:
+            self._journal.progress.append(progress)
 
     def follow(self, take: Callable[[JournalUpdate], None]) -> None:
         self._taking.append(take)

@@ -17,6 +17,7 @@ from tidelog.calling import call, keep_process, stop_task
 from tidelog.context import Assignment, Context, State
 from tidelog.failures import agent_failure
 from tidelog.journal import Child, Journal, JournalEntry, JournalUpdate, StateValue, Wait
+from tidelog.progress import Progress
 from tidelog.testing.records import Record, money_text
 from tidelog.values import to_json
 
@@ -113,6 +114,8 @@ class _ReadOnly:
     async def remove_schedule(self, key: str, name: str, reason: str | None) -> JsonValue:
         self._stop(key, "unschedule", {"name": name})
         return None
+
+    def report_progress(self, progress: Progress) -> None: ...
 
     def follow(self, take: Callable[[JournalUpdate], None]) -> None: ...
 

@@ -10,6 +10,7 @@ from tidelog.agent import Agent, describe_agent
 from tidelog.calling import keep_process, stop_task
 from tidelog.context import Assignment, Context
 from tidelog.journal import Journal
+from tidelog.progress import Progress
 from tidelog.testing.approving import Approve
 from tidelog.testing.clock import KitClock, RealClock, TestClock
 from tidelog.testing.journal import MemoryJournal, SentMessage, ToolCall
@@ -85,6 +86,11 @@ class Outcome:
     def spent(self) -> Spent:
         """What the calls have cost: as their tools said, or else the most."""
         return self.journal.spending.spent
+
+    @property
+    def progress(self) -> list[Progress]:
+        """What the agent has said of its progress, each with `done`, `total` and `message`. A server is told less of it."""
+        return self.journal.progress
 
     @property
     def attempts(self) -> int:

@@ -27,11 +27,13 @@ from tidelog.errors import (
 from tidelog.failures import ErrorReport, agent_failure, report_error
 from tidelog.journal import Child, Journal, JournalUpdate, StateValue, Wait
 from tidelog.logs import log, log_failure
+from tidelog.progress import Progress
 from tidelog.values import to_json
 from tidelog.work_log import WORK_LOG, Log, WorkLog
 from tidelog.worker.leases import Loss
 from tidelog.worker.outcomes import Outcome, outcome_of
 from tidelog.worker.pieces import Piece
+from tidelog.worker.progressing import Progressing
 from tidelog.worker.protocol import AgentWork, WorkerApi
 from tidelog.worker.slots import Slot
 from tidelog.worker.suspending import SUSPEND_AFTER_S, Suspending
@@ -50,6 +52,7 @@ class ServerRecorder:
         self._ticket = piece.ticket
         self._lease = piece.lease
         self._run_id = piece.claim.run
+        self.progressing = Progressing(api, piece)
         self._warned: set[str] = set()
         """Tools whose warning stands in the log."""
 
@@ -99,6 +102,9 @@ class ServerRecorder:
     async def remove_schedule(self, key: str, name: str, reason: str | None) -> JsonValue:
         return await self._asked(self._api.remove_schedule(self._ticket, key, name, reason), f"unschedule {name!r}")
 
+    def report_progress(self, progress: Progress) -> None:
+        self.progressing.put(progress)
+
     def follow(self, take: Callable[[JournalUpdate], None]) -> None:
         self._piece.follow(take)
 
@@ -144,13 +150,14 @@ class AgentRunner:
             "attempt": claim.attempt,
         }
         work_log = self._api.log_of(piece.ticket)
-        context = await self._context(piece, claim, slot, Log(work_log, {**fields, "step": claim.step}))
+        recorder = ServerRecorder(self._api, piece)
+        context = await self._context(piece, claim, slot, Log(work_log, {**fields, "step": claim.step}), recorder)
         if context is None:
             return piece.lease.lost.result()
         log(logger, logging.INFO, "agent_run_started", recorded_keys=context.recorded, **fields)
         task = asyncio.create_task(self._execute(claim.agent, context, crew, work_log), name=f"execute {claim.agent} {claim.work}")
         crew.add_task(task)
-        suspending = Suspending(self._api, piece, context, crew, self._suspend_after_s)
+        suspending = Suspending(self._api, piece, context, crew, self._suspend_after_s, recorder.progressing.flush)
         self._executing.add(suspending)
         try:
             either: set[asyncio.Future[Any]] = {task, piece.lease.lost, crew.exited, suspending.left}
@@ -158,7 +165,11 @@ class AgentRunner:
         finally:
             self._executing.discard(suspending)
             await suspending.close()
+            ended = task.done()
             await stop_task(task)
+            if ended and not piece.lease.lost.done():
+                await recorder.progressing.flush()
+            await recorder.progressing.close()
             left_open = context.open_calls()
             context.close()
             work_log.end()
@@ -174,7 +185,7 @@ class AgentRunner:
         await self._report(piece, context, outcome_of(task, crew, asyncio.CancelledError("the agent cancelled itself")), fields)
         return None
 
-    async def _context(self, piece: Piece, claim: AgentWork, slot: Slot, log: Log) -> Context | None:
+    async def _context(self, piece: Piece, claim: AgentWork, slot: Slot, log: Log, recorder: ServerRecorder) -> Context | None:
         """None: the work was lost while the rest of its journal was read."""
         rest = JournalUpdate(version=claim.version)
         results = claim.results
@@ -203,7 +214,7 @@ class AgentRunner:
             claim.part,
         )
         journal = Journal(rest.version, claim.journal + rest.journal, claim.mailbox + rest.mailbox, claim.receives)
-        return Context(assignment, journal, ServerRecorder(self._api, piece), slot, log, blobs=self._api.blobs_of(piece.ticket))
+        return Context(assignment, journal, recorder, slot, log, blobs=self._api.blobs_of(piece.ticket))
 
     async def _rest(self, piece: Piece, claim: AgentWork) -> tuple[JournalUpdate, dict[str, JsonValue]]:
         """What did not fit into the work's message: pages of the journal, and results of steps before."""

@@ -13,6 +13,7 @@ from tidelog.blobs import BlobAccess, HttpBlobs, NoBlobs
 from tidelog.errors import ConflictError, InvalidRequestError, TidelogAPIError, TidelogConnectionError
 from tidelog.failures import ErrorReport
 from tidelog.journal import Child, JournalEntry, JournalUpdate, Mail, StateValue, Wait
+from tidelog.progress import Progress
 from tidelog.reconciling import Reconciled
 from tidelog.retries import RetryPolicy
 from tidelog.session import Session
@@ -140,6 +141,10 @@ class WorkerApi:
         """The agent leaves the worker until something comes. False: something has come, and the agent goes on here."""
         answer = await self._report("suspend", ticket, {"seen": seen, "receives": list(receives)})
         return answer.get("suspended") is True
+
+    async def report_progress(self, ticket: Ticket, progress: Progress) -> None:
+        """How far the agent is. The server may leave a note out, if they come too often."""
+        await self._report("progress", ticket, progress.fields())
 
     async def send_message(self, ticket: Ticket, key: str, to: str, body: JsonValue) -> UUID:
         return parsed(_MessageAnswer, await self._report("send", ticket, {"key": key, "to": to, "body": body})).message_id

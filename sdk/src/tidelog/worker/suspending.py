@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from pydantic import JsonValue
 
@@ -24,16 +25,20 @@ AGAIN_S, LONGEST_AGAIN_S = 0.05, 2.0
 """Seconds until the next look at an agent that did something else beside. The pause doubles."""
 MOST_RECEIVES = 100
 
+Told = Callable[[], Awaitable[None]]
+
 
 class Suspending:
     """Watches one execution. `left` is done when the server has taken the agent back: then the execution is to be stopped."""
 
-    def __init__(self, api: WorkerApi, piece: Piece, context: Context, crew: Crew, after_s: float | None) -> None:
+    def __init__(self, api: WorkerApi, piece: Piece, context: Context, crew: Crew, after_s: float | None, told: Told) -> None:
+        """`told`: says first what the agent has said of its progress."""
         self._api = api
         self._piece = piece
         self._context = context
         self._crew = crew
         self._after_s = after_s
+        self._tell = told
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -91,6 +96,7 @@ class Suspending:
         waits = list(self._context.waits)
         receives = [_left_of(wait, self._loop.time()) for wait in waits if wait.receives]
         try:
+            await self._tell()
             if len(receives) <= MOST_RECEIVES and await self._api.suspend(self._piece.ticket, self._context.version, receives):
                 if not self.left.done():
                     self.left.set_result(len(waits))
