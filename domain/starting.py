@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from domain.concurrency import Concurrency
 from domain.errors import json_pointer
-from domain.kernel import Deadline, Functions, Json, Name, Priority, Spent, Value, is_empty
+from domain.kernel import Deadline, Functions, Json, Name, Priority, ShortText, Spent, Value, is_empty
 from domain.tool_policy import ArgumentName, Expression
 from domain.written_budgets import WrittenBudget
 
@@ -24,12 +24,22 @@ AgentVersion = Annotated[str, StringConstraints(min_length=1, max_length=500, pa
 Compensate = Literal["on_failure", "on_cancel", "on_failure_or_cancel", "never"]
 
 
+class SignalTarget(Value):
+    """A signal to a run that goes on. Its payload is the input of the target."""
+
+    run: Expression
+    """Which run: an expression that gives its id."""
+    name: ShortText = Field(min_length=1)
+    step: ShortText | None = Field(default=None, exclude_if=is_empty)
+    """Only an agent of this step receives it."""
+
+
 def _is_nothing(value: object) -> bool:
     return value is None
 
 
 class Target(Value):
-    """What is started, exactly one of: a workflow, an agent, a plan, a tool."""
+    """What is started, exactly one of: a workflow, an agent, a plan, a tool; or a signal that is sent."""
 
     workflow: Name | None = Field(default=None, exclude_if=is_empty)
     version: int | None = Field(default=None, ge=1, exclude_if=is_empty)
@@ -40,8 +50,9 @@ class Target(Value):
     """A plan, as `Plan` has it. Whoever takes a target from people checks the plan (`application.starting.plan_of`): an event whose
     plan would be refused today can be read for ever."""
     tool: Name | None = Field(default=None, exclude_if=is_empty)
+    signal: SignalTarget | None = Field(default=None, exclude_if=is_empty)
     input: Json = Field(default=None, exclude_if=_is_nothing)
-    """The input as it is. For a tool: the object of its arguments."""
+    """The input as it is. For a tool: the object of its arguments. For a signal: its payload."""
     input_from: Expression | dict[ArgumentName, Expression] | None = Field(default=None, exclude_if=_is_nothing)
     """The input by an expression, or each of its fields by one. The fields go over those of `input`."""
     priority: Priority | None = Field(default=None, exclude_if=is_empty)
@@ -58,8 +69,8 @@ class Target(Value):
 
     @model_validator(mode="after")
     def _is_one(self) -> "Target":
-        if sum(each is not None for each in (self.workflow, self.agent, self.plan, self.tool)) != 1:
-            raise ValueError("give exactly one of `workflow`, `agent`, `plan` and `tool`")
+        if sum(each is not None for each in (self.workflow, self.agent, self.plan, self.tool, self.signal)) != 1:
+            raise ValueError("give exactly one of `workflow`, `agent`, `plan`, `tool` and `signal`")
         if self.version is not None and self.workflow is None:
             raise ValueError("`version` is that of a `workflow`")
         if self.agent_version is not None and self.agent is None:
@@ -73,6 +84,9 @@ class Target(Value):
                 raise ValueError("`budget` is of runs, not of a call of a tool")
             if self.input is not None and not isinstance(self.input, dict):
                 raise ValueError("the `input` of a tool is the object of its arguments")
+        of_runs = (self.priority, self.compensate, self.deadline_s, self.budget, self.concurrency)
+        if self.signal is not None and (self.metadata or any(each is not None for each in of_runs)):
+            raise ValueError("`input` and `input_from` go with a signal; all else is of what is started")
         if isinstance(self.input_from, dict):
             if len(self.input_from) > MOST_NAMES:
                 raise ValueError(f"`input_from` names at most {MOST_NAMES} fields")
@@ -85,13 +99,14 @@ class Target(Value):
     @property
     def expressions(self) -> dict[str, str]:
         """Its expressions, by the JSON Pointers of their places in it."""
+        of_signal = {} if self.signal is None else {"/signal/run": self.signal.run}
         match self.input_from:
             case None:
-                return {}
+                return of_signal
             case str():
-                return {"/input_from": self.input_from}
+                return {**of_signal, "/input_from": self.input_from}
             case _:
-                return {json_pointer(("input_from", name)): text for name, text in self.input_from.items()}
+                return {**of_signal, **{json_pointer(("input_from", name)): text for name, text in self.input_from.items()}}
 
 
 class Unmapped(Exception):
@@ -123,6 +138,15 @@ def input_of(target: Target, values: Mapping[str, Json], functions: Functions, s
     if not isinstance(made, dict):
         raise Unmapped("the arguments of a tool are an object", "input_from")
     return made
+
+
+def signalled_run(signal: SignalTarget, values: Mapping[str, Json], functions: Functions, spent: Spent) -> UUID:
+    """The run that a signal is for. Raises Unmapped."""
+    found = _value(("signal", "run"), signal.run, values, functions, spent)
+    try:
+        return UUID(found)
+    except (TypeError, ValueError, AttributeError):
+        raise Unmapped("the expression gives no id of a run", "signal", "run") from None
 
 
 def _value(place: tuple[str, ...], text: str, values: Mapping[str, Json], functions: Functions, spent: Spent) -> Json:

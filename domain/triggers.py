@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints, model_validator
 
 from domain.errors import AlreadyExists, InvalidCommand, InvalidState, NotFound
-from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Value, derive_id
+from domain.kernel import Command, Decider, Event, Json, Name, ShortText, Value, derive_id, unsaid
 from domain.starting import FiringLimits, Target
 from domain.tool_policy import Expression
 
@@ -138,6 +138,8 @@ class TriggerFired(Event):
     """The id of the delivery that it was about, as its sender says."""
     run_id: UUID | None = None
     invocation_id: UUID | None = None
+    signal: str | None = Field(default=None, exclude_if=unsaid)
+    """The name of the signal that `run_id` was sent. None: what it names was started."""
     depth: int = 1
     """How many firings of triggers led here, this one included."""
     minute: int
@@ -251,6 +253,7 @@ class FireTrigger(Command):
     delivery: str | None = None
     run_id: UUID | None = None
     invocation_id: UUID | None = None
+    signal: str | None = None
     depth: int = 1
     minute: int
 

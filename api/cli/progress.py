@@ -2,19 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from api.cli.output import shortened
-from api.cli.phrases import Mood
-
-Told = tuple[str, str, Mood] | None
-Event = Mapping[str, Any]
-
-
-class KnownAgentRuns(Protocol):
-    """What the timeline knows: the names of agent runs."""
-
-    def _actor(self, agent_run_id: str) -> str: ...
+from api.cli.wait_events import Event, KnownAgentRuns, Told
 
 
 def progress(said: Mapping[str, Any]) -> str:

@@ -76,6 +76,8 @@ def _target(trigger: Mapping[str, Any]) -> str:
     start = trigger.get("start")
     if not isinstance(start, Mapping):
         return ""
+    if signal := start.get("signal"):
+        return output.shortened(f"signal {signal['name']}", 60)
     kind = next((kind for kind in ("workflow", "agent", "tool") if start.get(kind)), "plan")
     return output.shortened(f"{kind} {start[kind]}" if kind != "plan" else "a plan", 60)
 
@@ -300,6 +302,8 @@ async def _firings(name: str, limit: int, where: options.Where) -> None:
 
 
 def _outcome(firing: Mapping[str, Any]) -> str:
+    if firing.get("signal"):
+        return f"signal {firing['signal']} to run {firing['run_id']}"
     if firing.get("run_id"):
         return f"run {firing['run_id']}"
     if firing.get("invocation_id"):

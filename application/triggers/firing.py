@@ -15,7 +15,7 @@ from application.triggers.starting import StartedTarget, Starter
 from domain.errors import TidelogError, Unavailable, VersionConflict
 from domain.kernel import Functions, Json, Spent
 from domain.runs import Origin
-from domain.starting import Unmapped, holds, input_of
+from domain.starting import Unmapped, holds, input_of, signalled_run
 from domain.triggers import FireTrigger, RecordMisfire, TriggerDefinition, TriggerNotActive, TriggerOverLimit
 
 LOOP = "loop"
@@ -65,6 +65,17 @@ def mapped(trigger: KnownTrigger, occurrence: Occurrence, functions: Functions, 
     return made
 
 
+def signalled(trigger: KnownTrigger, occurrence: Occurrence, functions: Functions, spent: Spent) -> UUID | None:
+    """The run that gets the signal of the trigger. None: the trigger starts something. Raises Misfire."""
+    signal = trigger.definition.start.signal
+    if signal is None:
+        return None
+    try:
+        return signalled_run(signal, occurrence.values, functions, spent)
+    except Unmapped as error:
+        raise Misfire(EXPRESSION, str(error)) from None
+
+
 def fits(trigger: KnownTrigger, values: Mapping[str, Json], functions: Functions, spent: Spent) -> bool:
     """Whether the condition of the trigger holds for what it would be about. Raises Misfire."""
     try:
@@ -92,12 +103,14 @@ class Firing:
             TriggerOverLimit: it has fired too often.
             Unavailable, VersionConflict: nobody knows. Try again.
         """
-        input = mapped(trigger, occurrence, self._functions, spent or Spent())
-        target = trigger.definition.start
+        spent = spent or Spent()
+        input = mapped(trigger, occurrence, self._functions, spent)
+        run_id, target = signalled(trigger, occurrence, self._functions, spent), trigger.definition.start
         along = FireTrigger(
             trigger_id=trigger.trigger_id, name=trigger.name, hook_id=trigger.hook_id, event=occurrence.event,
             delivery=occurrence.delivery, minute=occurrence.minute, depth=occurrence.depth + 1,
-            run_id=None if target.tool is not None else id, invocation_id=id if target.tool is not None else None,
+            run_id=run_id or (None if target.tool is not None else id), invocation_id=id if target.tool is not None else None,
+            signal=None if target.signal is None else target.signal.name,
         )  # fmt: skip
         request = _request(trigger, occurrence, command_id)._replace(along=along)
         try:
@@ -106,6 +119,8 @@ class Firing:
                 event=occurrence.event or occurrence.delivery,
             )  # fmt: skip
             project_id = trigger.definition.project_id
+            if run_id is not None:
+                return await self._starter.signal(request, target, input, run_id, id=id, project_id=project_id, origin=origin)
             return await self._starter.start(request, target, input, id=id, project_id=project_id, origin=origin)
         except (TriggerNotActive, TriggerOverLimit, Unavailable, VersionConflict):
             raise

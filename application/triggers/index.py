@@ -39,6 +39,8 @@ class TriggerIndex:
         self._kept: dict[UUID, _Kept] = {}
         self._by_topic: dict[str, dict[UUID, dict[UUID, _Kept]]] = {}
         """Topic → tenant → the active triggers that name it. Nearly every event ends with the first look-up."""
+        self.signalling: set[UUID] = set()
+        """Tenants that have, or had, a trigger that sends signals."""
 
     def put(self, stored: StoredTrigger) -> None:
         """Takes a trigger as it is stored."""
@@ -96,6 +98,8 @@ class TriggerIndex:
         if read is None:
             log.warning("trigger_unreadable", trigger=name)
             return
+        if read.start.signal is not None:
+            self.signalling.add(tenant_id)
         topics = frozenset() if read.on is None else topics_of(self._registry, read.on)
         kept = self._kept[trigger_id] = _Kept(
             KnownTrigger(tenant_id, trigger_id, name, read, hook_id, within), active, since, topics

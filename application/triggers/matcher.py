@@ -28,7 +28,7 @@ from application.reads import AllTriggers, StoredTrigger
 from application.triggers.firing import Firing, KnownTrigger, Misfire, fits
 from application.triggers.index import SHAPING, TriggerIndex, earliest
 from application.triggers.occurrences import occurrence_of, values_of
-from application.triggers.roots import Roots
+from application.triggers.roots import SIGNALLED, RootFacts, Roots
 from domain.errors import DomainError
 from domain.event_registry import UnknownEvent
 from domain.kernel import Functions, Json, RecordedEvent, Spent
@@ -202,6 +202,8 @@ class TriggerMatcher:
         """Fires what is to be fired for a batch. Answers whether there was something to do."""
         found: dict[object, list[tuple[KnownTrigger, RecordedEvent]]] = defaultdict(list)
         for event in batch:
+            if event.topic == SIGNALLED:
+                self._roots.forget(event.tenant_id, event.root_id)
             if not self._index.concerns(event):
                 continue
             if event.topic in SHAPING:
@@ -244,7 +246,7 @@ class TriggerMatcher:
             misfire = error
         finally:
             await self._take_turns()
-        depth = 0 if misfire else (await persistently(partial(self._roots.of, event.tenant_id, event.root_id))).depth
+        depth = 0 if misfire else (await self._facts(event)).depth
         occurrence = occurrence_of(event, values, depth)
         state: Trigger = (
             await persistently(partial(self._commands.load, DECIDER, event.tenant_id, trigger.trigger_id, fresh=False))
@@ -271,8 +273,12 @@ class TriggerMatcher:
         wanted = None if trigger.definition.on is None else trigger.definition.on.project_id
         if wanted is None and trigger.within is None:
             return True
-        facts = await persistently(partial(self._roots.of, event.tenant_id, event.root_id))
+        facts = await self._facts(event)
         return wanted in (None, facts.project_id) and (trigger.within is None or facts.project_id in trigger.within)
+
+    async def _facts(self, event: RecordedEvent) -> RootFacts:
+        signals = event.tenant_id in self._index.signalling
+        return await persistently(partial(self._roots.of, event.tenant_id, event.root_id, signals=signals))
 
     async def _take_turns(self) -> None:
         now = asyncio.get_running_loop().time()

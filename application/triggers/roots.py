@@ -1,7 +1,8 @@
 """Of which project an event is, and how deep in a chain of causes: its root says both.
 
-A run that a trigger started is one deeper than the event that the trigger fired on. So is a call without a run. A run that
-follows from an event in another way, such as a child run, is as deep as that event.
+A run that a trigger started is one deeper than the event that the trigger fired on. So is a call without a run, and a run to which
+a trigger has sent a signal, from then on. A run that follows from an event in another way, such as a child run, is as deep as that
+event.
 """
 
 from collections import OrderedDict
@@ -21,6 +22,9 @@ WORK = frozenset({"run", "agent_run", "invocation"})
 """How the topics of work begin from which a request may follow."""
 BY_TRIGGER = "trigger:"
 """How the actor of what a trigger started begins."""
+
+
+SIGNALLED = runs.RunSignalled.TOPIC
 
 
 class RootFacts(NamedTuple):
@@ -59,8 +63,8 @@ class Roots:
         self._changes = histories.changes
         self._known: OrderedDict[tuple[UUID, UUID], RootFacts] = OrderedDict()
 
-    async def of(self, tenant_id: UUID, root_id: UUID) -> RootFacts:
-        """Raises Unavailable."""
+    async def of(self, tenant_id: UUID, root_id: UUID, *, signals: bool = False) -> RootFacts:
+        """`signals`: triggers may have sent signals to runs of the tenant. Raises Unavailable."""
         if self._changes != self._histories.changes:
             self._changes = self._histories.changes
             self._known.clear()
@@ -77,6 +81,8 @@ class Roots:
                 break
             cause, by_trigger = _cause_of(first)
             project_id, known_depth = self._said_by(first)
+            if signals and first.topic == runs.RunStarted.TOPIC:
+                known_depth = max(known_depth, await self._signalled(tenant_id, root_id))
             steps.append(_Step(root_id, project_id, int(by_trigger), known_depth))
             following = None if cause is None else await self._root_of(tenant_id, *cause)
             if following is None or following == root_id:
@@ -88,6 +94,20 @@ class Roots:
             facts = RootFacts(step.project_id, depth)
             self._keep(tenant_id, step.root_id, facts)
         return facts
+
+    def forget(self, tenant_id: UUID, root_id: UUID) -> None:
+        """A run has got a signal."""
+        self._known.pop((tenant_id, root_id), None)
+
+    async def _signalled(self, tenant_id: UUID, run_id: UUID) -> int:
+        """How deep the signals are that triggers have sent to a run. The newest one knows."""
+        found = await self._feed.read_tenant(
+            tenant_id, after=0, until=None, limit=1, root_id=run_id, topics=[SIGNALLED], newest_first=True, rooted=True
+        )
+        try:
+            return max((self._registry.decoded(event).depth for event in found), default=0)
+        except (UnknownEvent, ValueError):
+            return 0
 
     async def cause(self, tenant_id: UUID, work_id: UUID) -> CausingWork | None:
         """The run, the agent run or the call of an id. None: the tenant has none. Raises Unavailable."""

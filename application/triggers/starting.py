@@ -1,4 +1,4 @@
-"""Starting what a trigger names (`domain.starting.Target`): a run, or a call of a tool without a run."""
+"""Starting what a trigger names (`domain.starting.Target`): a run, or a call of a tool without a run. Or a signal to a run."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,13 +9,14 @@ from application.engine.commands.loop import CommandLoop
 from application.engine.commands.request import CommandOutcome, CommandRequest
 from application.plans.capabilities import KnownAgents
 from application.runs.admission import RunAdmission
+from application.runs.signals import signal_of
 from application.runs.start import StartedDifferently
 from application.runs.terms import Terms
 from application.starting import plan_of
 from application.workflows import AskedWorkflow, Workflows
 from domain import runs
-from domain.errors import AlreadyExists, RepeatedDifferently
-from domain.kernel import Json
+from domain.errors import AlreadyExists, NotFound, RepeatedDifferently
+from domain.kernel import Command, Json
 from domain.starting import Target
 
 if TYPE_CHECKING:
@@ -67,6 +68,29 @@ class Starter:
                 return StartedTarget(id, None)  # of the same cause, so long ago that the log has forgotten the command
             raise
         return StartedTarget(outcome.begun(id)[0], outcome)
+
+    async def signal(
+        self, request: CommandRequest, target: Target, payload: Json, run_id: UUID, *, id: UUID, project_id: UUID,
+        origin: runs.Origin,
+    ) -> StartedTarget:  # fmt: skip
+        """Sends a run of the project the signal of the target, once for its id. What a webhook brings is untrusted.
+
+        Raises NotFound, InvalidState: the run has ended; TooManySignals, InvalidCommand.
+        """
+        signal = target.signal
+        assert signal is not None
+        run: runs.Run = (await self._commands.load(runs.DECIDER, request.tenant_id, run_id)).state
+        if run.project_id != project_id:
+            raise NotFound(f"there is no run {run_id} in the project of the trigger")
+        of = signal_of(run_id, signal.name, payload, signal.step, None, id)
+        commands: list[Command] = [of.model_copy(update={"depth": origin.depth})]
+        if origin.kind == "webhook":
+            commands.insert(0, runs.TaintRun(run_id=run_id, invocation_id=of.signal_id, key=f"signal:{signal.name}"))
+        try:
+            outcome = await self._commands.execute(request, *commands)
+        except RepeatedDifferently:
+            return StartedTarget(run_id, None)
+        return StartedTarget(run_id, outcome)
 
     async def _run(
         self, request: CommandRequest, target: Target, input: Json, run_id: UUID, project_id: UUID, origin: runs.Origin

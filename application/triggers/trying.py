@@ -7,7 +7,7 @@ from uuid import UUID
 
 from application.engine.ports.log import EventFeed
 from application.engine.reading.cloudevents import CloudEventEncoder
-from application.triggers.firing import KnownTrigger, Misfire, fits, mapped
+from application.triggers.firing import KnownTrigger, Misfire, fits, mapped, signalled
 from application.triggers.index import topics_of
 from application.triggers.occurrences import occurrence_of, values_of
 from application.triggers.roots import Roots
@@ -78,7 +78,10 @@ class TryOut:
             if not fits(trigger, values, self._functions, spent):
                 return
             depth = (await self._roots.of(event.tenant_id, event.root_id)).depth
-            said["input"] = mapped(trigger, occurrence_of(event, values, depth), self._functions, spent)
+            occurrence = occurrence_of(event, values, depth)
+            said["input"] = mapped(trigger, occurrence, self._functions, spent)
+            if (run_id := signalled(trigger, occurrence, self._functions, spent)) is not None:
+                said["run_id"] = str(run_id)
         except Misfire as misfire:
             page.misfired += 1
             said |= {"code": misfire.code, "error": misfire.error}

@@ -55,6 +55,8 @@ class FiringView(BaseModel):
     delivery: str | None = None
     run_id: UUID | None = None
     invocation_id: UUID | None = None
+    signal: str | None = None
+    """The name of the signal that the run was sent. Null: what is named was started."""
     depth: int | None = None
     """How many firings of triggers led here, this one included."""
     code: str | None = None

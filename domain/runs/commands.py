@@ -128,6 +128,8 @@ class SignalRun(Command):
     name: ShortText = Field(min_length=1)
     payload: Json = None
     step: ShortText | None = None
+    depth: int = 0
+    """Triggers that led to it."""
 
 
 class AwaitSignal(Command):

@@ -378,9 +378,9 @@ class RunTainted(Event):
 
     TOPIC = "run.tainted"
     invocation_id: UUID
-    """The call that gave the output."""
+    """The call that gave the output, or the signal of a webhook that brought it."""
     key: str
-    """The name of the call in the stream that asked for it."""
+    """The name of the call in the stream that asked for it; `signal:` and the name of the signal."""
     parent: Parent | None = Field(default=None, exclude_if=is_empty)
     """The run above, which gets the result of the run."""
 

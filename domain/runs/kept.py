@@ -63,7 +63,7 @@ def changed(run: KeepsSignals, event: SignalEvent) -> dict[str, Any]:
         case RunSignalled():
             number = run.signal_number + 1
             known = run.signals_known.set(event.signal_id, content_of(event.name, event.step, event.payload))
-            changes: dict[str, Any] = {"signal_number": number, "signals_known": known}
+            changes: dict[str, Any] = {"signal_number": number, "signals_known": known, "signal_depth": event.depth}
             if (to := event.received_by) is not None:
                 return {**changes, "signal_waits": _without(run.signal_waits, wait_id(to.agent_run_id, to.key))}
             kept = KeptSignal(number, event.signal_id, event.name, event.step, event.payload, size_of(event.payload))

@@ -60,7 +60,10 @@ def signal(run: Run, command: SignalRun) -> list[Event]:
             raise TooManySignals(f"nobody has received {len(run.signals):,} signals of the run, of {size:,} bytes")
     to = None if first is None else Receiver(agent_run_id=first.agent_run_id, key=first.key)
     return [
-        RunSignalled(signal_id=command.signal_id, name=command.name, payload=command.payload, step=command.step, received_by=to)
+        RunSignalled(
+            signal_id=command.signal_id, name=command.name, payload=command.payload, step=command.step, received_by=to,
+            depth=max(run.signal_depth, command.depth),
+        )
     ]  # fmt: skip
 
 

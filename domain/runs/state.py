@@ -137,6 +137,8 @@ class Run:
     """The agents that stand in line, by `wait_id`."""
     signal_number: int = 0
     """Of the last signal or wait."""
+    signal_depth: int = 0
+    """Triggers that led to a signal."""
 
     budgets: tuple[UUID, ...] = ()
     """The runs whose budgets its calls are paid from."""

@@ -51,6 +51,8 @@ class RunSignalled(Event):
     """Only an agent of this step receives it. None: any of the run."""
     received_by: Receiver | None = None
     """Who waited for it. None: it is kept until somebody does."""
+    depth: int = Field(default=0, exclude_if=unsaid_number)
+    """Triggers that led to this signal, or to one before it. 0: none has sent one."""
 
 
 class SignalAwaited(Event):

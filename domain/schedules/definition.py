@@ -64,7 +64,7 @@ class Definition(Value):
     @field_validator("start")
     @classmethod
     def _starts_runs(cls, start: Target) -> Target:
-        if start.tool is not None:
+        if start.tool is not None or start.signal is not None:
             raise ValueError("a schedule starts runs: give exactly one of `workflow`, `agent` and `plan`")
         return start
 

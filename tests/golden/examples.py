@@ -176,7 +176,7 @@ EXAMPLES: tuple[Event, ...] = (
     triggers.TriggerRemoved(name="review.failures"),
     triggers.TriggerFired(
         name="review.failures", event=f"{RUN}:7", delivery="msg_1", run_id=OTHER_RUN, invocation_id=INVOCATION, depth=2,
-        minute=29_920_950,
+        minute=29_920_950, signal="paid",
     ),
     triggers.TriggerMisfired(
         name="review.failures", event=f"{RUN}:7", delivery="msg_1", code="expression", error="input_from: no such key: error",
@@ -256,7 +256,7 @@ EXAMPLES: tuple[Event, ...] = (
         judged={"best": {"reviews": True}}, fresh=True, versions={"collect": "2"}, parent=PARENT,
     ),
     runs.DeadlineSet(number=2, deadline_s=600.5, reason="the service is slow"),
-    runs.RunSignalled(signal_id=MESSAGE, name="go", payload=JSON, step="collect", received_by=RECEIVER),
+    runs.RunSignalled(signal_id=MESSAGE, name="go", payload=JSON, step="collect", received_by=RECEIVER, depth=2),
     runs.SignalAwaited(agent_run_id=AGENT_RUN, key="signal:go#1", step="collect", name="go", timeout_s=60.0, reopened=2),
     runs.SignalReceived(signal_id=MESSAGE, agent_run_id=AGENT_RUN, key="signal:go#1", name="go", payload=JSON),
     runs.SignalWaitEnded(agent_run_id=AGENT_RUN, key="signal:go#1", name="go", reason="timed_out", timeout_s=60.0),

@@ -156,6 +156,26 @@ async def _nobody_has(system: System, *secrets: str) -> None:
             await connection.execute("SELECT secret FROM hook_secret")
 
 
+async def test_a_webhook_wakes_the_run_that_it_names_and_says_which(shared: System) -> None:
+    definition = YAML(typ="safe", pure=True).load(block(HOOKS_PAGE, "signal"))
+    made = await created(shared, definition)
+    run_id = (await shared.http.post("/v1/runs", json={"plan": {"kind": "sequential", "agents": ["builder"]}})).json()["run_id"]
+    data = {"metadata": {"run_id": run_id}, "amount": 7}
+    body = json.dumps({"type": "payment.succeeded", "data": data}).encode()
+    for _ in range(2):
+        taken = await send(shared, made["hook_path"], body, by_standard(made["secret"], body, "paid"))
+        assert (taken.status_code, taken.json()) == (202, {"delivery": "paid", "run_id": run_id}), taken.text
+    for unknown in (str(uuid4()), "none"):
+        lost = body.replace(run_id.encode(), unknown.encode())
+        refused = await send(shared, made["hook_path"], lost, by_standard(made["secret"], lost, unknown))
+        assert (refused.status_code, refused.json()["code"]) == (422, "delivery-refused")
+    [no_id, no_run, fired] = await firings(shared, "on.payment", 3)
+    assert (fired["signal"], fired["run_id"]) == ("paid", run_id)
+    assert (no_id["code"], no_run["code"]) == ("expression", "not-found")
+    topics = [event.topic for event in await shared.events() if str(event.root_id) == run_id]
+    assert topics.count("run.signalled") == topics.count("run.tainted") == 1
+
+
 async def test_nobody_can_tell_a_wrong_signature_from_no_webhook(shared: System) -> None:
     made = await created(shared, {"name": "told.nothing", "hook": {"scheme": "standard"}, "start": {"agent": "builder"}})
     body = b"{}"

@@ -214,8 +214,8 @@ def test_jitter_is_the_same_at_each_look_and_another_for_each_time() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({}, "give exactly one of `workflow`, `agent`, `plan` and `tool`"),
-        ({"agent": "a", "plan": {}}, "give exactly one of `workflow`, `agent`, `plan` and `tool`"),
+        ({}, "give exactly one of `workflow`, `agent`, `plan`, `tool` and `signal`"),
+        ({"agent": "a", "plan": {}}, "give exactly one of `workflow`, `agent`, `plan`, `tool` and `signal`"),
         ({"tool": "a"}, "a schedule starts runs: give exactly one of `workflow`, `agent` and `plan`"),
     ],
 )

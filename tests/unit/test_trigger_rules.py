@@ -270,7 +270,7 @@ def test_a_definition_that_makes_no_sense(fields: dict[str, Any], why: str) -> N
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({}, "give exactly one of `workflow`, `agent`, `plan` and `tool`"),
+        ({}, "give exactly one of `workflow`, `agent`, `plan`, `tool` and `signal`"),
         ({"agent": "a", "tool": "b"}, "give exactly one of"),
         ({"agent": "a", "version": 1}, "`version` is that of a `workflow`"),
         ({"workflow": "a", "agent_version": "1"}, "`agent_version` is that of an `agent`"),

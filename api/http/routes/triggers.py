@@ -165,7 +165,9 @@ class TriedEvent(openapi.Shown):
     type: str
     at: datetime
     input: Json = None
-    """What would be started with it."""
+    """What would be started with it, or the payload of the signal."""
+    run_id: UUID | None = None
+    """The run that would have got the signal. Null: something would have been started."""
     code: str | None = None
     error: str | None = None
     """Why nothing would be started."""

@@ -60,6 +60,8 @@ class Firing(Model):
     delivery: str | None = None
     run_id: UUID | None = None
     invocation_id: UUID | None = None
+    signal: str | None = None
+    """The name of the signal that `run_id` was sent; None: what is named was started."""
     depth: int | None = None
     code: str | None = None
     error: str | None = None
