@@ -245,6 +245,14 @@ async def test_a_worker_that_is_told_to_stop_lets_go_at_once_of_what_only_waits(
 class Editor(Agent):
     async def execute(self, ctx: Context) -> Any:
         drafts = await asyncio.gather(*(ctx.child("writer", number) for number in range(2)))
+        steps = plans.agent("writer", key="first"), plans.agent("writer", key="second", after="first")
+        flow = plans.graph(*steps, result="steps.second.result")
+        drafts.append(await ctx.child(plan=flow, input="now"))
+        for faulty in ({"steps": [{"key": "a", "agent": "nobody"}]}, {"steps": [{"key": "a", "agent": 7, "when": 8}]}):
+            try:
+                await ctx.child(plan=faulty)
+            except PermanentError as error:
+                drafts.append(str(error))
         try:
             await ctx.child("writer", "fail")
         except ChildRunError as error:
@@ -255,7 +263,8 @@ class Writer(Agent):
     async def execute(self, ctx: Context) -> Any:
         if ctx.input == "fail":
             raise PermanentError("no idea")
-        await ctx.signal("write", timeout_s=60)
+        if ctx.input != "now":
+            await ctx.signal("write", timeout_s=60)
         return ctx.input
 
 
@@ -267,7 +276,12 @@ async def test_an_agent_starts_runs_once_and_waits_for_their_ends(server: Server
         for child in children:
             await client.signal_run(child.run_id, "write")
         run = await end_of(client, run_id)
-        assert run.result == [[0, 1], "PermanentError", "no idea", True]
+        [first, second, planned, unknown, malformed], *rest = run.result
+        assert ([first, second, planned], rest) == ([0, 1, "now"], ["PermanentError", "no idea", True])
+        assert "no agent 'nobody' is registered" in unknown
+        assert "/plan/steps/0/agent" in malformed and "/plan/steps/0/when" in malformed, "all faults at once"
+        [child] = [one for one in await client.children(run_id) if len((await client.get_run(one.run_id)).steps) == 2]
+        assert (await client.get_run(child.run_id)).status == "completed"
         assert len(children) == 2
         orphan = (await client.start_run(agent="editor")).run_id
         await event_of(client, orphan, "agent_run.suspended")

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -10,10 +11,19 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.pace import ANSWER_S, in_time
-from tidelog import Agent, Context, PermanentError, RecipientOverError, ToolContext, ToolError, TransientError, tool
+from tidelog import (
+    Agent,
+    Context,
+    PermanentError,
+    RecipientOverError,
+    ToolContext,
+    ToolError,
+    TransientError,
+    tool,
+)
 from tidelog.calling import ProcessExitError
 from tidelog.context import Assignment
-from tidelog.errors import DuplicateKeyError, NotJsonError, ValueTooDeepError, ValueTooLargeError
+from tidelog.errors import ChangedCallError, DuplicateKeyError, NotJsonError, ValueTooDeepError, ValueTooLargeError
 from tidelog.journal import Journal, JournalEntry, JournalUpdate, Mail, Mailbox
 from tidelog.testing import MemoryJournal, MemoryRecorder, SentMessage, ToolCall, run_agent
 
@@ -428,3 +438,28 @@ async def test_agents_and_tools_read_for_whom_they_work() -> None:
 
     assert (await run_agent(agent_of(execute), tools=[whom], on_behalf_of="Ada")).result == ["Ada", "Ada"]
     assert (await run_agent(agent_of(execute), tools=[whom])).result == [None, None]
+
+
+async def _child(named: dict[str, Any], ctx: Context) -> Any:
+    return await ctx.child(**named)
+
+
+async def test_a_child_run_of_a_plan_is_known_by_the_plan() -> None:
+    plan = {"steps": [{"key": "a", "agent": "critic"}]}
+
+    async def twice(ctx: Context) -> Any:
+        return [await ctx.child(plan=plan, input=number) for number in (1, 2)]
+
+    made = {"plan": lambda number: 10 * number}
+    outcome = await run_agent(agent_of(twice), children=made)
+    assert outcome.result == [10, 20] and outcome.journal.started == [("plan", 1), ("plan", 2)]
+
+    async def others(ctx: Context) -> Any:
+        return await ctx.child(plan={**plan, "result": "1"}, input=1)
+
+    with pytest.raises(ChangedCallError):
+        await run_agent(agent_of(others), children=made, journal=outcome.journal)
+    wrong: list[dict[str, Any]] = [{}, {"agent": "critic", "plan": plan}]
+    for named in wrong:
+        with pytest.raises(PermanentError, match="give one of them"):
+            await run_agent(agent_of(partial(_child, named)))

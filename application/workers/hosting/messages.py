@@ -238,6 +238,8 @@ class BeginChild(Report):
     workflow: ShortText | None = None
     version: int | None = Field(default=None, ge=1)
     """Of the workflow. Null: the current one."""
+    plan: dict[str, Json] | None = None
+    """Instead of an agent or a workflow: a plan, of any kind."""
     input: Json = None
     fingerprint: Fingerprint | None = None
 

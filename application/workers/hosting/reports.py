@@ -114,8 +114,9 @@ async def _of_wait(workers: Workers, caller: Caller, report: BeginWait | BeginCh
                 raise InvalidCommand("this server starts no child runs of agents")
             wait = agent_runs.StartWait(**work, key=report.key, kind="child", fingerprint=report.fingerprint)
             started = await workers.children.start(
-                caller, wait, agent=report.agent, workflow=report.workflow, version=report.version, input=report.input
-            )
+                caller, wait, agent=report.agent, workflow=report.workflow, version=report.version, input=report.input,
+                plan=report.plan,
+            )  # fmt: skip
             return done(report, started, run_id=agent_runs.child_id_of(report.work, report.key))
         case Suspend():
             left = [(one.key, one.s, one.sender) for one in report.receives]

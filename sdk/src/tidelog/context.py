@@ -297,24 +297,26 @@ class Context(Scheduling):
         *,
         workflow: str | None = None,
         version: int | None = None,
+        plan: Mapping[str, Any] | None = None,
         key: str | None = None,
     ) -> Coroutine[Any, Any, Any]:
-        """Start a run of an agent (`"critic"`, `"critic@2"`) or of a workflow, once, wait for its end, and return its result.
+        """Start a run of an agent (`"critic"`, `"critic@2"`), of a workflow or of a plan (`tidelog.plans`), once, wait for its
+        end, and return its result.
 
         The run is a child of this agent's run: it has its project, priority and metadata, and is cancelled when this agent ends
         without it.
 
         Raises:
             ChildRunError: the run failed or was cancelled. A replay gets the same.
-            PermanentError: there is no such agent or workflow, or the input does not fit.
+            PermanentError: there is no such agent or workflow, the plan has faults, which it names, or the input does not fit.
         """
-        if (agent is None) == (workflow is None):
-            raise PermanentError("a child run is of an agent or of a workflow: name one of them")
+        if sum(each is not None for each in (agent, workflow, plan)) != 1:
+            raise PermanentError("a child run is of an agent, a workflow or a plan: give one of them")
         plain = to_json(input, "the input of the child run")
-        name = workflow or agent or ""
-        fingerprint = of_wait("child", name, [version, plain])
-        taken = self._journal.take_key(key, f"child:{name}", fingerprint)
-        return self._child(taken, Child(agent, workflow, version, plain), fingerprint)
+        child = Child(agent, workflow, version, plain, None if plan is None else to_json(dict(plan), "the plan of the child run"))
+        fingerprint = of_wait("child", child.name, [version, plain] if plan is None else [version, plain, child.plan])
+        taken = self._journal.take_key(key, f"child:{child.name}", fingerprint)
+        return self._child(taken, child, fingerprint)
 
     async def _child(self, key: str, child: Child, fingerprint: str) -> Any:
         if self._journal.find(key) is None:
@@ -323,7 +325,7 @@ class Context(Scheduling):
         if entry.status != "error":
             return entry.result
         error = entry.error or EntryError(type="Unknown", message="the run failed without saying why", kind="permanent")
-        raise ChildRunError(child.workflow or child.agent or "", error.type, error.message, error.kind)
+        raise ChildRunError(child.name, error.type, error.message, error.kind)
 
     async def _sleep(self, key: str, wait: Wait) -> None:
         await self._waited(key, wait)

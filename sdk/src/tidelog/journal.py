@@ -70,12 +70,17 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A run that an agent starts: of an agent, or of a workflow."""
+    """A run that an agent starts: of an agent, of a workflow, or of a plan."""
 
     agent: str | None
     workflow: str | None
     version: int | None
     input: JsonValue
+    plan: JsonValue = None
+
+    @property
+    def name(self) -> str:
+        return self.workflow or self.agent or "plan"
 
 
 class Mail(BaseModel):

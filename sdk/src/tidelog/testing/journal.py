@@ -142,7 +142,7 @@ class MemoryJournal:
 
     def child_of(self, key: str, child: Child, fingerprint: str) -> JournalEntry:
         """The entry of a child run. Raises PermanentError for one that the test does not know."""
-        name = child.workflow or child.agent or ""
+        name = child.name
         if name not in self.children:
             raise PermanentError(f"there is no agent or workflow {name!r} for a child run; give children={{...}}")
         made = self.children[name]

@@ -138,7 +138,7 @@ async def run_agent(
     resolve: the person who is asked about an ambiguous call; see `Resolve`.
     approve: the people who are asked about a call that needs an approval; see `Approve`.
     budget: what the calls may cost, and the people who are asked for more; see `TestBudget`.
-    children: name of an agent or workflow → the result of `ctx.child`, or a function that makes it of the input.
+    children: name of an agent or workflow, or `plan` → the result of `ctx.child`, or a function that makes it of the input.
     signals: (name, payload) of signals that were sent before; `journal.signal` sends one meanwhile.
 
     Raises:

@@ -63,7 +63,7 @@ class ServerRecorder:
         await self._asked(self._api.start_wait(self._ticket, key, wait), f"wait as {key!r}")
 
     async def start_child(self, key: str, child: Child, fingerprint: str) -> None:
-        what = f"start a run of {child.workflow or child.agent!r}"
+        what = f"start a run of {child.name!r}"
         await self._asked(self._api.start_child(self._ticket, key, child, fingerprint), what)
 
     async def request_call(self, key: str, tool: str, arguments: dict[str, JsonValue], fingerprint: str | None = None) -> None:

@@ -134,7 +134,7 @@ class WorkerApi:
         await self._report("wait", ticket, {"key": key, "kind": wait.kind, **said})
 
     async def start_child(self, ticket: Ticket, key: str, child: Child, fingerprint: str) -> None:
-        said = _said(agent=child.agent, workflow=child.workflow, version=child.version, input=child.input)
+        said = _said(agent=child.agent, workflow=child.workflow, version=child.version, plan=child.plan, input=child.input)
         await self._report("child", ticket, {"key": key, "fingerprint": fingerprint, **said})
 
     async def suspend(self, ticket: Ticket, seen: int, receives: Sequence[dict[str, JsonValue]]) -> bool:
