@@ -71,6 +71,7 @@ STARTS: list[dict[str, Any]] = [
     {"workflow": "own", "version": 1, "concurrency": {"key": "own"}},
     {"plan": PLAN},
     {"tool": "own_tool"},
+    {"signal": {"run": "'own'", "name": "own", "step": "own"}},
 ]
 TRIGGERS: list[dict[str, Any]] = [
     *({"description": "own", "on": ON, "start": start, "project_id": "{project_id}"} for start in STARTS),
