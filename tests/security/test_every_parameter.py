@@ -502,7 +502,7 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
             continue
         fields = set(place.name.split("/"))
         has_expressions = {"plan", "start", "policy"} & fields or place.path.startswith(("/v1/triggers", "/v1/approval-policies"))
-        if place.kind == "body" and has_expressions and EXPRESSIONS & fields:
+        if place.kind == "body" and has_expressions and (EXPRESSIONS & fields or place.name.endswith("start/signal/run")):
             continue
         for pair in turns.of(place, values[place.whole]):
             if place.whole and place.kind == "path":
