@@ -28,7 +28,15 @@ from application.engine.retry import persistently
 from application.reads import OpenBulkAction, OpenBulkActions, RunReads, RunsWanted
 from application.runs.retry import retry_run
 from domain import agent_runs, bulk_actions, runs
-from domain.bulk_actions import SELECTED_TOGETHER, AdvanceBulkAction, BulkAction, ExampleOfRun, FailBulkAction, RunFilter, SelectRuns
+from domain.bulk_actions import (
+    SELECTED_TOGETHER,
+    AdvanceBulkAction,
+    BulkAction,
+    ExampleOfRun,
+    FailBulkAction,
+    RunFilter,
+    SelectRuns,
+)
 from domain.errors import InvalidCommand, ProjectionBehind, TidelogError, Unavailable, VersionConflict
 from domain.kernel import Command, Decider, derive_id
 from domain.runs import RetryRun

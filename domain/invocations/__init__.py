@@ -37,12 +37,10 @@ from domain.invocations.commands import (
     ResolveInvocation,
     UnpauseInvocation,
 )
+from domain.invocations.declared import CallCompensation, Compensable, FallbackTool
 from domain.invocations.events import (
     AskedBy,
     AttemptStarted,
-    CallCompensation,
-    Compensable,
-    FallbackTool,
     Found,
     InvocationBecameAmbiguous,
     InvocationCancelled,

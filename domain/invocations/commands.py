@@ -8,7 +8,8 @@ from pydantic import Field, StringConstraints
 from domain.amounts import AllowanceRef, Amounts, MaxCost, Spender
 from domain.approval_rules import Demand
 from domain.failures import Failure, LapseReason, Retry
-from domain.invocations.events import AskedBy, CallCompensation, FallbackTool, Found
+from domain.invocations.declared import CallCompensation, FallbackTool
+from domain.invocations.events import AskedBy, Found
 from domain.kernel import Command, Json, Name, Priority, ShortText, Value
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True, pattern=r"^[^\x00]+$")]

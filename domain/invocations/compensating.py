@@ -7,11 +7,8 @@ from domain.approval_rules import demand_by
 from domain.errors import InvalidState, NotFound
 from domain.failures import Failure
 from domain.invocations.commands import CompensateInvocation
-from domain.invocations.events import (
-    CallCompensation,
-    InvocationCompensationRefused,
-    InvocationCompensationRequested,
-)
+from domain.invocations.declared import CallCompensation
+from domain.invocations.events import InvocationCompensationRefused, InvocationCompensationRequested
 from domain.invocations.state import TERMINAL, Invocation
 from domain.kernel import MAX_EVENT_BYTES, Event, Functions, Json
 

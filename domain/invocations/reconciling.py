@@ -11,9 +11,8 @@ from domain.amounts import Amounts
 from domain.errors import StaleAttempt, WorkOver
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, LapseReason, Retry, backoff_s
 from domain.invocations.commands import FailInvocation, GiveUpReconcile, ReconcileInvocation
+from domain.invocations.declared import NOTHING_TAKES_IT_BACK, Compensable
 from domain.invocations.events import (
-    NOTHING_TAKES_IT_BACK,
-    Compensable,
     InvocationBecameAmbiguous,
     InvocationCancelled,
     InvocationFailed,

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from domain.amounts import NOTHING, Amounts
 from domain.failures import Failure, Retry
+from domain.invocations.declared import NOTHING_TAKES_IT_BACK
 from domain.invocations.events import (
-    NOTHING_TAKES_IT_BACK,
     AttemptStarted,
     InvocationBecameAmbiguous,
     InvocationCancelled,
