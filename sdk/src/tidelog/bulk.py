@@ -86,8 +86,8 @@ class ClientBulk:
 
     async def find(self, action: BulkVerb, where: Mapping[str, Any], **more: Any) -> MeantRuns:
         """How many runs `start` would give the command to at this moment. Nothing is written."""
-        answer = await self._client.send("POST", "/v1/bulk-actions", {**_body(action, where, more), "dry_run": True})
-        return parse(MeantRuns, answer)
+        body = {**_body(action, where, more), "dry_run": True}
+        return parse(MeantRuns, await self._client.send("POST", "/v1/bulk-actions", body, headers=self._client.after_writes()))
 
     async def start(
         self, action: BulkVerb, where: Mapping[str, Any], *, reason: str, on_behalf_of: str | None = None, **more: Any

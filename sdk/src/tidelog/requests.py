@@ -80,6 +80,10 @@ class Requests:
         content = {} if body is None else {"body": dict(body)}
         return json_of(await self._request(method, path, headers={**said, **(headers or {})}, **content))
 
+    def after_writes(self) -> dict[str, str]:
+        """The header by which an answer sees every earlier write of this client."""
+        return {"Tidelog-Position": str(self._position)} if self._position else {}
+
     def _for(self, on_behalf_of: str | None) -> dict[str, bytes]:
         """The header of a command that says for whom it is: as the call says, or else the client."""
         return self._on_behalf_of if on_behalf_of is None else on_behalf_header(on_behalf_of)
@@ -94,9 +98,8 @@ class Requests:
         return json_of(await self._read(path, params))
 
     async def _read(self, path: str, params: Mapping[str, Any]) -> httpx2.Response:
-        headers = {"Tidelog-Position": str(self._position)} if self._position else {}
         try:
-            return await self._request("GET", path, params=params, headers={"Accept": "application/json", **headers})
+            return await self._request("GET", path, params=params, headers={"Accept": "application/json", **self.after_writes()})
         except PositionBeyondHead:
             self._position = 0  # the log has lost writes of this client: the next read asks for the log as it is
             raise
