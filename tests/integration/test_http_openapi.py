@@ -177,7 +177,8 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     of_retries = {("POST", f"/v1/runs/{{run_id}}/{what}") for what in ("retry", "deadline")}
     assert readers("Idempotency-Key") == of_keys | of_compensation | of_calls | of_retries | {cancelled} | {
         ("POST", "/v1/runs"), ("POST", "/v1/commands"), ("POST", "/v1/projects"), ("POST", "/v1/tools/{name}/breaker"),
-        *of_steering, *of_steps, ("POST", "/v1/runs/{run_id}/signals"), 
+        *of_steering, *of_steps, ("POST", "/v1/runs/{run_id}/signals"),
+        ("POST", "/v1/bulk-actions"), ("POST", "/v1/bulk-actions/{bulk_action_id}/cancel"),
         ("PUT", "/v1/budgets"), ("POST", "/v1/budgets/{budget_id}/lift"),
         ("PUT", "/v1/approval-policies/{name}"), ("POST", "/v1/approvals/{approval_id}/decision"),
     }  # fmt: skip
@@ -208,11 +209,13 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         )
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 41
+    assert len(readers("Tidelog-Position")) == 44
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
         *(path for _, path in of_schedules | {changed}),
         "/v1/budgets/{budget_id}",
+        "/v1/bulk-actions",
+        "/v1/bulk-actions/{bulk_action_id}/cancel",
         "/v1/approval-policies/{name}",
         *(path for _, path in of_steering | of_steps),
         "/v1/runs/{run_id}/signals",
