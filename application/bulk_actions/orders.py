@@ -20,9 +20,9 @@ RIGHTS: Mapping[BulkVerb, Action] = {
 }
 """What the command of one run needs, the bulk action needs."""
 STATUSES: Mapping[BulkVerb, tuple[str, ...]] = {
-    "pause": ("running",),
+    "pause": ("running", "queued"),
     "resume": ("paused",),
-    "cancel": ("running", "paused"),
+    "cancel": ("running", "paused", "queued"),
     "retry": ("failed",),
     "signal": ("running", "paused"),
 }
@@ -52,11 +52,12 @@ def command_of(order: BulkOrder, run_id: UUID, command_id: UUID, by: str, on_beh
 
 def is_so(order: BulkOrder, run: Run) -> bool:
     """Whether a run is already as the command would make it, whoever made it so."""
+    paused = run.pause is not None or run.pause_above is not None  # a run that waits for its key is not
     match order.verb:
         case "pause":
-            return run.status == "running" and run.paused
+            return run.status == "running" and paused
         case "resume":
-            return run.status == "running" and not run.paused
+            return run.status == "running" and not paused
         case "cancel":
             return run.status == "cancelled"
         case "retry" | "signal":

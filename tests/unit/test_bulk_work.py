@@ -323,6 +323,9 @@ def test_the_action_needs_the_right_of_the_command() -> None:
     ended = Run(status="completed")
     assert not any(is_so(BulkOrder(verb=verb), ended) for verb in STATUSES)
     assert is_so(BulkOrder(verb="cancel"), Run(status="cancelled"))
+    queued = Run(status="running", queued=True)
+    assert (is_so(PAUSE, queued), is_so(BulkOrder(verb="resume"), queued)) == (False, True)
+    assert "queued" in STATUSES["pause"] and "queued" in STATUSES["cancel"]
 
 
 def test_a_payload_that_no_run_takes_is_refused_before_it_begins() -> None:

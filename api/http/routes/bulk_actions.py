@@ -49,7 +49,7 @@ MOST_METADATA = 8
 class FilterBody(Body):
     """The filters of `GET /v1/runs`. A run is meant if all of them hold."""
 
-    status: Status | Annotated[list[Status], Field(min_length=1, max_length=6)] | None = None
+    status: Status | Annotated[list[Status], Field(min_length=1, max_length=7)] | None = None
     """One status, or several. Null: those in which the command can have an effect."""
     project_id: UUID | None = None
     agent: Text | None = None
