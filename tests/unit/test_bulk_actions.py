@@ -20,7 +20,7 @@ from domain.bulk_actions import (
     BulkActionStarted,
     BulkOrder,
     CancelBulkAction,
-    Example,
+    ExampleOfRun,
     FailBulkAction,
     RunFilter,
     RunsSelected,
@@ -108,7 +108,9 @@ def test_it_ends_at_once_where_no_run_is_meant() -> None:
 
 def test_it_says_how_far_it_has_come_and_ends_with_the_last_run() -> None:
     begin = acting()
-    part = advance(0, 3, 1, 1, refused={"invalid-state": 1}, examples=(Example(run_id=RUNS[0], code="invalid-state", message="m"),))
+    part = advance(
+        0, 3, 1, 1, refused={"invalid-state": 1}, examples=(ExampleOfRun(run_id=RUNS[0], code="invalid-state", message="m"),)
+    )
     told = BulkActionAdvanced(handled=3, done=1, unchanged=1, refused=part.refused, examples=part.examples)
     begin.when(part).then(told)
     after = begin.after(part)
@@ -158,8 +160,8 @@ def test_one_whose_runs_cannot_be_found_fails() -> None:
 def test_some_of_the_refused_runs_are_named() -> None:
     """A few of each reason, and not too many in all."""
 
-    def of(code: str, number: int) -> tuple[Example, ...]:
-        return tuple(Example(run_id=derive_id(ID, f"{code}{n}"), code=code, message="m") for n in range(number))
+    def of(code: str, number: int) -> tuple[ExampleOfRun, ...]:
+        return tuple(ExampleOfRun(run_id=derive_id(ID, f"{code}{n}"), code=code, message="m") for n in range(number))
 
     begin = given(DECIDER).after(START, select(1, *(derive_id(ID, str(n)) for n in range(1_000))))
     [event, *_] = begin.when(advance(0, 9, examples=of("a", 5))).events()
