@@ -172,6 +172,7 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
         "run.tainted", "run.signalled", "run.signal_received", "run.step_taken_over", "run.part_taken_over",
         "agent_run.entry_taken_over", "agent_run.mail_taken_over", "context.value_taken_over",
         "agent_run.portion_granted", "agent_run.portion_settled", "agent_run.progressed",
+        "agent_run.call_paid", "agent_run.call_unpaid", "agent_run.call_covered",
     }, "all other events were tried"  # fmt: skip
     assert {name for _, name in for_whom(engine, other)} == {None}
     assert all("on_behalf_of" not in event.metadata for event in engine.log.events if event.root_id == other)
