@@ -23,6 +23,7 @@ from domain.agent_runs import (
     PortionShort,
     RefuseCall,
     RequestAgentRun,
+    SettleCancelled,
     StartCall,
     invocation_id_of,
 )
@@ -408,6 +409,8 @@ def test_no_order_of_calls_answers_deaths_and_letters_begins_a_call_unpaid_or_tw
         assert len(set(world.begun)) == len(world.begun)
     for holder in (ONE, TWO):
         world.give(holder, CancelAgentRun(agent_run_id=holder))
+        for key in list(world.runs[holder].reservations):  # calls under way are settled when they end
+            world.give(holder, SettleCancelled(agent_run_id=holder, key=key, cost=calls(1)))
     while world.letters:
         world.deliver(0)
     for state in world.books.values():
