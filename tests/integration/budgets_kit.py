@@ -10,7 +10,13 @@ _SPENT = {"limits": {"calls": 9_999}}
 OF_BUDGETS: dict[str, list[dict[str, Any]]] = {
     "/v1/budgets": [
         {"scope": "tenant", "limits": {"money": "9"}, "time_zone": "UTC", "currency": "usd", "reason": "why"},
-        {**_SPENT, "scope": "agent", "agent": "own", "on_spent": "ask", "ask": {"add": {"calls": 1}, "roles": ["owner"]}},
+        {
+            **_SPENT,
+            "scope": "agent",
+            "agent": "own",
+            "on_spent": "ask",
+            "ask": {"add": {"money": "1", "calls": 1}, "roles": ["owner"]},
+        },
         {**_SPENT, "scope": "project", "project_id": "{project_id}"},
         {**_SPENT, "scope": "runs", "workflow": "own"},
     ],

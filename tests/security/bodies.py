@@ -15,7 +15,12 @@ FLOW = {
     "description": "own", "parameters": {"properties": {"own": {}}}, "metadata": {"team": "own"}, "concurrency": {"key": "own"},
     "command": {"text": "own", "help": "own", "agents": {"own": ["first"]}},
 }  # fmt: skip
+BUDGET: dict[str, Any] = {
+    "money": "1", "calls": 9, "currency": "usd", "on_spent": "ask",
+    "ask": {"add": {"money": "1", "calls": 1}, "roles": ["owner"]},
+}  # fmt: skip
 FLOWS = [{**FLOW, "plan": {**plan, "result": "1"}} for plan in PLANS]
+FLOWS[0] |= {"budget": BUDGET}
 RUN = {"run_id": NEW, "input": 1, "metadata": {"team": "own"}}
 HASH = "0" * 64
 REQUEST = {
@@ -47,7 +52,7 @@ PLAN = {"steps": [{"key": "own", "agent": "own"}]}
 STARTS: list[dict[str, Any]] = [
     {"agent": "own", "agent_version": "1", "input": {"a": 1}, "input_from": {"b": "event.subject"}, "metadata": {"team": "own"}},
     {"agent": "own", "input_from": "event.subject"},
-    {"workflow": "own", "version": 1, "concurrency": {"key": "own"}},
+    {"workflow": "own", "version": 1, "concurrency": {"key": "own"}, "budget": BUDGET},
     {"plan": PLAN},
     {"tool": "own_tool"},
     {"signal": {"run": "'own'", "name": "own", "step": "own"}},
@@ -63,7 +68,7 @@ BULK: dict[str, Any] = {
 }  # fmt: skip
 BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/runs": [
-        {**RUN, "agent": "own", "project_id": "{project_id}", "budget": {"money": "1", "currency": "usd"}},
+        {**RUN, "agent": "own", "project_id": "{project_id}", "budget": BUDGET},
         {**RUN, "agent": "own", "concurrency": {"key": "own"}},
         *({**RUN, "plan": plan} for plan in (*SIDE_BY_SIDE, *GRAPHS)),
         {**RUN, "workflow": {"name": "own_flow"}},
