@@ -8,7 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from application.budgets.managing import BudgetOffice
-from domain import allowances, approvals, runs
+from application.catalog import CATALOG
+from application.workflows import AskedWorkflow, Workflows
+from application.workflows.checking import faults_of_definition
+from domain import agents, allowances, approvals, runs
 from domain.allowances import Allowance, LiftAllowance, allowance_of_run, question_id_of
 from domain.amounts import NOTHING, Amounts, BudgetAsking, BudgetLimits
 from domain.approvals import Approval, DecideApproval
@@ -17,9 +20,11 @@ from domain.errors import InvalidCommand
 from domain.projects import default_project_id
 from domain.runs import RunBudget
 from domain.starting import Target
+from domain.workflows import PublishWorkflow, WorkflowDefinition, workflow_id_of
 from domain.written_budgets import WrittenAmounts, WrittenAsking, WrittenBudget
 from tests.kit.engine import Claim, Engine, PlayedWorker
-from tests.kit.triggers import Triggers
+from tests.kit.memory import MemoryNames
+from tests.kit.triggers import PublishedVersions, Triggers
 from tests.kit.waiting import TENANT, new_id, request_of
 
 COSTS = {"policy": {"max_cost": {"money": "0.002"}}}
@@ -306,3 +311,21 @@ def test_a_written_budget_says_something_that_fits() -> None:
     more = Amounts(money=500_000, tokens=2, calls=3)
     assert asking.asking() == BudgetAsking(add=more, roles=("admin",), deadline_s=5, default="approve")
     assert WrittenBudget(money="0.5", tokens=2).limits() == BudgetLimits(money=500_000, tokens=2)
+
+
+async def test_a_repeat_finds_the_run_whose_workflow_has_another_budget_by_now(engine: Engine) -> None:
+    workflows, known = Workflows(engine.commands, PublishedVersions(engine)), MemoryNames(engine.log, agents.AgentRegistered)
+    await worker_of(engine)
+    ids = new_id(), new_id()
+    for calls, id in ((3, ids[0]), (9, ids[0]), (9, ids[1])):
+        definition = WorkflowDefinition(plan=runs.sequential(("looper",)), budget=WrittenBudget(calls=calls))
+        await engine.give(PublishWorkflow(workflow_id=workflow_id_of(TENANT, "digest"), name="digest", definition=definition))
+        await workflows.start(
+            request_of(TENANT, id, repeatable=True), AskedWorkflow("digest"), run_id=id, project_id=default_project_id(TENANT),
+            known=known, admission=engine.admission,
+        )  # fmt: skip
+    budgets = [CATALOG.registry.decoded(engine.log.streams[id][0]).budget for id in ids]  # type: ignore[attr-defined]
+    assert [(each.limits.calls, each.budget) for each in budgets] == [(3, "workflow:digest"), (9, "workflow:digest")]
+    euros = definition.model_copy(update={"budget": WrittenBudget(money="1", currency="eur")})
+    faults = await faults_of_definition(workflows, TENANT, "digest", euros)
+    assert faults == [("/budget/currency", "this tenant counts money in usd")]

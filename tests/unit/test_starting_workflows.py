@@ -13,7 +13,6 @@ from application.workflows.children import MAX_PLAN_BYTES, InvalidChild
 from application.workflows.start import with_defaults
 from domain import runs
 from domain.agents import RegisterAgent, agent_id_of
-from domain.amounts import BudgetLimits
 from domain.errors import InvalidCommand, InvalidState, NotFound, RepeatedDifferently, Unavailable
 from domain.kernel import derive_id
 from domain.plans import MAX_DEPTH, ChildRun, Plan, Step, sequential
@@ -25,7 +24,6 @@ from domain.workflows import (
     WorkflowDefinition,
     workflow_id_of,
 )
-from domain.written_budgets import WrittenBudget
 from tests.kit.engine import Engine
 from tests.kit.waiting import TENANT, new_id, request_of
 from tests.kit.workflows import Process
@@ -417,17 +415,3 @@ async def test_a_workflow_with_a_faulty_plan_is_not_published(process: Process) 
         await process.publish("faulty", plan=Plan(steps=(FIRST, judged.model_copy(update={"when": "steps.frist.result == 1"}))))
     with pytest.raises(NotFound):
         await process.changes.definition(TENANT, "faulty", None)
-
-
-async def test_a_run_has_the_budget_of_its_workflow_and_a_repeat_is_the_same_run(process: Process) -> None:
-    await process.publish(budget=WrittenBudget(calls=3))
-    run_id = await process.start()
-    budget = process.started(run_id).budget
-    assert budget == runs.RunBudget(limits=BudgetLimits(calls=3), budget="workflow:digest", currency="usd")
-    await process.publish(budget=WrittenBudget(calls=9))
-    assert await process.start(run_id=run_id) == run_id
-    again = process.started(await process.start()).budget
-    assert again is not None and again.limits.calls == 9
-    with pytest.raises(InvalidCommand, match="this tenant counts money in usd") as refused:
-        await process.publish(budget=WrittenBudget(money="1", currency="eur"))
-    assert refused.value.pointer == "/budget/currency"
