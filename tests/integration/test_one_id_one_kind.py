@@ -113,7 +113,7 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
         await issue_key(system)
         worker = system.worker()
         await worker.register("alpha", tools=["add"])
-        run_id = UUID(await system.start("alpha"))
+        run_id = UUID(await system.start("alpha", concurrency={"key": "k"}))
         alpha = await worker.next("alpha")
         sent = await alpha.ok("send", key="m", to="alpha", body=1)
         await alpha.ok("set", key="s", name="n", value=1)
@@ -150,8 +150,10 @@ async def world(services: EmbeddedServices) -> AsyncIterator[World]:
         await append(system, foreign, foreign, 0, NewEvent("order.placed", 1, b"{}"))
         bulk = {"action": "resume", "filter": {"agent": "nobody"}, "reason": "why"}
         bulk_action = (await system.http.post("/v1/bulk-actions", json=bulk)).json()["id"]
+        held = (await system.container.commands.load(runs.DECIDER, DEFAULT_TENANT_ID, run_id)).state
+        assert held.concurrency is not None
         ids = {
-            "bulk_actions": UUID(bulk_action),
+            "bulk_actions": UUID(bulk_action), "run_keys": held.concurrency.key_id,
             "tenants": DEFAULT_TENANT_ID, "projects": UUID(project), "agents": agents.agent_id_of(DEFAULT_TENANT_ID, "alpha"),
             "tools": tools.tool_id_of(DEFAULT_TENANT_ID, "add"), "runs": run_id, "agent_runs": UUID(alpha.work_id),
             "invocations": UUID(call), "messages": UUID(sent["message_id"]), "context": context.context_id_of(run_id),
