@@ -106,7 +106,7 @@ async def test_an_unknown_field_is_refused_wherever_it_stands(shared: System) ->
     assert tried.keys() == with_a_body
     assert len(tried) > 12
     step = {"", "/retry", "/run", "/gather", "/wait", "/each", "/repeat", "/adaptive", "/adaptive/agents/0", "/fallbacks/0"}
-    objects = {"", "/budget", "/workflow", "/plan", "/plan/aggregate"}
+    objects = {"", "/budget", "/budget/ask", "/budget/ask/add", "/concurrency", "/workflow", "/plan", "/plan/aggregate"}
     assert tried["/v1/runs"] == {*objects, *(f"/plan/steps/0{place}" for place in step)}
     for failing in ("agent-runs/{agent_run_id}/fail", "invocations/{invocation_id}/fail", "invocations/{invocation_id}/resolve"):
         assert tried[f"/v1/{failing}"] == {"", "/error", "/error/causes/0"}
