@@ -163,7 +163,7 @@ async def test_the_others_work(runtime: Runtime) -> None:
     names = {agent["name"] for agent in (await runtime.http.get("/v1/agents")).json()["data"]}
     measured = {
         "three-steps", "three-steps-and-call", "many-steps", "many-calls", "quick", "sender", "receiver", "second-time",
-        "calls-until-open", "sleeps-or-listens",
+        "calls-until-open", "sleeps-or-listens", "works-on",
     }  # fmt: skip
     assert names == {"greeter", "raiser", "quitter", "waiter", "odd", "giant", "caller", "twin", *measured}
     run = await runtime.run("greeter", {"name": "Ada"})
