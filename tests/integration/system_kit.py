@@ -155,17 +155,23 @@ class System:
         return (await self.container.commands.execute(request_of(tenant_id), *commands)).position
 
     async def settled(self) -> int:
-        """Makes every consumer handle the whole log, so that no more events follow by themselves. Returns the head."""
-        query = "SELECT (SELECT position FROM log_head), min(position), max(position), count(*) FROM checkpoint"
+        """Makes every consumer handle the whole log, so that no more events follow by themselves. Returns the head.
+
+        A bulk action goes on by itself until it is over.
+        """
+        query = (
+            "SELECT (SELECT position FROM log_head), min(position), max(position), count(*),"
+            " (SELECT count(*) FROM bulk_action WHERE status IN ('selecting', 'acting')) FROM checkpoint"
+        )
         async with self.container.database.connection() as connection:
 
             async def all_at_head() -> int:
                 head, positions = await self.container.feed.head(), self.container.positions  # pulled
                 await asyncio.gather(*(positions.until(name, head, 0.1) for name in NAMES), return_exceptions=True)
-                [(reached, *others, count)] = await (await connection.execute(query)).fetchall()
+                [(reached, *others, count, going)] = await (await connection.execute(query)).fetchall()
                 for task in self.tasks.values():
                     assert not task.done(), f"{task.get_name()} ended: {task}"
-                return int(reached) if others == [reached, reached] and count == len(NAMES) else 0
+                return int(reached) if others == [reached, reached] and count == len(NAMES) and not going else 0
 
             return await eventually(all_at_head, "all consumers at the head of the log")
 

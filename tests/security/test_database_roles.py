@@ -314,7 +314,8 @@ async def test_a_database_of_before_gets_its_rights_and_its_accounts_go_on(servi
             await old.execute("UPDATE run SET position = 1; INSERT INTO tracking VALUES ('x', 1)")
         [(holder,)] = await rows(url, "SELECT tableowner FROM pg_tables WHERE schemaname = 'previous_projects'")
         assert holder == f"{owner}_app"
-        await rows(url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON trigger, hook_secret TO {second}")  # as the migration says
+        new = "trigger, hook_secret, bulk_action"  # as the migrations say
+        await rows(url, f"GRANT SELECT, INSERT, UPDATE, DELETE ON {new} TO {second}")
         async with running(make_conninfo(url, user=second), nats_url) as system:
             assert (await system.http.get("/health/ready")).json()["row_level_security"] is False
             await system.command(CreateProject(project_id=new_id(), name="p"))
