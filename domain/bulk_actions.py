@@ -16,10 +16,10 @@ from immutables import Map
 from pydantic import Field
 
 from domain.errors import AlreadyExists, InvalidState, NotFound
-from domain.kernel import Command, Decider, Event, Json, ShortText, Value, derive_id, is_empty, replace
+from domain.kernel import Command, Decider, Event, Json, Priority, ShortText, Value, derive_id, is_empty, replace
 from domain.maps import PersistentMap
 
-BulkVerb = Literal["pause", "resume", "cancel", "retry", "signal"]
+BulkVerb = Literal["pause", "resume", "cancel", "retry", "signal", "priority"]
 BulkStatus = Literal["absent", "selecting", "acting", "completed", "cancelled", "failed"]
 OPEN: frozenset[str] = frozenset({"selecting", "acting"})
 SELECTED_TOGETHER = 1_000
@@ -49,6 +49,8 @@ class BulkOrder(Value):
     fresh: bool = False
     """Of `retry`: whether the agents begin without their journals."""
     signal: SignalSaid | None = None
+    priority: Priority | None = None
+    """Of `priority`: which."""
 
     def said(self) -> dict[str, Json]:
         """As JSON without what it does not say, so a field that a later release adds does not change it."""

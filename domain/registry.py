@@ -46,8 +46,8 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         runs.RunStarted, runs.StepTakenOver, runs.PartTakenOver, runs.StepScheduled, runs.StepSkipped, runs.StepStarted,
         runs.PartScheduled, runs.PartCompleted, runs.PartFailed, runs.StepFellBack, runs.StepCompleted, runs.StepFailed,
         runs.RunCompleted, runs.RunFailed, runs.RunCancelled, runs.RunTainted, runs.RunPaused, runs.RunPauseLifted,
-        runs.RunResumed, runs.RunRetried, runs.DeadlineSet, runs.RunQueued, runs.RunBegun, runs.RunSignalled, runs.SignalAwaited,
-        runs.SignalReceived, runs.SignalWaitEnded,
+        runs.RunResumed, runs.RunRetried, runs.DeadlineSet, runs.RunPriorityChanged, runs.RunQueued, runs.RunBegun,
+        runs.RunSignalled, runs.SignalAwaited, runs.SignalReceived, runs.SignalWaitEnded,
     ),
     "agent_runs": (
         agent_runs.AgentRunRequested, agent_runs.AgentRunClaimed, agent_runs.StepRecorded, agent_runs.CallStarted,
@@ -58,7 +58,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         agent_runs.MailRefused, agent_runs.MailReceived,
         agent_runs.AgentRunRetryScheduled, agent_runs.AgentRunResumed, agent_runs.AgentRunCompleted,
         agent_runs.AgentRunFailed, agent_runs.AgentRunCancelled, agent_runs.AgentRunPaused, agent_runs.AgentRunUnpaused,
-        agent_runs.AgentRunReopened,
+        agent_runs.AgentRunReopened, agent_runs.AgentRunPriorityChanged,
     ),
     "invocations": (
         invocations.InvocationRequested, invocations.AttemptStarted, invocations.InvocationRetryScheduled,
@@ -68,7 +68,7 @@ SLICES: dict[str, tuple[type[Event], ...]] = {
         invocations.InvocationNotHappened, invocations.InvocationResolved, invocations.InvocationCancelRequested,
         invocations.InvocationCancelled, invocations.InvocationCompensationRequested,
         invocations.InvocationCompensationRefused, invocations.InvocationHeld, invocations.InvocationReleased,
-        invocations.InvocationPaused,
+        invocations.InvocationPaused, invocations.InvocationPriorityChanged,
     ),
     "chains": (
         chains.ChainStarted, chains.ChainReleased, chains.ChainStepRequested, chains.ChainStepSkipped,

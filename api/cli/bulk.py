@@ -27,7 +27,10 @@ NAMES = {
 }  # fmt: skip
 """What `--where` names, and the filter of the server."""
 STARTERS = ("schedule", "trigger")
-DONE = {"pause": "Paused", "resume": "Resumed", "cancel": "Cancelled", "retry": "Retried", "signal": "Signalled"}
+DONE = {
+    "pause": "Paused", "resume": "Resumed", "cancel": "Cancelled", "retry": "Retried", "signal": "Signalled",
+    "priority": "Changed the priority of",
+}  # fmt: skip
 
 
 class Many(NamedTuple):

@@ -1,5 +1,6 @@
-"""`tidelog runs pause`, `resume`, `skip-step`, `force-step` and `dispatch`."""
+"""`tidelog runs pause`, `resume`, `priority`, `skip-step`, `force-step` and `dispatch`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from api.cli.connection import ServerClient
 
 app = typer.Typer()
+PRIORITIES = ("high", "normal", "low")
+NOTHING: Mapping[str, Any] = {}
 OneRun = Annotated[str | None, typer.Argument(metavar="[ID]", help="The run's id, or its beginning.")]
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or its beginning.")]
 Why = Annotated[str | None, typer.Option("--reason", help="The reason; it is recorded.")]
@@ -71,6 +74,40 @@ def resume(
         output.run(bulk.act("resume", many, reason, {}, on_behalf_of, data_dir, url, as_json))
     else:
         output.run(_steer("resume", "Resumed", str(run_id), reason, on_behalf_of, data_dir, url, as_json))
+
+
+@app.command()
+@options.with_fields
+def priority(
+    given: Annotated[
+        list[str], typer.Argument(metavar="[ID] high|normal|low", help="The run's id, or its beginning; the priority.")
+    ],
+    many: bulk.Many = bulk.ONE,
+    reason: Why = None,
+    on_behalf_of: options.OnBehalfOf = None,
+    data_dir: options.DataDir = None,
+    url: options.Url = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Change the priority of a run, or of many: what waits for a worker, and what the run dispatches from now on.
+
+    Child runs get it, too. What a worker has goes on there, and a step with a priority of its own keeps it.
+
+    Examples:
+
+      tidelog runs priority 0198c0de-… high --reason "the customer waits"
+
+      tidelog runs priority low --where workflow=nightly --reason "the day's work goes first"
+    """
+    *ids, wanted = given
+    if len(ids) > 1 or wanted not in PRIORITIES:
+        raise typer.BadParameter("give the ID of a run (or --where), and then high, normal or low")
+    run_id, more = ids[0] if ids else None, {"priority": wanted}
+    if many.meant(run_id):
+        output.run(bulk.act("priority", many, reason, more, on_behalf_of, data_dir, url, as_json))
+    else:
+        done = f"Changed the priority to {wanted} of"
+        output.run(_steer("priority", done, str(run_id), reason, on_behalf_of, data_dir, url, as_json, more))
 
 
 Step = Annotated[str, typer.Argument(metavar="STEP", help="The step's key, or that of a part, such as reviews.3.")]
@@ -173,12 +210,12 @@ async def _of_step(
 
 async def _steer(
     what: str, done: str, run_id: str, reason: str | None, on_behalf_of: str | None, data_dir: Path | None, url: str | None,
-    as_json: bool,
+    as_json: bool, more: Mapping[str, Any] = NOTHING,
 ) -> None:  # fmt: skip
     from tidelog.values import to_json
 
     given = GivenId.parse(run_id)
-    body: dict[str, Any] = {"reason": to_json(reason, "--reason")} if reason else {}
+    body: dict[str, Any] = {**more, "reason": to_json(reason, "--reason")} if reason else {**more}
     async with server_of(data_dir, url, as_json, on_behalf_of=on_behalf_of) as server:
         wanted = await given.complete(server)
         accepted = await _post(server, wanted, what, body)

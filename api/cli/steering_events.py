@@ -1,4 +1,4 @@
-"""Words of events of people who steer a run: pauses; and of keys of runs."""
+"""Words of events of people who steer a run: pauses, priorities; and of keys of runs."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -38,6 +38,10 @@ def _resumed(line: Any, event: Event, data: Mapping[str, Any], at: datetime) -> 
     return RUN, f"resumed{paused_because(data['cause'])}", "plain"
 
 
+def _priority_changed(line: Any, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
+    return RUN, f"priority {data['priority']} instead of {data['before']}{paused_because(data['cause'])}", "plain"
+
+
 def _queued(line: Any, event: Event, data: Mapping[str, Any], at: datetime) -> Told:
     return RUN, f"waits for key {data['key']}", "plain"
 
@@ -50,6 +54,7 @@ OF_STEERING: Mapping[str, Callable[[Any, Event, Mapping[str, Any], datetime], To
     "run.paused": _paused,
     "run.pause_lifted": _lifted,
     "run.resumed": _resumed,
+    "run.priority_changed": _priority_changed,
     "run.queued": _queued,
     "run.begun": _begun,
 }

@@ -9,7 +9,7 @@ from domain.access import Action
 from domain.audit import RecordAction
 from domain.bulk_actions import BulkAction, BulkOrder, BulkVerb, command_id_of
 from domain.kernel import Command, derive_id
-from domain.runs import CancelRun, PauseRun, ResumeRun, RetryRun, Run
+from domain.runs import CancelRun, ChangePriority, PauseRun, ResumeRun, RetryRun, Run
 
 RIGHTS: Mapping[BulkVerb, Action] = {
     "pause": Action.RUNS_STEER,
@@ -17,6 +17,7 @@ RIGHTS: Mapping[BulkVerb, Action] = {
     "cancel": Action.RUNS_CANCEL,
     "retry": Action.RUNS_RETRY,
     "signal": Action.RUNS_SIGNAL,
+    "priority": Action.RUNS_STEER,
 }
 """What the command of one run needs, the bulk action needs."""
 STATUSES: Mapping[BulkVerb, tuple[str, ...]] = {
@@ -25,10 +26,11 @@ STATUSES: Mapping[BulkVerb, tuple[str, ...]] = {
     "cancel": ("running", "paused", "queued"),
     "retry": ("failed",),
     "signal": ("running", "paused"),
+    "priority": ("running", "paused", "queued"),
 }
 """The runs that are meant where the filter names no status: those on which the command can have an effect."""
 OPERATIONS: Mapping[BulkVerb, str | None] = {
-    "pause": "pause", "resume": "resume", "cancel": None, "retry": None, "signal": None
+    "pause": "pause", "resume": "resume", "cancel": None, "retry": None, "signal": None, "priority": "priority",
 }  # fmt: skip
 """What the audit trail says of a command whose action covers several."""
 
@@ -48,6 +50,9 @@ def command_of(order: BulkOrder, run_id: UUID, command_id: UUID, by: str, on_beh
             assert order.signal is not None
             signal = order.signal
             return signal_of(run_id, signal.name, signal.payload, signal.step, None, command_id)
+        case "priority":
+            assert order.priority is not None
+            return ChangePriority(run_id=run_id, priority=order.priority, reason=order.reason, by=by, on_behalf_of=on_behalf_of)
 
 
 def is_so(order: BulkOrder, run: Run) -> bool:
@@ -60,6 +65,8 @@ def is_so(order: BulkOrder, run: Run) -> bool:
             return run.status == "running" and not paused
         case "cancel":
             return run.status == "cancelled"
+        case "priority":
+            return run.status == "running" and run.priority == order.priority
         case "retry" | "signal":
             return False
 

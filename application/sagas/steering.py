@@ -1,11 +1,11 @@
-"""Steering a run: a pause, and its end, go to the agent runs and child runs that were under way, and to calls that wait; what a
-person ended is cancelled."""
+"""Steering a run: a pause, its end, and another priority go to the agent runs and child runs that were under way, and to calls
+that wait; what a person ended is cancelled."""
 
 from application.engine.sagas.reactions import Reaction, ReactionCause, Reactions
 from domain import agent_runs, runs
-from domain.agent_runs import CancelAgentRun, PauseAgentRun, UnpauseAgentRun
-from domain.invocations import UnpauseInvocation
-from domain.runs import AbandonRun, PauseRun, ResumeRun
+from domain.agent_runs import CancelAgentRun, ChangeAgentRunPriority, PauseAgentRun, UnpauseAgentRun
+from domain.invocations import ChangeInvocationPriority, UnpauseInvocation
+from domain.runs import AbandonRun, ChangePriority, PauseRun, ResumeRun
 
 
 def on_run_paused(event: runs.RunPaused, cause: ReactionCause) -> list[Reaction]:
@@ -36,6 +36,22 @@ def on_agent_run_unpaused(event: agent_runs.AgentRunUnpaused, cause: ReactionCau
     ]
 
 
+def on_priority_changed(event: runs.RunPriorityChanged, cause: ReactionCause) -> list[Reaction]:
+    said = event.cause.model_dump(include={"by", "reason", "on_behalf_of"}) | {"priority": event.priority}
+    return [
+        *(ChangeAgentRunPriority(agent_run_id=each, number=event.number, priority=event.priority) for each in event.executions),
+        *(ChangePriority(run_id=each, parent_number=event.number, **said) for each in event.runs),
+    ]
+
+
+def on_agent_run_priority_changed(event: agent_runs.AgentRunPriorityChanged, cause: ReactionCause) -> list[Reaction]:
+    number, priority = event.number, event.priority
+    return [
+        *(ChangeInvocationPriority(invocation_id=each, number=number, priority=priority) for each in event.calls),
+        *(ChangePriority(run_id=each, parent_number=number, priority=priority) for each in event.children),
+    ]
+
+
 def on_part_ended(event: runs.PartCompleted | runs.PartFailed, cause: ReactionCause) -> list[Reaction]:
     """What a person ended while it was under way."""
     if not event.abandoned and not event.abandoned_runs:
@@ -52,6 +68,8 @@ REACTIONS: Reactions = {
     runs.RunResumed: on_run_resumed,
     agent_runs.AgentRunPaused: on_agent_run_paused,
     agent_runs.AgentRunUnpaused: on_agent_run_unpaused,
+    runs.RunPriorityChanged: on_priority_changed,
+    agent_runs.AgentRunPriorityChanged: on_agent_run_priority_changed,
     runs.PartCompleted: on_part_ended,
     runs.PartFailed: on_part_ended,
 }

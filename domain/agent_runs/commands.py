@@ -274,6 +274,15 @@ class ReportProgress(Command):
     message: ShortText | None = None
 
 
+class ChangeAgentRunPriority(Command):
+    """The priority of the run was changed."""
+
+    agent_run_id: UUID
+    number: int
+    """Of the change of the run."""
+    priority: Priority
+
+
 class UnpauseAgentRun(Command):
     agent_run_id: UUID
     number: int
@@ -289,5 +298,5 @@ AgentRunCommand = (
     | DeliverMail | ReceiveMail | CompleteAgentRun | GrantPortion | ReleasePortion | SettleCancelled | FailAgentRun | LapseClaim
     | ResumeAgentRun
     | TimeOutAgentRun | CancelAgentRun | PauseAgentRun | UnpauseAgentRun | DispatchAgentRun | StartWait | FinishWait
-    | SuspendAgentRun | WakeAgentRun | PayCall | RefuseCall | ReportProgress
+    | SuspendAgentRun | WakeAgentRun | PayCall | RefuseCall | ReportProgress | ChangeAgentRunPriority
 )  # fmt: skip

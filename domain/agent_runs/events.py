@@ -282,7 +282,7 @@ class AgentRunResumed(Event):
     """The attempt whose claim lapsed. None: the delay of a retry is over, or a pause is, or the agent run was suspended."""
     reason: str | None = None
     """Why the claim lapsed; `unpaused`: the run was paused, and goes on; `woken`: something has come for which the agent run was
-    suspended; `person`: somebody wanted it."""
+    suspended; `person`: somebody wanted it; `priority`: the priority of the run was changed."""
     priority: Priority = "normal"
     """The priority of the run."""
     by: str | None = None
@@ -316,6 +316,19 @@ class AgentRunUnpaused(Event):
     """Runs that the agent has started, and for whose end it waits: they go on, too."""
     timeout_s: float | None = None
     """Seconds from now in which the agent run must end: its time-out, anew. None: it has none."""
+
+
+class AgentRunPriorityChanged(Event):
+    """The priority of the run was changed. What waits for a worker is dispatched anew: `agent_run.resumed` follows."""
+
+    TOPIC = "agent_run.priority_changed"
+    number: int
+    """The change of the run."""
+    priority: Priority
+    calls: tuple[UUID, ...] = ()
+    """Invocations under way, which get the priority, too."""
+    children: tuple[UUID, ...] = ()
+    """Runs that the agent has started, and for whose end it waits, likewise."""
 
 
 class AgentRunReopened(Event):
@@ -376,4 +389,5 @@ AgentRunEvent = (
     | MailReceived | PortionGranted | PortionSettled | AgentRunRetryScheduled | AgentRunResumed | AgentRunReopened
     | AgentRunCompleted | AgentRunFailed | AgentRunCancelled | AgentRunPaused | AgentRunUnpaused
     | WaitStarted | WaitFinished | AgentRunSuspended | AgentRunProgressed | EntryTakenOver | MailTakenOver
+    | AgentRunPriorityChanged
 )  # fmt: skip

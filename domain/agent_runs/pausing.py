@@ -1,4 +1,4 @@
-"""What a person does to an agent run: it is paused with its run, or dispatched again.
+"""What a person does to an agent run: it is paused with its run, gets its priority, or is dispatched again.
 
 Paused: its worker loses it, as with a lapsed claim, and none gets it before the run goes on. An agent run that waits for the delay
 of a retry goes on waiting. What is due meanwhile is dispatched, and taken back where a worker asks for it. The time-out begins anew
@@ -7,8 +7,8 @@ at the end of the pause.
 
 from uuid import UUID
 
-from domain.agent_runs.commands import DispatchAgentRun, PauseAgentRun, UnpauseAgentRun
-from domain.agent_runs.events import AgentRunPaused, AgentRunResumed, AgentRunUnpaused
+from domain.agent_runs.commands import ChangeAgentRunPriority, DispatchAgentRun, PauseAgentRun, UnpauseAgentRun
+from domain.agent_runs.events import AgentRunPaused, AgentRunPriorityChanged, AgentRunResumed, AgentRunUnpaused
 from domain.agent_runs.journal import child_id_of
 from domain.agent_runs.state import TERMINAL, AgentRun
 from domain.errors import InvalidState, NotFound
@@ -43,6 +43,20 @@ def _children(run: AgentRun, agent_run_id: UUID) -> tuple[UUID, ...]:
     return tuple(child_id_of(agent_run_id, wait.key, wait.number) for wait in run.open_waits if wait.kind == "child")
 
 
+def change_priority(run: AgentRun, command: ChangeAgentRunPriority) -> list[AgentRunPriorityChanged]:
+    """Nothing, for a change that a newer one has overtaken."""
+    _must_exist(run, command)
+    if run.status in TERMINAL or command.number <= run.priorities:
+        return []
+    children = _children(run, command.agent_run_id)
+    return [AgentRunPriorityChanged(number=command.number, priority=command.priority, calls=run.pending_calls, children=children)]
+
+
+def is_waiting_in_line(run: AgentRun) -> bool:
+    """Whether its work is in the queue, and no worker has claimed it."""
+    return run.status == "requested" and not run.paused
+
+
 def dispatch_again(run: AgentRun, command: DispatchAgentRun) -> list[AgentRunResumed]:
     _must_exist(run, command)
     assert run.requested is not None
@@ -59,6 +73,6 @@ def dispatch_again(run: AgentRun, command: DispatchAgentRun) -> list[AgentRunRes
     ]  # fmt: skip
 
 
-def _must_exist(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun | DispatchAgentRun) -> None:
+def _must_exist(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun | DispatchAgentRun | ChangeAgentRunPriority) -> None:
     if run.requested is None:
         raise NotFound(f"there is no agent run {command.agent_run_id}")

@@ -6,6 +6,7 @@ from domain.agent_runs import purse, unpaid
 from domain.agent_runs.commands import (
     AgentRunCommand,
     CancelAgentRun,
+    ChangeAgentRunPriority,
     ClaimAgentRun,
     CompleteAgentRun,
     DeliverMail,
@@ -48,7 +49,7 @@ from domain.agent_runs.events import (
 )
 from domain.agent_runs.journal import finish_call, record_step, start_call
 from domain.agent_runs.mail import deliver, receive
-from domain.agent_runs.pausing import dispatch_again, pause, unpause
+from domain.agent_runs.pausing import change_priority, dispatch_again, is_waiting_in_line, pause, unpause
 from domain.agent_runs.state import TERMINAL, AgentRun, evolve, fold
 from domain.agent_runs.waits import finish_wait, is_awaited, start_wait, suspend
 from domain.amounts import ONE_CALL, Amounts
@@ -96,7 +97,7 @@ def decide(run: AgentRun, command: AgentRunCommand) -> list[Event]:
             if run.status in TERMINAL:
                 return []
             return _ended(run, AgentRunCancelled(reason=command.reason, abandoned=run.pending_calls, open_waits=run.open_waits))
-        case PauseAgentRun() | UnpauseAgentRun() | DispatchAgentRun():
+        case PauseAgentRun() | UnpauseAgentRun() | DispatchAgentRun() | ChangeAgentRunPriority():
             return _steer(run, command)
         case _:
             assert_never(command)
@@ -123,11 +124,17 @@ def _settle(run: AgentRun, command: FinishCall | FinishWait | WakeAgentRun | Del
             assert_never(command)
 
 
-def _steer(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun | DispatchAgentRun) -> list[Event]:
+def _steer(run: AgentRun, command: PauseAgentRun | UnpauseAgentRun | DispatchAgentRun | ChangeAgentRunPriority) -> list[Event]:
     if isinstance(command, PauseAgentRun):
         return list(pause(run, command))
     if isinstance(command, DispatchAgentRun):
         return list(dispatch_again(run, command))
+    if isinstance(command, ChangeAgentRunPriority):
+        changed = change_priority(run, command)
+        if changed and is_waiting_in_line(run) and run.requested is not None and run.requested.priority != command.priority:
+            requested = run.requested.model_copy(update={"priority": command.priority})
+            return [*changed, _resumed(requested, run.dispatch + 1, reason="priority")]
+        return list(changed)
     ended = unpause(run, command)
     if ended and run.status == "requested" and run.requested is not None:
         return [*ended, _resumed(run.requested, run.dispatch + 1, reason="unpaused")]

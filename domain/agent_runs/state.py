@@ -14,6 +14,7 @@ from domain.agent_runs.events import (
     AgentRunEvent,
     AgentRunFailed,
     AgentRunPaused,
+    AgentRunPriorityChanged,
     AgentRunProgressed,
     AgentRunReopened,
     AgentRunRequested,
@@ -90,6 +91,8 @@ class AgentRun:
     """The number of the newest pause that is over, since the agent run went on after its end. 0: none was."""
     past_pause: int = 0
     """The number of the newest pause that the agent run had heard of before."""
+    priorities: int = 0
+    """The number of the newest change of the run's priority that has reached the agent run."""
     waits: PersistentMap[str, WaitKind] = field(default_factory=Map)
     """Key → the kind of the wait that is open under it."""
     receives: tuple[OpenReceive, ...] = ()
@@ -174,8 +177,8 @@ def evolve(run: AgentRun, event: AgentRunEvent) -> AgentRun:
             vanished = event.lapsed is None or event.reason == "lost"  # else the worker of the newest claim has not
             lost = run.lost_claims if vanished else max(0, run.lost_claims - 1)
             return replace(run, version=version, status="requested", dispatch=event.dispatch, lost_claims=lost)
-        case AgentRunPaused():
-            return _paused(replace(run, version=version), event)
+        case AgentRunPaused() | AgentRunPriorityChanged():
+            return _steered(replace(run, version=version), event)
         case AgentRunUnpaused():
             return replace(run, version=version, paused=0, unpaused=event.number)
         case AgentRunReopened() | PortionGranted() | PortionSettled() | CallCovered() | CallPaid() | CallUnpaid():
@@ -204,7 +207,11 @@ def _taken_over(event: EntryTakenOver, version: int) -> Entry:
     )  # fmt: skip
 
 
-def _paused(run: AgentRun, event: AgentRunPaused) -> AgentRun:
+def _steered(run: AgentRun, event: AgentRunPaused | AgentRunPriorityChanged) -> AgentRun:
+    if isinstance(event, AgentRunPriorityChanged):
+        assert run.requested is not None
+        requested = run.requested.model_copy(update={"priority": event.priority})
+        return replace(run, requested=requested, priorities=event.number)
     run = replace(run, paused=event.number, paused_dispatch=run.dispatch)
     if event.attempt is None:
         return run
@@ -350,7 +357,7 @@ def _reopened(run: AgentRun, event: AgentRunReopened, version: int) -> AgentRun:
     requested = run.requested.model_copy(
         update={
             "agent": event.agent, "agent_version": event.agent_version, "version_asked": event.version_asked,
-            "timeout_s": event.timeout_s, "retry": event.retry,
+            "timeout_s": event.timeout_s, "retry": event.retry, "priority": event.priority,
         }
     )  # fmt: skip
     run = replace(

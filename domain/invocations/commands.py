@@ -169,6 +169,15 @@ class DispatchInvocation(Command):
     on_behalf_of: str | None = None
 
 
+class ChangeInvocationPriority(Command):
+    """The priority of the run was changed."""
+
+    invocation_id: UUID
+    number: int
+    """Of the change of the run."""
+    priority: Priority
+
+
 class UnpauseInvocation(Command):
     """The run goes on: a call that waits for a worker is dispatched anew."""
 
@@ -211,4 +220,5 @@ InvocationCommand = (
     RequestInvocation | ClaimInvocation | CompleteInvocation | FailInvocation | EndInvocation | ReconcileInvocation
     | GiveUpReconcile | ResolveInvocation | RequeueInvocation | CancelInvocation | LapseAttempt | PutOffInvocation
     | CompensateInvocation | ReleaseInvocation | DenyInvocation | PauseInvocation | UnpauseInvocation | DispatchInvocation
+    | ChangeInvocationPriority
 )  # fmt: skip

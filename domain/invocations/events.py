@@ -191,7 +191,7 @@ class InvocationRequeued(Event):
     """The attempt whose claim lapsed. None: the delay of a retry is over, or what `reason` says."""
     reason: str | None = None
     """Why the claim lapsed; `not_happened`: somebody found out that the attempt before had no effect; `unpaused`: the run was
-    paused, and goes on; `person`: somebody wanted it."""
+    paused, and goes on; `person`: somebody wanted it; `priority`: the priority of the run was changed."""
     priority: Priority = "normal"
     """The priority of the run."""
     by: str | None = None
@@ -208,6 +208,15 @@ class InvocationPaused(Event):
     TOPIC = "invocation.paused"
     dispatch: int
     """What was taken back."""
+
+
+class InvocationPriorityChanged(Event):
+    """The priority of the run was changed. A call that waits for a worker is dispatched anew: `invocation.requeued` follows."""
+
+    TOPIC = "invocation.priority_changed"
+    number: int
+    """The change of the run."""
+    priority: Priority
 
 
 class InvocationFellBack(Event):
@@ -442,7 +451,7 @@ InvocationEvent = (
     | InvocationFailed | InvocationBecameAmbiguous | InvocationResolved | InvocationNotHappened | InvocationCancelRequested
     | InvocationCancelled | InvocationFellBack | InvocationReconcileRequested | InvocationReconcileStarted
     | InvocationReconcileFailed | InvocationReconciled | InvocationCompensationRequested | InvocationCompensationRefused
-    | InvocationHeld | InvocationReleased | InvocationPaused
+    | InvocationHeld | InvocationReleased | InvocationPaused | InvocationPriorityChanged
 )  # fmt: skip
 
 

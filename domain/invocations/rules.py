@@ -22,6 +22,7 @@ from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, backoff_s, spre
 from domain.invocations import compensating, holding, reconciling
 from domain.invocations.commands import (
     CancelInvocation,
+    ChangeInvocationPriority,
     ClaimInvocation,
     CompensateInvocation,
     CompleteInvocation,
@@ -46,6 +47,7 @@ from domain.invocations.events import (
     InvocationCancelRequested,
     InvocationNotHappened,
     InvocationPaused,
+    InvocationPriorityChanged,
     InvocationReconcileFailed,
     InvocationReconcileRequested,
     InvocationReconcileStarted,
@@ -109,7 +111,7 @@ def _decided(invocation: Invocation, command: InvocationCommand) -> list[Event]:
             return _cancel(invocation, requested, command)
         case ReleaseInvocation() | DenyInvocation():
             return holding.settle(invocation, requested, command)
-        case PauseInvocation() | UnpauseInvocation() | DispatchInvocation():
+        case PauseInvocation() | UnpauseInvocation() | DispatchInvocation() | ChangeInvocationPriority():
             return _steer(invocation, requested, command)
         case _:
             assert_never(command)
@@ -280,8 +282,9 @@ def _requeue(invocation: Invocation, requested: InvocationRequested, command: Re
 
 
 def _steer(
-    invocation: Invocation, requested: InvocationRequested, command: PauseInvocation | UnpauseInvocation | DispatchInvocation
-) -> list[Event]:
+    invocation: Invocation, requested: InvocationRequested,
+    command: PauseInvocation | UnpauseInvocation | DispatchInvocation | ChangeInvocationPriority,
+) -> list[Event]:  # fmt: skip
     waits = invocation.status == "requested" and requested.chain_id is None
     match command:
         case PauseInvocation():
@@ -291,8 +294,25 @@ def _steer(
             return [requeued(requested, invocation.dispatch + 1, reason="unpaused")] if waits else []
         case DispatchInvocation():
             return [_dispatched(invocation, requested, command, waits=waits)]
+        case ChangeInvocationPriority():
+            return _change_priority(invocation, requested, command, waits=waits and not invocation.is_paused)
         case _:
             assert_never(command)
+
+
+def _change_priority(
+    invocation: Invocation, requested: InvocationRequested, command: ChangeInvocationPriority, *, waits: bool
+) -> list[Event]:
+    """`waits`: whether its work is in the queue, and no worker has claimed it."""
+    if invocation.status in TERMINAL or command.number <= invocation.priorities:
+        return []
+    changed = InvocationPriorityChanged(number=command.number, priority=command.priority)
+    if not waits or requested.priority == command.priority:
+        return [changed]
+    return [
+        changed,
+        requeued(requested.model_copy(update={"priority": command.priority}), invocation.dispatch + 1, reason="priority"),
+    ]
 
 
 def _dispatched(invocation: Invocation, requested: InvocationRequested, command: DispatchInvocation, *, waits: bool) -> Event:

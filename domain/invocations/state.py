@@ -20,6 +20,7 @@ from domain.invocations.events import (
     InvocationHeld,
     InvocationNotHappened,
     InvocationPaused,
+    InvocationPriorityChanged,
     InvocationReconciled,
     InvocationReconcileFailed,
     InvocationReconcileRequested,
@@ -105,6 +106,8 @@ class Invocation:
     """The arguments that were asked for, where a person has changed them."""
     paused: int = 0
     """The dispatch that was taken back because the run is paused. 0: none was."""
+    priorities: int = 0
+    """The number of the newest change of the run's priority that has reached the call."""
 
     @property
     def is_paused(self) -> bool:
@@ -151,7 +154,7 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             used = invocation.used if event.usage is None else invocation.used + event.usage
             return replace(invocation, status="waiting", failures=invocation.failures + 1, lost_claims=0, used=used)
         case InvocationRequeued():
-            counts = event.reason in (None, "lost", "not_happened", "unpaused", "person")
+            counts = event.reason in (None, "lost", "not_happened", "unpaused", "person", "priority")
             lost = invocation.lost_claims if counts else max(0, invocation.lost_claims - 1)
             tries = invocation.tries - 1 if event.reason == "unsent" else invocation.tries
             vanished = invocation.vanished or (event.lapsed is not None and event.reason != "unsent")
@@ -174,7 +177,7 @@ def evolve(invocation: Invocation, event: InvocationEvent) -> Invocation:
             return replace(invocation, status="cancelled", effect=event.effect is not None)
         case InvocationReconcileRequested() | InvocationReconcileStarted() | InvocationReconcileFailed() | InvocationReconciled():
             return _of_doubt(invocation, event)
-        case InvocationHeld() | InvocationReleased() | InvocationPaused():
+        case InvocationHeld() | InvocationReleased() | InvocationPaused() | InvocationPriorityChanged():
             return _of_decision(invocation, event)
         case InvocationCompensationRequested() | InvocationCompensationRefused():
             return replace(invocation, compensation_id=event.compensation_id)
@@ -208,10 +211,16 @@ def _of_doubt(
             assert_never(event)
 
 
-def _of_decision(invocation: Invocation, event: InvocationHeld | InvocationReleased | InvocationPaused) -> Invocation:
+def _of_decision(
+    invocation: Invocation, event: InvocationHeld | InvocationReleased | InvocationPaused | InvocationPriorityChanged
+) -> Invocation:
     """With other arguments the call goes on with no other tool: nobody has looked at the arguments for those."""
     if isinstance(event, InvocationPaused):
         return replace(invocation, paused=event.dispatch)
+    if isinstance(event, InvocationPriorityChanged):
+        assert invocation.requested is not None
+        asks = invocation.requested.model_copy(update={"priority": event.priority})
+        return replace(invocation, requested=asks, priorities=event.number)
     if isinstance(event, InvocationHeld):
         return replace(invocation, status="held", approval_id=event.approval_id, is_unpaid=event.why == "budget")
     released = replace(invocation, status="requested", dispatch=event.dispatch, is_unpaid=False)

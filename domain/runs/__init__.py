@@ -10,6 +10,7 @@ Others import from here, never from the modules:
 - `retrying`, `deadlines`: what failed runs again; the time at which a run must have ended.
 - `forcing`: what a person says about a step.
 - `pausing`: pauses, and going on where the run was.
+- `priorities`: another priority.
 - `signals`, `kept`: signals to the agents of a run, and who receives each one.
 - `rules`: what each command brings about (`decide`), every decision about the next step, and the `DECIDER`.
 """
@@ -36,6 +37,7 @@ from domain.runs.commands import (
     BeginRun,
     BegunStep,
     CancelRun,
+    ChangePriority,
     CheckRun,
     CheckUntainted,
     CompleteStep,
@@ -99,10 +101,12 @@ from domain.runs.state import OVER, Run, RunStatus, evolve
 from domain.runs.steered import (
     DeadlineSet,
     PauseCause,
+    PriorityCause,
     Receiver,
     RunBegun,
     RunPaused,
     RunPauseLifted,
+    RunPriorityChanged,
     RunQueued,
     RunResumed,
     RunSignalled,
@@ -130,6 +134,7 @@ __all__ = [
     "BegunStep",
     "ByPerson",
     "CancelRun",
+    "ChangePriority",
     "CheckRun",
     "CheckUntainted",
     "Compensate",
@@ -157,6 +162,7 @@ __all__ = [
     "PauseRun",
     "Plan",
     "PlanV1",
+    "PriorityCause",
     "Receiver",
     "ResumeRun",
     "RetryRun",
@@ -170,6 +176,7 @@ __all__ = [
     "RunFailed",
     "RunPauseLifted",
     "RunPaused",
+    "RunPriorityChanged",
     "RunQueued",
     "RunResumed",
     "RunRetried",

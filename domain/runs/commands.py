@@ -201,6 +201,19 @@ class ResumeRun(Command):
     parent_number: int | None = None
 
 
+class ChangePriority(Command):
+    """What the run dispatches from now on has another priority, and so has what waits for a worker."""
+
+    run_id: UUID
+    priority: Priority
+    reason: ShortText | None = None
+    by: str | None = None
+    """The actor of the person's key."""
+    on_behalf_of: str | None = None
+    parent_number: int | None = None
+    """The number of the change of the run above. None: the priority of this run is changed by itself."""
+
+
 class SkipStep(Command):
     """A person says that a step does not run, or a part of a list."""
 
@@ -291,7 +304,7 @@ RunCommand = (
     | CancelRun
     | AbandonRun
     | StopRun
-    | PauseRun | ResumeRun | SkipStep
+    | PauseRun | ResumeRun | ChangePriority | SkipStep
     | ForceStep | RetryRun | SetDeadline | EndAtDeadline | CheckRun
     | TaintRun
     | CheckUntainted | SignalRun | AwaitSignal

@@ -16,6 +16,7 @@ from domain.runs.steered import (
     RunBegun,
     RunPaused,
     RunPauseLifted,
+    RunPriorityChanged,
     RunQueued,
     RunResumed,
     RunSignalled,
@@ -453,6 +454,6 @@ end."""
 RunEvent = (
     RunStarted | StepScheduled | StepSkipped | StepStarted | PartScheduled | PartCompleted | PartFailed | StepFellBack
     | StepCompleted | StepFailed | RunCompleted | RunFailed | RunCancelled | RunTainted | RunPaused | RunPauseLifted | RunResumed
-    | RunRetried | DeadlineSet | RunQueued | RunBegun
+    | RunRetried | DeadlineSet | RunPriorityChanged | RunQueued | RunBegun
     | RunSignalled | SignalAwaited | SignalReceived | SignalWaitEnded | StepTakenOver | PartTakenOver
 )  # fmt: skip

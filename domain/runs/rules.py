@@ -13,6 +13,7 @@ from domain.runs.commands import (
     AwaitSignal,
     BeginRun,
     CancelRun,
+    ChangePriority,
     CheckRun,
     CheckUntainted,
     CompleteStep,
@@ -41,6 +42,7 @@ from domain.runs.forcing import force
 from domain.runs.forking import take_over
 from domain.runs.outcomes import part_completed, part_failed, step_failed
 from domain.runs.pausing import begin, pause, resume
+from domain.runs.priorities import change_priority
 from domain.runs.retrying import retry_child, retry_run
 from domain.runs.signals import decide_on_signals
 from domain.runs.state import OVER, Run, evolve
@@ -78,7 +80,7 @@ def decide_with(run: Run, command: RunCommand, functions: Functions) -> list[Eve
             return _ended_from_outside(run, command)
         case TaintRun() | CheckUntainted() | CheckRun():
             return _condition(run, command)
-        case PauseRun() | ResumeRun() | SkipStep() | ForceStep():
+        case PauseRun() | ResumeRun() | SkipStep() | ForceStep() | ChangePriority():
             return _steer(run, command, functions)
         case RetryRun():
             return _and_what_follows(retry_run(run, command, functions))
@@ -114,11 +116,13 @@ def _condition(run: Run, command: TaintRun | CheckUntainted | CheckRun) -> list[
     return []
 
 
-def _steer(run: Run, command: PauseRun | ResumeRun | SkipStep | ForceStep, functions: Functions) -> list[Event]:
+def _steer(run: Run, command: PauseRun | ResumeRun | SkipStep | ForceStep | ChangePriority, functions: Functions) -> list[Event]:
     """What people ask of a run that goes on."""
     match command:
         case PauseRun():
             return pause(run, command)
+        case ChangePriority():
+            return list(change_priority(run, command))
         case ResumeRun():
             d = Decision(command.run_id, run, functions)
             resume(d, command)

@@ -42,6 +42,7 @@ from domain.runs.steered import (
     RunBegun,
     RunPaused,
     RunPauseLifted,
+    RunPriorityChanged,
     RunQueued,
     RunResumed,
     RunSignalled,
@@ -106,6 +107,10 @@ class Run:
     """Of the newest deadline, from when it was set."""
     deadlines: int = 0
     """How often a deadline was set."""
+    priorities: int = 0
+    """How often the priority was changed."""
+    priority_above: int = 0
+    """The number of the newest change of priority of the run above that has reached the run."""
     retries: int = 0
     fresh: bool = False
     """Whether agents begin from nothing since the last retry."""
@@ -290,7 +295,7 @@ def evolve(run: Run, event: RunEvent) -> Run:
         case StepFellBack():
             key = event.step if event.part is None else part_key(event.step, event.part)
             return replace(run, fell_back=run.fell_back.set(key, event.number))
-        case DeadlineSet() | RunRetried() | RunTainted():
+        case DeadlineSet() | RunRetried() | RunTainted() | RunPriorityChanged():
             return replace(run, tainted=True) if isinstance(event, RunTainted) else _went_on(run, event)
         case RunSignalled() | SignalAwaited() | SignalReceived() | SignalWaitEnded():
             return replace(run, **changed(run, event))
@@ -395,9 +400,12 @@ def _tallied(run: Run, event: StepCompleted | StepTakenOver) -> Run:
     return replace(run, tallies=tallies)
 
 
-def _went_on(run: Run, event: DeadlineSet | RunRetried) -> Run:
+def _went_on(run: Run, event: DeadlineSet | RunRetried | RunPriorityChanged) -> Run:
     if isinstance(event, RunRetried):
         return retried(run, event)
+    if isinstance(event, RunPriorityChanged):
+        above = run.priority_above if event.parent_number is None else event.parent_number
+        return replace(run, priority=event.priority, priorities=event.number, priority_above=above)
     return replace(run, deadline_s=event.deadline_s, deadlines=event.number)
 
 

@@ -1,11 +1,11 @@
-"""The facts of a run that people bring about while it goes on: pauses, deadlines, signals; and its wait for a key."""
+"""The facts of a run that people bring about while it goes on: pauses, deadlines, priorities, signals; and its wait for a key."""
 
 from typing import Literal
 from uuid import UUID
 
 from pydantic import Field
 
-from domain.kernel import Event, Json, Value, unsaid_number
+from domain.kernel import Event, Json, Priority, Value, unsaid_number
 
 
 class DeadlineSet(Event):
@@ -17,6 +17,35 @@ class DeadlineSet(Event):
     deadline_s: float | None
     """None: the run has no deadline any more."""
     reason: str | None = None
+
+
+class PriorityCause(Value):
+    """Who changed the priority of a run, and why."""
+
+    by: str | None = None
+    """The actor of the person's key."""
+    reason: str | None = None
+    on_behalf_of: str | None = None
+    """For whom the actor asked."""
+    parent_id: UUID | None = None
+    """The run above, whose priority was changed. None: that of this run was."""
+
+
+class RunPriorityChanged(Event):
+    """What the run dispatches from now on has another priority, and so has what waits for a worker."""
+
+    TOPIC = "run.priority_changed"
+    number: int
+    """1, 2, 3 …: the newest one holds."""
+    priority: Priority
+    before: Priority
+    cause: PriorityCause
+    parent_number: int | None = None
+    """The number of the change of the run above, with which this one came."""
+    executions: tuple[UUID, ...] = ()
+    """Agent runs that were under way, and get the priority."""
+    runs: tuple[UUID, ...] = ()
+    """Child runs, likewise."""
 
 
 class RunQueued(Event):

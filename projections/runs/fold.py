@@ -16,7 +16,7 @@ from domain.failures import Failure
 from domain.kernel import RecordedEvent
 from projections.kernel import decoded
 from projections.runs.counted import COUNTED
-from projections.runs.retries import on_key, on_retry, uncount
+from projections.runs.retries import on_key, on_priority, on_retry, uncount
 from projections.runs.taken_over import TAKEN_OVER
 
 STEPS_OVER = frozenset({"completed", "failed", "skipped"})  # else a step of a run that was called off is `cancelled`
@@ -488,6 +488,7 @@ _CHANGES: Mapping[str, Change] = {
     **{kind.TOPIC: _on_pause for kind in _OF_PAUSES},
     runs.RunQueued.TOPIC: on_key,
     runs.RunBegun.TOPIC: on_key,
+    runs.RunPriorityChanged.TOPIC: on_priority,
     **TAKEN_OVER,
     **COUNTED,
 }

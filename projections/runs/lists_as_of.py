@@ -2,9 +2,9 @@
 
 The order of runs, their tenants, projects and agents never change. The status of a run changes when the run ends, when it gets its
 key, with its pauses, and with its retries. So the rows of the present give the list of any earlier position. A row whose last event
-is at or before the position is as it was. Of other rows the log says how many events each run had, whether the run had ended, and
-whether it was queued or paused. The times of the rows answer the second question for most runs, because the log's times never
-decrease. Events of the same time, as those of one append, differ in their positions.
+is at or before the position is as it was. Of other rows the log says how many events each run had, whether the run had ended,
+whether it was queued or paused, and which priority its next change has found. The times of the rows answer the second question for
+most runs, because the log's times never decrease. Events of the same time, as those of one append, differ in their positions.
 
 Of a run that was retried, the log says how it had ended last, or that it went on. No index has the statuses of then, so where a
 tenant has such runs, a list of one status looks at its runs of every status.
@@ -28,6 +28,7 @@ from domain.runs import (
     RunFailed,
     RunPaused,
     RunPauseLifted,
+    RunPriorityChanged,
     RunQueued,
     RunResumed,
     RunRetried,
@@ -55,12 +56,17 @@ SELECT u.run_id, counted.events, counted.last, u.asked AND EXISTS (
     WHERE e.originator_id = u.run_id AND e.tenant_id = %(tenant)s AND e.notification_id <= %(position)s
         AND e.topic = ANY (%(turns)s)
     ORDER BY e.originator_version DESC LIMIT 1
-), false)
+), false), next.schema_version, next.state
 FROM unnest(%(runs)s::uuid[], %(asked)s::boolean[]) AS u (run_id, asked)
 CROSS JOIN LATERAL (
     SELECT count(*) AS events, max(e.notification_id) AS last FROM event AS e
     WHERE e.root_id = u.run_id AND e.notification_id <= %(position)s AND e.tenant_id IS NOT DISTINCT FROM %(tenant)s
 ) AS counted
+LEFT JOIN LATERAL (
+    SELECT e.schema_version, e.state FROM event AS e
+    WHERE e.originator_id = u.run_id AND e.tenant_id = %(tenant)s AND e.notification_id > %(position)s AND e.topic = %(priority)s
+    ORDER BY e.originator_version LIMIT 1
+) AS next ON true
 """
 
 # What the runs were told last about their end.
@@ -119,7 +125,8 @@ async def _summaries(
         raise PayloadTooLarge(f"the runs of the page have more than {moments.MAX_EVENTS:,} events; ask for fewer runs with `limit`")
     parameters = {
         "tenant": tenant_id, "position": moment.position, "ends": list(ENDS), "pauses": PAUSES,
-        "resumed": RunResumed.TOPIC, "queued": RunQueued.TOPIC, "turns": TURNS, "runs": [run.now.run_id for run in changed],
+        "resumed": RunResumed.TOPIC, "queued": RunQueued.TOPIC, "turns": TURNS, "priority": RunPriorityChanged.TOPIC,
+        "runs": [run.now.run_id for run in changed],
         "asked": [run.had_ended(moment) is None for run in changed],
     }  # fmt: skip
     found = await (await connection.execute(THEN, parameters)).fetchall() if changed else []
@@ -152,9 +159,19 @@ class _Then(NamedTuple):
     """Whether the run was paused, if it had not ended."""
     queued: bool
     """Whether the run waited for its key, if it had not ended."""
+    changed_version: int | None
+    """Schema and state of the next change of priority. None: there is none."""
+    changed: bytes | None
     retries: int = 0
     end: dict[str, Any] | None = None
     """Of a run that was retried since it began: how it had ended. None: it had not, or it went on."""
+
+
+def _priority_of(then: _Then) -> dict[str, Any]:
+    if then.changed_version is None or then.changed is None:
+        return {}
+    event = REGISTRY.decode(RunPriorityChanged.TOPIC, then.changed_version, bytes(then.changed))
+    return {"priority": event.before} if isinstance(event, RunPriorityChanged) else {}
 
 
 class _Run(NamedTuple):
@@ -178,7 +195,7 @@ class _Run(NamedTuple):
             return self.now
         if not then.events:
             return None
-        ended = self.had_ended(moment)
+        ended, priority = self.had_ended(moment), _priority_of(then)
         open_: dict[str, Any] = {
             "status": "queued" if then.queued else "paused" if then.paused else "running",
             "degraded": False,
@@ -186,7 +203,7 @@ class _Run(NamedTuple):
             "finished_at": None,
         }
         if self.now.retries:
-            told = {"retries": then.retries, **(then.end or open_)}
+            told = {"retries": then.retries, **(then.end or open_), **priority}
             return self.now.model_copy(update={"position": then.last, "event_count": then.events, **told})
-        changes = {} if (then.ended if ended is None else ended) else open_
+        changes = priority | ({} if (then.ended if ended is None else ended) else open_)
         return self.now.model_copy(update={"position": then.last, "event_count": then.events, **changes})

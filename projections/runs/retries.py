@@ -1,10 +1,11 @@
-"""What a retry, and the wait for a key, do to a run as people see it: part of the fold (`fold.py`, which says what runs, parts and
-counts are)."""
+"""What a retry, another priority, and the wait for a key, do to a run as people see it: part of the fold (`fold.py`, which says
+what runs, parts and counts are)."""
 
 from typing import Any
 
 from domain import runs
 from domain.kernel import RecordedEvent
+from projections.kernel import decoded
 
 
 def on_retry(run: Any, parts: Any, event: runs.RunRetried, recorded: RecordedEvent) -> None:
@@ -35,3 +36,7 @@ def on_key(run: Any, parts: Any, recorded: RecordedEvent) -> None:
         run.status = "queued"
     elif run.status == "queued":
         run.status = "paused" if parts.is_paused(run) else "running"
+
+
+def on_priority(run: Any, parts: Any, recorded: RecordedEvent) -> None:
+    run.priority = decoded(recorded).priority

@@ -342,13 +342,14 @@ UPDATE run SET status = u.status, degraded = u.degraded, position = u.position, 
     finished_at = u.finished_at, end_position = u.end_position, version = u.version, event_count = u.event_count,
     message_count = u.message_count, call_count = u.call_count, missing = u.missing,
     compensation_position = u.compensation_position, retries = u.retries, deadline_at = u.deadline_at,
-    pause_position = u.pause_position
+    pause_position = u.pause_position, priority = u.priority
 FROM unnest(
     %b::uuid[], %b::text[], %b::boolean[], %b::bigint[], %b::timestamptz[], %b::timestamptz[], %b::bigint[], %b::integer[],
-    %b::integer[], %b::integer[], %b::integer[], %b::text[], %b::bigint[], %b::integer[], %b::timestamptz[], %b::bigint[]
+    %b::integer[], %b::integer[], %b::integer[], %b::text[], %b::bigint[], %b::integer[], %b::timestamptz[], %b::bigint[],
+    %b::text[]
 ) AS u (
     run_id, status, degraded, position, updated_at, finished_at, end_position, version, event_count, message_count, call_count,
-    missing, compensation_position, retries, deadline_at, pause_position
+    missing, compensation_position, retries, deadline_at, pause_position, priority
 )
 WHERE run.run_id = u.run_id
 """
@@ -361,6 +362,7 @@ RUN_FIELDS = attrgetter(
 CHANGED_FIELDS = attrgetter(
     "run_id", "status", "degraded", "position", "updated_at", "finished_at", "end_position", "version", "event_count",
     "message_count", "call_count", "missing_keys", "compensation_position", "stored_retries", "deadline_at", "pause_position",
+    "priority",
 )  # fmt: skip
 WRITE_STEPS = """
 INSERT INTO run_step (

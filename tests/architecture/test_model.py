@@ -117,6 +117,7 @@ BY_THE_SERVER = {
     tenants.CreateTenant, runs.CompleteStep, runs.FailStep, runs.CheckRun, runs.FinishChild, runs.EndWait,
     runs.AbandonRun, runs.AwaitSignal, runs.ExpireSignalWait, runs.LeaveSignals,
     agent_runs.PauseAgentRun, agent_runs.UnpauseAgentRun, invocations.PauseInvocation, invocations.UnpauseInvocation,
+    agent_runs.ChangeAgentRunPriority, invocations.ChangeInvocationPriority,
     agent_runs.RequestAgentRun, agent_runs.DeliverMail, agent_runs.FinishCall, agent_runs.ResumeAgentRun, agent_runs.FinishWait,
     agent_runs.WakeAgentRun, agent_runs.SuspendAgentRun, agent_runs.ReportProgress,
     agent_runs.TimeOutAgentRun, agent_runs.CancelAgentRun, agent_runs.LapseClaim, invocations.RequeueInvocation,

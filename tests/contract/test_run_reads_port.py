@@ -125,12 +125,15 @@ async def test_a_paused_run_says_why_until_it_goes_on(side: ReadSide) -> None:
     for id_, of in ((run_id, None), (child, parent)):
         await give(side, start(id_, "a").model_copy(update={"parent": of}))
     await give(side, runs.PauseRun(run_id=run_id, reason="look first", by="key:ann", on_behalf_of="ada"))
+    paused = (await side.reads.get(TENANT, run_id)).value
+    assert paused is not None and paused.priority == "normal"
+    await give(side, runs.ChangePriority(run_id=run_id, priority="low"))
     await give(side, runs.PauseRun(run_id=child, parent_number=1))
     await give(side, runs.PauseRun(run_id=child, reason="itself"))
     found = (await side.reads.get(TENANT, run_id)).value
-    assert found is not None and found.status == "paused" and found.pause is not None
+    assert found is not None and found.status == "paused" and found.pause is not None and found.priority == "low"
     assert found.pause.model_dump() == {
-        "by": "key:ann", "on_behalf_of": "ada", "reason": "look first", "at": found.updated_at, "parent_id": None
+        "by": "key:ann", "on_behalf_of": "ada", "reason": "look first", "at": paused.updated_at, "parent_id": None
     }  # fmt: skip
     await give(side, runs.ResumeRun(run_id=child))
     found = (await side.reads.get(TENANT, child)).value

@@ -256,6 +256,10 @@ EXAMPLES: tuple[Event, ...] = (
         judged={"best": {"reviews": True}}, fresh=True, versions={"collect": "2"}, parent=PARENT,
     ),
     runs.DeadlineSet(number=2, deadline_s=600.5, reason="the service is slow"),
+    runs.RunPriorityChanged(
+        number=2, priority="high", before="low", parent_number=1, executions=(AGENT_RUN,), runs=(OTHER_RUN,),
+        cause=runs.PriorityCause(by="key:ann", reason="the customer waits", on_behalf_of="ada", parent_id=OTHER_RUN),
+    ),
     runs.RunSignalled(signal_id=MESSAGE, name="go", payload=JSON, step="collect", received_by=RECEIVER, depth=2),
     runs.SignalAwaited(agent_run_id=AGENT_RUN, key="signal:go#1", step="collect", name="go", timeout_s=60.0, reopened=2),
     runs.SignalReceived(signal_id=MESSAGE, agent_run_id=AGENT_RUN, key="signal:go#1", name="go", payload=JSON),
@@ -294,6 +298,7 @@ EXAMPLES: tuple[Event, ...] = (
     agent_runs.AgentRunFailed(run_id=RUN, step="collect", error=FAILURE, abandoned=(INVOCATION,), open_waits=OPEN),
     agent_runs.AgentRunCancelled(reason="the run was cancelled", abandoned=(INVOCATION,), open_waits=OPEN),
     agent_runs.AgentRunPaused(number=2, attempt=3, children=(OTHER_RUN,)),
+    agent_runs.AgentRunPriorityChanged(number=2, priority="high", calls=(INVOCATION,), children=(OTHER_RUN,)),
     agent_runs.AgentRunUnpaused(number=2, calls=(INVOCATION,), timeout_s=90.5, children=(OTHER_RUN,)),
     agent_runs.AgentRunReopened(
         run_id=RUN, step="collect", number=2, agent="historian", agent_version="2", version_asked=True, timeout_s=90.5, retry=RETRY,
@@ -321,6 +326,7 @@ EXAMPLES: tuple[Event, ...] = (
         on_behalf_of="user:ada",
     ),
     invocations.InvocationPaused(dispatch=1),
+    invocations.InvocationPriorityChanged(number=2, priority="high"),
     invocations.InvocationSucceeded(
         agent_run_id=AGENT_RUN, key="git.history#1", attempt=2, result=JSON, asked_by="chain", compensable=COMPENSABLE
 , cached_from=OTHER_AGENT_RUN, untrusted=True, usage=AMOUNTS,

@@ -81,8 +81,9 @@ def _close(schema: Any) -> None:
 
 async def use_steering(http: httpx2.AsyncClient, other: str) -> None:
     """A run that waits for its worker, and another with two steps."""
-    for what in ("pause", "resume", "steps/other/dispatch"):
-        assert (await http.post(f"{other}/{what}", json={"reason": "why"})).status_code == 202, what
+    for what in ("pause", "resume", "steps/other/dispatch", "priority"):
+        told = {"reason": "why", **({"priority": "high"} if what == "priority" else {})}
+        assert (await http.post(f"{other}/{what}", json=told)).status_code == 202, what
     first, second = {"key": "other", "agent": "other"}, {"key": "other-2", "agent": "other", "after": ["other"]}
     each = {"key": "list", "agent": "other", "each": {"over": "[1, 2]"}}
     two = await http.post("/v1/runs", json={"plan": {"kind": "graph", "steps": [first, second, each]}})

@@ -170,7 +170,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
     of_keys |= of_tools | of_workflows | of_triggers | {("POST", "/v1/triggers")}
     of_compensation = {("POST", f"/v1/runs/{{run_id}}/compensation{what}") for what in ("", "/resume")}
     of_steps = {("POST", f"/v1/runs/{{run_id}}/steps/{{step}}/{what}") for what in ("skip", "force", "dispatch")}
-    of_steering = {("POST", f"/v1/runs/{{run_id}}/{what}") for what in ("cancel", "pause", "resume", "fork")}
+    of_steering = {("POST", f"/v1/runs/{{run_id}}/{what}") for what in ("cancel", "pause", "resume", "priority", "fork")}
     of_schedules = {("POST", f"/v1/schedules{what}") for what in ("", *(f"/{{name}}/{w}" for w in ("pause", "resume", "run-now")))}
     changed = ("PATCH", "/v1/schedules/{name}")
     of_keys |= of_schedules | {changed}

@@ -46,6 +46,7 @@ FAILURE = {"type": "T", "message": "m", "kind": "permanent"}
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/runs/{run_id}/cancel": {},
     "/v1/runs/{run_id}/pause": {},
+    "/v1/runs/{run_id}/priority": {"priority": "high"},
     "/v1/runs/{run_id}/retry": {"reason": "why"},
     "/v1/runs/{run_id}/deadline": {"deadline_s": 60, "reason": "why"},
     "/v1/runs/{run_id}/resume": {},

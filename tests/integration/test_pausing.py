@@ -56,6 +56,9 @@ async def test_a_run_is_paused_and_goes_on(services: EmbeddedServices, tmp_path:
         run_id = started.run_id
         await asyncio.wait_for(GATES["in the letter"].wait(), 30)
 
+        await client.change_priority(run_id, "high", "they wait")
+        assert (await client.get_run(run_id)).priority == "high"
+
         # In the middle of a call: the call ends, and its outcome is recorded. Its agent gets no further.
         await client.pause_run(run_id, "look first")
         await client.pause_run(run_id, "look first")
@@ -94,5 +97,6 @@ async def test_a_run_is_paused_and_goes_on(services: EmbeddedServices, tmp_path:
         assert DONE == ["letter 1", "letter 1"], "one for each of the two steps"
         audited = await client.audit(action="runs.steer")
         assert [(entry.operation, entry.reason) for entry in audited][::-1] == [
+            ("priority", "they wait"),
             ("pause", "look first"), ("pause", "something else"), ("resume", "fine"), ("pause", None), ("resume", None),
         ]  # fmt: skip

@@ -59,7 +59,15 @@ def life(outcome: str, project_id: UUID) -> list[Command]:
     first = runs.CompleteStep(run_id=run_id, step="a", agent_run_id=a)
     match outcome:
         case "running":
-            return [start, runs.PauseRun(run_id=run_id), first, runs.ResumeRun(run_id=run_id)]
+            high = runs.ChangePriority(run_id=run_id, priority="high")
+            return [
+                start,
+                high,
+                runs.PauseRun(run_id=run_id),
+                first,
+                high.model_copy(update={"priority": "low"}),
+                runs.ResumeRun(run_id=run_id),
+            ]
         case "paused":
             return [start, first, runs.PauseRun(run_id=run_id, reason="look first", by="key:ann")]
         case "cancelled":

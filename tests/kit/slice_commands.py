@@ -35,7 +35,7 @@ from domain.amounts import AllowanceRef, Amounts, BudgetLimits, Unpaid
 from domain.approval_rules import ApprovalRule, Demand, Requirement, approval_id_of
 from domain.concurrency import KeyOfRun
 from domain.failures import Failure, Retry
-from domain.kernel import derive_id
+from domain.kernel import PRIORITIES, derive_id
 from domain.starting import Target
 
 ID, RUN, PROJECT, OTHER = (UUID(f"01900000-0000-7000-8000-00000000000{n}") for n in range(4))
@@ -117,6 +117,10 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         st.builds(runs.CancelRun, run_id=st.just(ID), reason=st.none() | text),
         st.builds(runs.PauseRun, run_id=st.just(ID), reason=st.none() | text, by=st.just("key:ann"), parent_number=st.none() | few),
         st.builds(runs.ResumeRun, run_id=st.just(ID), reason=st.none() | text, parent_number=st.none() | few),
+        st.builds(
+            runs.ChangePriority, run_id=st.just(ID), priority=st.sampled_from(PRIORITIES), reason=st.none() | text,
+            parent_number=st.none() | few,
+        ),
         st.builds(runs.ForceStep, run_id=st.just(ID), step=run_step, error=failure, person=st.just(ANN)),
         st.builds(runs.SkipStep, run_id=st.just(ID), step=run_step, person=st.just(ANN)),
         st.builds(runs.RetryRun, run_id=st.just(ID), fresh=st.booleans(), takes_key=st.none() | few),
@@ -162,6 +166,7 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             ),
             st.builds(agent_runs.PauseAgentRun, **agent_run, number=few),
             st.builds(agent_runs.UnpauseAgentRun, **agent_run, number=few),
+            st.builds(agent_runs.ChangeAgentRunPriority, **agent_run, number=few, priority=st.sampled_from(PRIORITIES)),
             st.builds(agent_runs.CompleteAgentRun, **agent_run, attempt=few, result=json),
         ),
     ),
@@ -182,6 +187,7 @@ COMMANDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
             st.builds(invocations.RequeueInvocation, **invocation, dispatch=few),
             st.builds(invocations.PauseInvocation, **invocation, dispatch=few),
             st.builds(invocations.UnpauseInvocation, **invocation),
+            st.builds(invocations.ChangeInvocationPriority, **invocation, number=few, priority=st.sampled_from(PRIORITIES)),
             st.builds(invocations.PutOffInvocation, **invocation, dispatch=few, error=failure, wait_s=st.none() | st.just(1.5)),
             st.builds(invocations.CompleteInvocation, **invocation, attempt=few, result=json),
             st.builds(invocations.CancelInvocation, **invocation),

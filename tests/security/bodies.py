@@ -76,6 +76,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     **OF_BUDGETS,
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
     "/v1/runs/{run_id}/pause": [{"reason": "why"}],
+    "/v1/runs/{run_id}/priority": [{"priority": "high", "reason": "why"}],
     "/v1/runs/{run_id}/resume": [{"reason": "why"}],
     "/v1/runs/{run_id}/steps/{step}/skip": [{"reason": "why"}],
     "/v1/runs/{run_id}/steps/{step}/force": [

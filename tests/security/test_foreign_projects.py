@@ -179,7 +179,14 @@ async def test_what_is_of_the_whole_tenant_is_refused(auditor: Auditor) -> None:
 
 async def test_a_thing_of_another_project_is_as_one_that_nobody_has(auditor: Auditor) -> None:
     why = {"reason": "x"}
-    bodies = {"cancel": why, "resolve": {"result": 1, **why}, "compensation": why, "resume": why, "pause": why}
+    bodies = {
+        "cancel": why,
+        "resolve": {"result": 1, **why},
+        "compensation": why,
+        "resume": why,
+        "pause": why,
+        "priority": {"priority": "low", **why},
+    }
     bodies |= {
         "signals": {"name": "go"},
         "skip": why,

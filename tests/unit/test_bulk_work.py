@@ -317,7 +317,7 @@ async def test_a_dry_run_counts_and_writes_nothing(world: World) -> None:
 def test_the_action_needs_the_right_of_the_command() -> None:
     assert RIGHTS == {
         "pause": Action.RUNS_STEER, "resume": Action.RUNS_STEER, "cancel": Action.RUNS_CANCEL, "retry": Action.RUNS_RETRY,
-        "signal": Action.RUNS_SIGNAL,
+        "signal": Action.RUNS_SIGNAL, "priority": Action.RUNS_STEER,
     }  # fmt: skip
     assert STATUSES.keys() == RIGHTS.keys()
     ended = Run(status="completed")

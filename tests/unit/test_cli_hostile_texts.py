@@ -32,6 +32,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "runs watch": [str(RUN)],
     "runs cancel": [str(RUN)],
     "runs pause": [str(RUN)],
+    "runs priority": [str(RUN), "high"],
     "bulk list": [],
     "bulk show": [str(RUN)],
     "bulk cancel": [str(RUN)],

@@ -160,9 +160,10 @@ async def _everything(engine: Engine, worker: PlayedWorker) -> None:
     }
     missing -= {topic for topic, _ in seen}
     assert missing == {
-        "run.retried", "run.deadline_set", "run.queued", "run.begun",
+        "run.retried", "run.deadline_set", "run.priority_changed", "run.queued", "run.begun",
         "agent_run.reopened", "run.paused", "run.pause_lifted", "run.resumed",
         "agent_run.paused", "agent_run.unpaused", "invocation.paused",
+        "agent_run.priority_changed", "invocation.priority_changed",
         "run.failed", "run.cancelled", "run.step_started", "run.step_skipped", "run.step_fell_back", "run.part_scheduled",
         "run.part_completed", "run.part_failed", "agent_run.cancelled", "agent_run.mail_refused", "invocation.cancelled",
         "invocation.cancel_requested", "invocation.failed", "invocation.became_ambiguous", "invocation.resolved",

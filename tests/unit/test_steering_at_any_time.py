@@ -1,4 +1,5 @@
-"""Pauses, retries, waits, signals, child runs, approvals and a budget in random order, over the engine in memory, in two processes.
+"""Pauses, priorities, retries, waits, signals, child runs, approvals and a budget in random order, over the engine in memory, in
+two processes.
 
 Whatever comes in which order: the run ends once nobody holds it up, no call begins twice or without its approval, nothing begins in
 a pause, and the budget is not overrun.
@@ -17,12 +18,13 @@ from application.workflows import Workflows
 from domain import agents, allowances
 from domain.agent_runs import StartWait, SuspendAgentRun
 from domain.allowances import Allowance, allowance_of_run
-from domain.amounts import BudgetLimits
+from domain.amounts import NOTHING, BudgetLimits
 from domain.approvals import DecideApproval
 from domain.errors import InvalidState, RunIsPaused, TidelogError
 from domain.failures import Retry
+from domain.kernel import PRIORITIES
 from domain.plans import Plan, Step
-from domain.runs import CancelRun, PauseRun, ResumeRun, RetryRun, RunBudget, SignalRun
+from domain.runs import CancelRun, ChangePriority, PauseRun, ResumeRun, RetryRun, RunBudget, SignalRun
 from domain.tool_policy import ToolPolicy
 from tests.kit.engine import Claim, Engine
 from tests.kit.memory import MemoryNames
@@ -114,6 +116,9 @@ class Play:
     async def steer(self) -> None:
         await self.one.give(self.chance.choice((PauseRun, ResumeRun, ResumeRun))(run_id=self.run_id))
 
+    async def prioritize(self) -> None:
+        await self.one.give(ChangePriority(run_id=self.run_id, priority=self.chance.choice(PRIORITIES)))
+
     async def retry(self) -> None:
         engine, command = self.one, RetryRun(run_id=self.run_id, fresh=self.chance.random() < 0.3)
         await retry_run(engine.commands, engine.feed, request_of(), command, lambda request: request)
@@ -142,14 +147,20 @@ class Play:
 
     async def act(self) -> None:
         weights = {
-            self.claim: 9, self.call: 9, self.wait_for: 3, self.suspend: 2, self.end: 6, self.steer: 3, self.retry: 2,
-            self.cancel: 0.2, self.signal: 1, self.decide: 3, self.time: 1,
+            self.claim: 9, self.call: 9, self.wait_for: 3, self.suspend: 2, self.end: 6, self.steer: 3, self.prioritize: 2,
+            self.retry: 2, self.cancel: 0.2, self.signal: 1, self.decide: 3, self.time: 1,
         }  # fmt: skip
         [action] = self.chance.choices(list(weights), list(weights.values()))
         with contextlib.suppress(TidelogError):
             await action()
         if self.chance.random() < 0.3:
             await self.engines[0].settled()
+
+    async def report(self) -> None:
+        for claim in self.claims:  # by now it may be another's
+            with contextlib.suppress(TidelogError):
+                await claim.complete("done")
+        self.claims.clear()
 
     async def to_the_end(self) -> None:
         """Nobody holds the run up any more: it is resumed, people approve and send signals, and an honest worker does the rest."""
@@ -159,6 +170,7 @@ class Play:
         for _ in range(200):
             await engine.advance(12)
             if (await engine.run(self.run_id)).status != "running":
+                await self.report()  # calls that were under way at the end of the run are paid for when they end
                 return
             with contextlib.suppress(TidelogError):
                 await self.signal()
@@ -166,10 +178,7 @@ class Play:
                 for approval_id in self._asked():
                     with contextlib.suppress(TidelogError):
                         await self._decide(approval_id, "approve")
-            for claim in self.claims:  # by now it may be another's
-                with contextlib.suppress(TidelogError):
-                    await claim.complete("done")
-            self.claims.clear()
+            await self.report()
             for pool in POOLS:
                 for delivery in await engine.queue.pull(worker.queues[pool], 20):
                     try:
@@ -197,7 +206,7 @@ async def test_no_order_of_steering_loses_doubles_or_overspends(engine: Engine, 
 
 async def _budget_holds(engine: Engine, run_id: UUID) -> Allowance:
     state: Allowance = (await engine.commands.load(allowances.DECIDER, TENANT, allowance_of_run(run_id))).state
-    assert LIMIT.short(state.used, allowances.NOTHING) is None and not state.overrun
+    assert LIMIT.short(state.used, NOTHING) is None and not state.overrun
     begun = {event.stream_id for event in engine.log.events if event.topic == "invocation.attempt_started"}
     assert LIMIT.calls is not None and len(begun) <= LIMIT.calls
     return state

@@ -19,7 +19,7 @@ from domain.errors import Unavailable
 from domain.invocations import InvocationRequested
 from domain.kernel import Event
 from domain.run_keys import RunKeyTaken
-from domain.runs import DeadlineSet, RunPaused, RunRetried, RunStarted, StepSkipped, StepTakenOver
+from domain.runs import DeadlineSet, RunPaused, RunPriorityChanged, RunRetried, RunStarted, StepSkipped, StepTakenOver
 from domain.schedules import ScheduleCreated, ScheduleFired
 from domain.tenants import ApiKeyIssued, ApiKeyRotated
 from domain.tools import ToolDeprecated, ToolRemoved
@@ -43,8 +43,8 @@ SCHEDULES = _shapes(ScheduleCreated, ScheduleFired)
 BREAKERS = _shapes(BreakerForced)
 WORKFLOWS = _shapes(WorkflowPublished, RunStarted)
 """A release that knows these knows what a run of a workflow is."""
-PAUSES = _shapes(RunPaused, StepSkipped)
-"""A release that knows these knows pauses, and what persons say about steps."""
+PAUSES = _shapes(RunPaused, StepSkipped, RunPriorityChanged)
+"""A release that knows these knows pauses, changes of priority, and what persons say about steps."""
 TRIGGERS = _shapes(TriggerCreated, RunStarted)
 BUDGETS = _shapes(BudgetSet, AllowanceDrawn, PortionGranted, RunStarted)
 FORKS = _shapes(RunStarted, StepTakenOver)

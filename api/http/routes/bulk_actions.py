@@ -39,7 +39,7 @@ from domain.bulk_actions import (
 )
 from domain.errors import NotFound
 from domain.invocations import Reason
-from domain.kernel import Json, ShortText
+from domain.kernel import Json, Priority, ShortText
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 Text = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
@@ -100,6 +100,8 @@ class BulkActionBody(Body):
     """Of `retry`: whether the agents begin without their journals."""
     signal: SignalSaid | None = None
     """Of `signal`."""
+    priority: Priority | None = None
+    """Of `priority`: which."""
     dry_run: bool = False
     """Whether it is only told how many runs are meant. Nothing is written."""
 
@@ -109,6 +111,8 @@ class BulkActionBody(Body):
             raise ValueError('the filter says nothing: give one, or "all": true')
         if (self.action == "signal") != (self.signal is not None):
             raise ValueError("`signal` goes with the action signal, which needs it")
+        if (self.action == "priority") != (self.priority is not None):
+            raise ValueError("`priority` goes with the action priority, which needs it")
         if self.compensate is not None and self.action != "cancel":
             raise ValueError("`compensate` goes with the action cancel")
         if self.fresh and self.action != "retry":
@@ -119,7 +123,8 @@ class BulkActionBody(Body):
 
     def order(self) -> BulkOrder:
         return BulkOrder(
-            verb=self.action, reason=self.reason, compensate=self.compensate, fresh=self.fresh, signal=self.signal
+            verb=self.action, reason=self.reason, compensate=self.compensate, fresh=self.fresh, signal=self.signal,
+            priority=self.priority,
         )  # fmt: skip
 
 
@@ -175,7 +180,7 @@ async def start_bulk_action(request: Request) -> Response:
         told = {"matched": found.matched, "complete": found.complete, "runs": [str(each) for each in found.runs]}
         return answer({**told, "position": found.position}, position=found.position)
     await must_all_know_bulk_actions(container)
-    if body.action in ("pause", "resume"):
+    if body.action in ("pause", "resume", "priority"):
         await must_all_know_pauses(container)
     if body.action == "retry":
         await must_all_know_retries(request)

@@ -22,8 +22,8 @@ from application.runs.dispatching import dispatch_again
 from domain.access import Action
 from domain.failures import Failure
 from domain.invocations import Reason
-from domain.kernel import Json, ShortText
-from domain.runs import ByPerson, ForceStep, PauseRun, ResumeRun, SkipStep
+from domain.kernel import Json, Priority, ShortText
+from domain.runs import ByPerson, ChangePriority, ForceStep, PauseRun, ResumeRun, SkipStep
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 TAKES = ("Idempotency-Key", "Tidelog-On-Behalf-Of", "If-Match", REASON)
@@ -32,6 +32,10 @@ TAKES = ("Idempotency-Key", "Tidelog-On-Behalf-Of", "If-Match", REASON)
 class SteeringBody(Body):
     reason: ShortText | None = None
     expected_version: int | None = Field(default=None, ge=0)
+
+
+class PriorityBody(SteeringBody):
+    priority: Priority
 
 
 class SkipBody(Body):
@@ -101,9 +105,34 @@ async def _steered(request: Request, run_id: UUID, kind: type[PauseRun] | type[R
     body, caller = await body_of(request, SteeringBody), caller_of(request)
     if kind is PauseRun:
         await must_all_know_pauses(container_of(request))
+    command = kind(run_id=run_id, reason=body.reason, by=caller.actor, on_behalf_of=caller.on_behalf_of)
+    return await _given(request, run_id, body, command, operation)
+
+
+@router.post(
+    "/v1/runs/{run_id}/priority",
+    status_code=202,
+    summary="Change the priority of a run",
+    responses={202: openapi.gives(RunAccepted, *OF_COMMANDS)},
+    openapi_extra=openapi.body(PriorityBody, {"priority": "high", "reason": "The customer waits."}, takes=TAKES),
+)
+@needs(Action.RUNS_STEER, Reach.RUN)
+async def change_priority(request: Request, run_id: UUID) -> Response:
+    """What the run dispatches from now on has the priority, and so has what waits for a worker. Child runs get it, too. What a
+    worker has goes on there, and a step with a priority of its own keeps it."""
+    body, caller = await body_of(request, PriorityBody), caller_of(request)
+    await must_all_know_pauses(container_of(request))
+    command = ChangePriority(
+        run_id=run_id, priority=body.priority, reason=body.reason, by=caller.actor, on_behalf_of=caller.on_behalf_of
+    )
+    return await _given(request, run_id, body, command, "priority")
+
+
+async def _given(
+    request: Request, run_id: UUID, body: SteeringBody, command: PauseRun | ResumeRun | ChangePriority, operation: str
+) -> Response:
     key = key_of(request, body)
     version = expected_version(request) if body.expected_version is None else body.expected_version
-    command: Any = kind(run_id=run_id, reason=body.reason, by=caller.actor, on_behalf_of=caller.on_behalf_of)
     command_for, commands = keyed_request(request, key, correlation_id=run_id), container_of(request).commands
     async with audited(request, Action.RUNS_STEER, "run", run_id, operation=operation, reason=body.reason) as entry:
         with one_content(key):

@@ -14,7 +14,7 @@ from tidelog.requests import parse
 if TYPE_CHECKING:
     from tidelog.client import Client
 
-BulkVerb = Literal["pause", "resume", "cancel", "retry", "signal"]
+BulkVerb = Literal["pause", "resume", "cancel", "retry", "signal", "priority"]
 OPEN = ("selecting", "acting")
 POLL_S = 0.3
 
@@ -94,7 +94,8 @@ class ClientBulk:
     ) -> UUID:
         """Give a command to all runs that are found. Returns the id of the bulk action, which goes on by itself.
 
-        `more`: `compensate` of `cancel`, `fresh` of `retry`, `signal` of `signal`: `{"name": …, "payload": …, "step": …}`.
+        `more`: `compensate` of `cancel`, `fresh` of `retry`, `signal` of `signal`: `{"name": …, "payload": …, "step": …}`,
+        `priority` of `priority`.
         """
         body = {**_body(action, where, more), "reason": reason}
         answer = await self._client.send("POST", "/v1/bulk-actions", body, key=str(uuid7()), on_behalf_of=on_behalf_of)

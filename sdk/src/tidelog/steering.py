@@ -1,7 +1,7 @@
 """Steering a run that was started, as a part of `Client`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
@@ -43,6 +43,21 @@ class SteeringClient(Requests):
     async def resume_run(self, run_id: UUID, reason: str | None = None, *, on_behalf_of: str | None = None) -> StartedRun:
         """Let a paused run go on where it was. A run that is not paused goes on anyway."""
         return await self._said(f"/v1/runs/{run_id}/resume", {} if reason is None else {"reason": reason}, on_behalf_of)
+
+    async def change_priority(
+        self,
+        run_id: UUID,
+        priority: Literal["high", "normal", "low"],
+        reason: str | None = None,
+        *,
+        on_behalf_of: str | None = None,
+    ) -> StartedRun:
+        """Give a run another priority: what it dispatches from now on has it, and what waits for a worker. So do its child runs.
+
+        What a worker has goes on there. A step with a priority of its own keeps it.
+        """
+        body = {"priority": priority} if reason is None else {"priority": priority, "reason": reason}
+        return await self._said(f"/v1/runs/{run_id}/priority", body, on_behalf_of)
 
     async def skip_step(self, run_id: UUID, step: str, reason: str, *, on_behalf_of: str | None = None) -> StartedRun:
         """Skip a step that has not ended, or an item of a list (`reviews.3`). What is under way is cancelled.
