@@ -21,14 +21,15 @@ RIGHTS: Mapping[BulkVerb, Action] = {
 }
 """What the command of one run needs, the bulk action needs."""
 STATUSES: Mapping[BulkVerb, tuple[str, ...]] = {
-    "pause": ("running", "queued"),
-    "resume": ("paused",),
-    "cancel": ("running", "paused", "queued"),
+    "pause": ("queued", "running"),
+    "resume": ("queued", "paused"),
+    "cancel": ("queued", "running", "paused"),
     "retry": ("failed",),
-    "signal": ("running", "paused"),
+    "signal": ("queued", "running", "paused"),
     "priority": ("running", "paused", "queued"),
 }
-"""The runs that are meant where the filter names no status: those on which the command can have an effect."""
+"""The runs that are meant where the filter names no status: those on which the command can have an effect. They are looked for in
+this order: a run that begins meanwhile is found twice, and not missed. A queued run may be paused, too."""
 OPERATIONS: Mapping[BulkVerb, str | None] = {
     "pause": "pause", "resume": "resume", "cancel": None, "retry": None, "signal": None, "priority": "priority",
 }  # fmt: skip

@@ -9,10 +9,12 @@ from domain import run_keys, runs
 from domain.concurrency import Concurrency, KeyOfRun, OnBusy, key_id_of
 from domain.errors import RunKeyBusy
 from domain.kernel import Command
-from domain.run_keys import ReleaseKey, RunKey, TakeKey
+from domain.run_keys import ReleaseKey, RunKey, TakeKey, Turn
 
-MOST_ENDED = 3
-"""Holders of one key that have ended, and whose end the key has not heard of."""
+MOST_LOOKS = 3
+"""Looks at runs of a key that end meanwhile."""
+MOST_ENDED = 100
+"""Runs of one key that have ended, and whose end the key has not heard of."""
 
 
 def key_of_run(tenant_id: UUID, project_id: UUID, wanted: Concurrency, on_behalf_of: str | None) -> KeyOfRun:
@@ -30,29 +32,35 @@ async def with_key(
 ) -> CommandOutcome:
     """Executes what takes a key. `execute` is given what goes into its append for the key.
 
-    The news of the end of a run reaches its key a moment later than those who wait for the end. So a run that holds the key is
-    looked at before its key is called busy.
-
     Raises RunKeyBusy, RunKeyQueueFull, and what `execute` raises.
     """
     before: tuple[Command, ...] = ()
-    for _ in range(MOST_ENDED):
+    for _ in range(MOST_LOOKS):
         try:
             return await execute((*before, taking))
         except RunKeyBusy:
-            ended = await _ended(commands, tenant_id, taking.key_id)
-            if ended is None or ended in before:
+            ended = await turns_over(commands, tenant_id, taking.key_id)
+            if ended in ((), before):
                 raise
-            before = (ended,)
+            before = ended
     return await execute((*before, taking))
 
 
-async def _ended(commands: CommandLoop, tenant_id: UUID, key_id: UUID) -> ReleaseKey | None:
-    """What tells a key that the turn of the run that holds it is over. None: it is not over."""
+async def turns_over(commands: CommandLoop, tenant_id: UUID, key_id: UUID) -> tuple[ReleaseKey, ...]:
+    """What tells a key that the run that holds it has ended, and those that stand in line behind it. Empty: it goes on.
+
+    The news of the end of a run reaches its key a moment later than those who wait for the end. So the run that holds a key is
+    looked at before its key is called busy.
+    """
     key: RunKey = (await commands.load(run_keys.DECIDER, tenant_id, key_id)).state
-    if key.holder is None:
-        return None
-    holder: runs.Run = (await commands.load(runs.DECIDER, tenant_id, key.holder.run_id)).state
-    if holder.status not in runs.OVER and holder.turn == key.holder.number:
-        return None
-    return ReleaseKey(key_id=key_id, run_id=key.holder.run_id, turn=key.holder.number)
+    if key.holder is None or not await _is_over(commands, tenant_id, key.holder):
+        return ()
+    line = key.waiting[:MOST_ENDED]
+    await commands.meet(tenant_id, {turn.run_id: runs.DECIDER for turn in line}, fresh=True)
+    over = [turn for turn in line if await _is_over(commands, tenant_id, turn, fresh=False)]
+    return tuple(ReleaseKey(key_id=key_id, run_id=turn.run_id, turn=turn.number) for turn in (*over, key.holder))
+
+
+async def _is_over(commands: CommandLoop, tenant_id: UUID, turn: Turn, *, fresh: bool = True) -> bool:
+    run: runs.Run = (await commands.load(runs.DECIDER, tenant_id, turn.run_id, fresh=fresh)).state
+    return run.status in runs.OVER or run.turn != turn.number

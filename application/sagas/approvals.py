@@ -77,7 +77,7 @@ def _of_budget(
     place: dict[str, Any] = {"allowance_id": answer.allowance.allowance_id, "root_id": answer.allowance.root_id}
     if outcome == "denied":
         return [DenyMore(**place, question=answer.number, message=denied)]
-    why = reason or "approved"
+    why = (reason or "").strip() or "approved"
     return [LiftAllowance(**place, extra=answer.add, by=by, reason=why, on_behalf_of=for_whom, question=answer.number)]
 
 

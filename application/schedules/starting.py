@@ -9,7 +9,7 @@ from uuid import UUID
 from application.budgets.books import given_budget
 from application.engine.commands.loop import CommandLoop
 from application.plans.capabilities import KnownAgents
-from application.runs.keys import key_of_run, take
+from application.runs.keys import key_of_run, take, turns_over
 from application.runs.start import prepared_start
 from application.runs.terms import Terms
 from application.starting import START, plan_of
@@ -66,7 +66,9 @@ class ScheduleStarts:
         found = await self._prepare(created.project_id, definition.start, given, said, created.on_behalf_of)
         if (key := found.start.concurrency) is None:
             return found
-        return found._replace(conditions=(take(key, run_id), *found.conditions))
+        taking = take(key, run_id)
+        over = await turns_over(self._commands, self._tenant_id, key.key_id) if taking.on_busy == "reject" else ()
+        return found._replace(conditions=(*over, taking, *found.conditions))
 
     async def check(self, project_id: UUID, asked: Target, name: str, due_at: datetime) -> None:
         """Raises what the start of the run of a time would be refused with."""

@@ -28,7 +28,8 @@ def is_reached(run: Run, command: EndAtDeadline) -> bool:
 
 
 def missed(run: Run) -> tuple[str, Failure]:
-    """The first step that has not ended, and the failure of the run."""
-    step = next(key for key in run.graph.steps if run.steps[key].status in ("pending", "scheduled"))
+    """The first step that has not ended, and the failure of the run. While a run is paused or queued, people may have ended all."""
+    open_ = (key for key in run.graph.steps if run.steps[key].status in ("pending", "scheduled"))
+    step = next(open_, run.graph.last[-1])
     why = f"the run did not end within the {run.deadline_s:g} s that it had"
     return step, Failure(type="RunDeadline", message=why, kind="timeout")

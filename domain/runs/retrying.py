@@ -38,6 +38,8 @@ def retry_run(run: Run, command: RetryRun, functions: Functions) -> Decision | N
         )
     if run.paused and run.status == "running":
         raise RunIsPaused("the run is paused: resume it before you retry a step of it")
+    if run.queued and run.status == "running":
+        raise InvalidState("the run waits for its key, and nothing of it has begun: retry a step of it when it has")
     turn = run.retries + 1 if run.concurrency is not None and run.status in OVER else None
     again = to_retry(run, command.steps)
     if command.takes_key != turn:

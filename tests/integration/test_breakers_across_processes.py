@@ -123,7 +123,7 @@ async def pair(system: System, nats_url: str) -> AsyncIterator[Pair]:
         workers = []
         for number, process in enumerate((system, other)):
             worker = await stack.enter_async_context(worker_at(await process.url(), system.key, name=f"w{number}"))
-            policy = {"breaker": {"failures": 3, "open_s": 1}, "fallbacks": [spare]}
+            policy = {"breaker": {"failures": 3, "open_s": 4}, "fallbacks": [spare]}
             await worker.hello(["caller"], [declared(spare), declared(tool, **policy)])
             workers.append(worker)
         yield Pair([system, other], workers, tool, spare)

@@ -104,7 +104,8 @@ async def test_a_stranger_stops_approves_forks_and_keeps_a_test(server: Server, 
     kept = case_of("files", await client._get(f"/v1/runs/{forked.run_id}", {}), await records_of(forked.run_id, recorded))
     kept.save(tmp_path / "cases" / "files.case.json")
     told = {}
-    for name, code in ("mended", mended), ("dearer", mended.replace("eur=120", "eur=130")):
+    # Python takes a file of the same second and the same length for the file of before.
+    for name, code in ("mended", mended), ("dearer", mended.replace("eur=120", "eur=1300")):
         (tmp_path / "office.py").write_text(code)
         agents = [found.cls for found in discover([tmp_path]).agents.values()]
         told[name] = (await run_case(Case.load(tmp_path / "cases" / "files.case.json"), agents)).failures
@@ -112,7 +113,7 @@ async def test_a_stranger_stops_approves_forks_and_keeps_a_test(server: Server, 
         "mended": [],
         "dearer": [
             "step 'payer': other arguments 'bank.pay#1': "
-            'recorded {"invoice": "A-7", "eur": 120}, now {"invoice": "A-7", "eur": 130}'
+            'recorded {"invoice": "A-7", "eur": 120}, now {"invoice": "A-7", "eur": 1300}'
         ],
     }
 

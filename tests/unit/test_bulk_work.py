@@ -22,6 +22,7 @@ from domain.kernel import Metadata
 from domain.runs import CancelRun, PauseRun, ResumeRun, Run
 from tests.kit.engine import Engine
 from tests.kit.waiting import TENANT, new_id, until
+from tests.unit.test_run_keys import start as start_with_key
 
 PAUSE = BulkOrder(verb="pause", reason="look first")
 
@@ -50,7 +51,7 @@ class ListedRuns:
         for event in started:
             run: Run = (await self.engine.commands.load(runs.DECIDER, tenant_id, event.stream_id)).state
             agents = {step.agent for step in run.plan.steps} if run.plan is not None else set()
-            status = "paused" if run.status == "running" and run.paused else run.status
+            status = ("queued" if run.queued else "paused" if run.paused else "running") if run.status == "running" else run.status
             if wanted.status in (None, status) and (wanted.agent is None or wanted.agent in agents):
                 found.append(_Listed(event.stream_id))
         page = found[: wanted.limit]
@@ -252,6 +253,23 @@ async def test_signals_retries_and_the_way_back(world: World) -> None:
         found = await world.carried_out(await world.begin(BulkOrder(verb="retry", reason="r"), RunFilter(statuses=("cancelled",))))
         assert (found.done, dict(found.refused)) == (1, {})
         assert world.engine.of_stream(run_id).count("run.retried") == 1
+
+
+async def test_queued_runs_are_meant_unless_a_filter_says_no(world: World) -> None:
+    goes_on, *queued = [await start_with_key(world.engine) for _ in range(3)]
+    found = await world.carried_out(await world.begin())
+    assert (found.selected, [(await world.run_of(each)).paused for each in queued]) == (3, [True, True])
+    found = await world.carried_out(await world.begin(BulkOrder(verb="resume", reason="r")))
+    assert (found.done, [(await world.run_of(each)).paused for each in (goes_on, *queued)]) == (3, [False] * 3)
+    signal = BulkOrder(verb="signal", reason="r", signal=SignalSaid(name="go"))
+    assert (await world.carried_out(await world.begin(signal))).done == 3
+    await world.carried_out(await world.begin(BulkOrder(verb="cancel", reason="r"), RunFilter(statuses=("running",))))
+    async with world.engine.running():
+        await world.engine.settled()
+    assert [(await world.run_of(each)).status for each in (goes_on, *queued)] == ["cancelled", "running", "running"]
+    await world.carried_out(await world.begin(BulkOrder(verb="cancel", reason="r")))
+    assert [(await world.run_of(each)).status for each in queued] == ["cancelled", "cancelled"]
+    assert list(STATUSES["cancel"]) == ["queued", "running", "paused"], "a run that begins meanwhile is not missed"
 
 
 async def test_a_filter_that_cannot_be_looked_for_ends_it(world: World) -> None:

@@ -10,16 +10,26 @@ from application.workers.children import ChildRuns
 from application.workflows import Workflows
 from application.workflows.children import Children
 from application.workflows.versions import Versions
-from domain import agents, runs
+from domain import agents, run_keys, runs
 from domain.agent_runs import StartWait, SuspendAgentRun, child_id_of
+from domain.allowances import allowance_of_run, question_id_of
 from domain.amounts import BudgetLimits
-from domain.errors import RunIsPaused
-from domain.runs import CancelRun, PauseRun, ResumeRun, RunBudget, SignalRun, TaintRun
+from domain.approvals import DecideApproval
+from domain.concurrency import Concurrency, key_id_of
+from domain.errors import InvalidState, RunIsPaused, RunKeyBusy, TidelogError
+from domain.failures import Failure
+from domain.run_keys import Turn
+from domain.runs import ByPerson, CancelRun, ForceStep, PauseRun, ResumeRun, RunBudget, SignalRun, TaintRun
+from domain.starting import Target
 from tests.kit import retries
 from tests.kit.engine import Claim, Engine, PlayedWorker
 from tests.kit.memory import MemoryNames
 from tests.kit.memory.schedules import NoStoredVersions
 from tests.kit.waiting import TENANT, new_id, request_of
+from tests.unit.test_firing_schedules import Clockwork
+from tests.unit.test_run_keys import PROJECT
+from tests.unit.test_run_keys import holder as key_of
+from tests.unit.test_run_keys import start as start_with_key
 
 TWO_CALLS = RunBudget(limits=BudgetLimits(calls=2))
 
@@ -251,3 +261,137 @@ async def test_a_failed_agent_whose_wait_had_failed_is_forked(engine: Engine, wo
     await fork(engine, run_id)
     claim = await worker.next("alpha")
     assert [entry.key for entry in claim.given.journal.entries] == ["s"], "it waits once more"
+
+
+# --- keys, deadlines, schedules and bulk actions ------------------------------------------------------------------------------
+
+PERSON = ByPerson(by="key:ann", reason="known")
+
+
+@pytest.mark.parametrize("queued", [False, True])
+async def test_a_run_whose_steps_people_have_all_ended_still_has_its_deadline(
+    engine: Engine, worker: PlayedWorker, queued: bool
+) -> None:
+    first = await start_with_key(engine)
+    run_id = await start_with_key(engine, deadline_s=60, key="deploy" if queued else "other")
+    if not queued:
+        await engine.give(PauseRun(run_id=run_id))
+    await engine.give(ForceStep(run_id=run_id, step="alpha", result=1, person=PERSON))
+    await engine.advance(61)
+    run = await engine.run(run_id)
+    assert (run.status, engine.checkpoints.parked) == ("failed", {})
+    [failed] = [e for e in engine.log.streams[run_id] if e.topic == "run.failed"]
+    assert engine.catalog.registry.decoded(failed).step == "alpha"
+    await engine.give(CancelRun(run_id=first))
+    assert (await key_of(engine)).holder is None
+
+
+async def test_nothing_of_a_queued_run_begins_by_a_retry(engine: Engine, worker: PlayedWorker) -> None:
+    first = await start_with_key(engine)
+    steps = [{"key": "a", "agent": "beta", "on_failure": "continue"}, {"key": "b", "agent": "beta", "after": ["a"]}]
+    run_id = await start_with_key(engine, plan=runs.Plan.model_validate({"steps": steps}))
+    error = Failure(type="No", message="no", kind="permanent")
+    await engine.give(ForceStep(run_id=run_id, step="a", error=error, person=PERSON))
+    with pytest.raises(InvalidState, match="waits for its key, and nothing of it has begun: retry a step of it when it has"):
+        await retry(engine, run_id, "a")
+    assert await worker.nothing_to_take("beta")
+    await engine.give(CancelRun(run_id=first))
+    await engine.settled()
+    await retry(engine, run_id, "a")
+    assert (await engine.run(run_id)).steps["a"].status == "scheduled"
+
+
+@pytest.mark.parametrize("cancelled", [1, 3])
+async def test_a_key_is_free_when_those_who_have_and_want_it_were_cancelled(
+    engine: Engine, worker: PlayedWorker, cancelled: int
+) -> None:
+    """The saga manager stands still here: the key has not heard of the ends."""
+    all_of_them = [await start_with_key(engine) for _ in range(3)]
+    for task in engine.tasks:
+        task.cancel()
+    for run_id in all_of_them[:cancelled]:
+        await engine.give(CancelRun(run_id=run_id))
+    if cancelled == 1:
+        with pytest.raises(RunKeyBusy):
+            await start_with_key(engine, "reject")
+    else:
+        newest = await start_with_key(engine, "reject")
+        state = (await engine.commands.load(run_keys.DECIDER, TENANT, key_id_of(TENANT, PROJECT, "deploy"))).state
+        assert (state.holder.run_id, state.waiting) == (newest, ())
+        assert [engine.of_stream(each).count("run.begun") for each in all_of_them] == [1, 0, 0]
+    engine.tasks.clear()
+
+
+@pytest.mark.parametrize("now", [False, True])
+async def test_a_schedule_that_cancels_its_run_of_before_gets_the_key_of_that(now: bool) -> None:
+    """Nobody tells the key here that the run of before has ended."""
+    works = await Clockwork().set_up()
+    start = Target(agent="a", concurrency=Concurrency(key="k", on_busy="reject"))
+    id = await works.create(start=start, rules={"overlap": "cancel"})
+    async with works.running():
+        await works.pass_(60)
+        if not now:
+            await works.pass_(60)
+    if now:
+        await works.use.run_now(request_of(TENANT), "s", new_id(), works.clock.now())
+    first, second = works.started()
+    assert "schedule.skipped" not in works.engine.of_stream(id)
+    assert works.engine.of_stream(first)[-1] == "run.cancelled"
+    assert "run.step_scheduled" in works.engine.of_stream(second)
+
+
+async def test_a_queued_run_is_forked_when_nobody_has_the_key(engine: Engine, worker: PlayedWorker) -> None:
+    first, queued = await start_with_key(engine), await start_with_key(engine)
+    await worker.next("alpha")
+    at = await engine.settled()
+    with pytest.raises(RunKeyBusy, match=f"run {first} holds"):
+        await fork(engine, queued, position=at)
+    for run_id in (first, queued):
+        await engine.give(CancelRun(run_id=run_id))
+    fork_id = await fork(engine, queued, position=at)
+    run = await engine.run(fork_id)
+    assert (run.queued, run.steps["alpha"].status) == (False, "scheduled")
+    assert (await key_of(engine)).holder == Turn(run_id=fork_id)
+    await (await worker.next("alpha")).complete()
+    assert (await key_of(engine)).holder is None
+
+
+async def test_a_run_that_was_replaced_is_retried_when_its_successor_has_ended(engine: Engine, worker: PlayedWorker) -> None:
+    first = await start_with_key(engine)
+    held = await worker.next("alpha")
+    newest = await start_with_key(engine, "replace")
+    await engine.settled()
+    with pytest.raises(RunKeyBusy, match=f"run {newest} holds"):
+        await retry(engine, first)
+    await (await worker.next("alpha")).complete()
+    await engine.settled()
+    await retry(engine, first)
+    with pytest.raises(TidelogError):
+        await held.complete("of a turn that is over")
+    await (await worker.next("alpha")).complete()
+    assert ((await engine.run(first)).status, (await key_of(engine)).holder) == ("completed", None)
+
+
+async def test_a_paused_run_gets_its_key_and_keeps_it_until_it_has_ended(engine: Engine, worker: PlayedWorker) -> None:
+    first, second, third = [await start_with_key(engine) for _ in range(3)]
+    await worker.next("alpha")
+    await engine.give(PauseRun(run_id=first))
+    await engine.give(PauseRun(run_id=second))
+    await engine.give(CancelRun(run_id=first))
+    assert (await key_of(engine)).holder == Turn(run_id=second)
+    assert (await engine.run(third)).queued and await worker.nothing_to_take("alpha")
+    await engine.give(CancelRun(run_id=second))
+    assert not (await engine.run(third)).queued
+
+
+async def test_a_reason_of_blanks_still_gives_more_of_a_budget(engine: Engine, worker: PlayedWorker) -> None:
+    limits = RunBudget(limits=BudgetLimits(calls=1), on_spent="ask")
+    run_id = await engine.start("alpha", budget=limits)
+    alpha = await worker.next("alpha")
+    for key in ("one", "two"):
+        await alpha.call(key, "add", a=1)
+    await engine.settled()
+    about = question_id_of(allowance_of_run(run_id), 1)
+    await engine.give(DecideApproval(approval_id=about, decision="approve", by="key:ada", role="operator", reason="  "))
+    await engine.settled()
+    assert engine.checkpoints.parked == {} and not (await engine.agent_run(alpha.work_id)).unpaid
