@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from application.budgets import paying
 from application.runs.forking.fork import AskedFork, Forks
 from application.workers.children import ChildRuns
 from application.workflows import Workflows
@@ -34,6 +35,12 @@ from tests.unit.test_run_keys import start as start_with_key
 TWO_CALLS = RunBudget(limits=BudgetLimits(calls=2))
 
 
+@pytest.fixture(autouse=True)
+def nobody_is_slow_to_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paying, "GRACE_S", 0.01)
+    monkeypatch.setattr(paying, "RECALL_S", 0.1)
+
+
 async def child(engine: Engine, claim: Claim, key: str = "c", agent: str = "beta") -> UUID:
     """The run that the agent starts."""
     known = MemoryNames(engine.log, agents.AgentRegistered)
@@ -60,7 +67,9 @@ async def retry(engine: Engine, run_id: UUID, *steps: str, **more: Any) -> None:
 
 
 async def fork(engine: Engine, run_id: UUID, **asked: Any) -> UUID:
-    forks = Forks(engine.commands, engine.feed, engine.histories, Children(engine.commands, Versions(engine.commands, None)))
+    forks = Forks(
+        engine.commands, engine.feed, engine.histories, Children(engine.commands, Versions(engine.commands, NoStoredVersions()))
+    )
     known, fork_id = MemoryNames(engine.log, agents.AgentRegistered), new_id()
     await forks.fork(
         request_of(TENANT, fork_id), run_id, AskedFork(**asked), fork_id=fork_id, known=known, admission=engine.admission
@@ -388,8 +397,10 @@ async def test_a_reason_of_blanks_still_gives_more_of_a_budget(engine: Engine, w
     limits = RunBudget(limits=BudgetLimits(calls=1), on_spent="ask")
     run_id = await engine.start("alpha", budget=limits)
     alpha = await worker.next("alpha")
-    for key in ("one", "two"):
-        await alpha.call(key, "add", a=1)
+    await alpha.call("one", "add", a=1)
+    await (await worker.next("add", "tool")).complete(1)
+    await engine.settled()
+    await alpha.call("two", "add", a=1)
     await engine.settled()
     about = question_id_of(allowance_of_run(run_id), 1)
     await engine.give(DecideApproval(approval_id=about, decision="approve", by="key:ada", role="operator", reason="  "))

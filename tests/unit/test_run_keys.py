@@ -383,7 +383,7 @@ async def test_one_run_at_a_time_whatever_happens(seed: int) -> None:
             assert going == [state.holder.run_id]
             await engine.give(CancelRun(run_id=state.holder.run_id))
         assert [each for each in started if (await engine.run(each)).status == "running"] == []
-        _check_turns(engine, set(started))
+        check_turns(engine, set(started))
 
 
 async def _try(process: Engine, what: str, run_id: UUID) -> None:
@@ -403,7 +403,7 @@ async def _try(process: Engine, what: str, run_id: UUID) -> None:
         pass
 
 
-def _check_turns(engine: Engine, started: set[UUID]) -> None:
+def check_turns(engine: Engine, started: set[UUID]) -> None:
     """By the order of the log: a run is under way from its first step, or that of its retry, to its end."""
     going: set[UUID] = set()
     for event in engine.log.events:
