@@ -1,4 +1,5 @@
-"""The composition root: settings → the parts of a process. Only the composition root and the supervisor know the adapters.
+"""The composition root: settings → the parts of a process. Only it, the supervisor and `api.testing` know the
+adapters.
 
 Each role has its own imports, so no heavy module is imported at the top of this file.
 """

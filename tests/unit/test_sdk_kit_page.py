@@ -33,7 +33,7 @@ def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
     )
     told = ended.stdout + ended.stderr
     assert ended.returncode == 0, told
-    assert "14 passed, 4 skipped" in told, told
+    assert "16 passed, 4 skipped" in told, told
 
 
 async def test_a_careless_shop_gets_the_message_of_the_page() -> None:

@@ -1,14 +1,14 @@
 """The engine's ports in memory, for tests alone. Each is held to the same contract suite as its real adapter (tests/contract)."""
 
+from adapters.memory.clock import Clock, ManualClock, SystemClock
+from adapters.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.blobs import MemoryBlobs
 from tests.kit.memory.checkpoints import MemoryCheckpoints
-from tests.kit.memory.clock import Clock, ManualClock, SystemClock
 from tests.kit.memory.feed import MemoryEventFeed, MemoryStreamRanges, MemorySubscription
 from tests.kit.memory.histories import MemoryHistories
 from tests.kit.memory.idempotency import MemoryIdempotencyKeys
 from tests.kit.memory.ids import MemoryLogIndex
 from tests.kit.memory.leases import LeaseBoard, MemoryLeases
-from tests.kit.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.outcomes import MemoryOutcomeCounts
 from tests.kit.memory.permits import MemoryPermits
 from tests.kit.memory.position_calls import MemoryPositionCalls

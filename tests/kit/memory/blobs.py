@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
+from adapters.memory.log import MemoryLog
 from application.engine.ports.blobs import SHOWN_ROOTS, Blob, BlobInUse, BlobsFull, BlobUsage, UploadOver
 from application.engine.ports.pages import Page, encode_cursor
-from tests.kit.memory.log import MemoryLog
 
 
 @dataclass

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from adapters.memory.log import MemoryLog
 from application.engine.ports.checkpoints import Checkpoint, LostOwnership
 from domain.kernel import RecordedEvent
-from tests.kit.memory.log import MemoryLog
 
 
 class Parked(NamedTuple):

@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from adapters.memory.log import MemoryLog
 from application.engine.ports.log import AskedBy, FoundEvents, StreamRange, StreamRow
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
-from tests.kit.memory.log import MemoryLog
 
 PAGE = 1_000
 LAST_ID = UUID(int=2**128 - 1)

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 from dataclasses import replace
 
+from adapters.memory.log import MemoryLog
 from application.engine.reading.histories import Histories, History, LogState, Mark, Server
-from tests.kit.memory.log import MemoryLog
 
 
 class MemoryHistories:

@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tests.kit.memory.clock import Clock
-from tests.kit.memory.log import MemoryLog
+from adapters.memory.clock import Clock
+from adapters.memory.log import MemoryLog
 
 KEPT = timedelta(hours=24)
 

@@ -2,8 +2,8 @@
 
 from uuid import UUID
 
+from adapters.memory.log import MemoryLog
 from application.engine.ports.ids import StreamStart
-from tests.kit.memory.log import MemoryLog
 
 
 class MemoryLogIndex:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
+from adapters.memory.clock import Clock, SystemClock
 from application.engine.ports.leases import Beat, Share
 from domain.errors import Unavailable
-from tests.kit.memory.clock import Clock, SystemClock
 
 
 @dataclass

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from adapters.memory.log import MemoryLog
 from application.engine.ports.outcomes import CountedOutcomes, NewOutcomes
-from tests.kit.memory.log import MemoryLog
 
 
 @dataclass

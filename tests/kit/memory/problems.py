@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from adapters.memory.clock import Clock
+from adapters.memory.log import MemoryLog
 from application.engine.ports.problems import KEPT_S, MAX_PROBLEMS, MAX_WORKERS, ReportedProblem, WorkerProblem
-from tests.kit.memory.clock import Clock
-from tests.kit.memory.log import MemoryLog
 
 
 class MemoryWorkerProblems:

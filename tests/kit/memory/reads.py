@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from adapters.memory.log import MemoryLog
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import DataTool, DueInRun, Positioned, RunsWanted
 from application.views.activity import OpenRunCount
@@ -34,7 +35,6 @@ from projections.runs.folded import calls_in, evolve_view, parts_of_step
 from projections.runs.journal import journal
 from projections.runs.queries import Kept, must_be_a_step, part_view
 from projections.runs.values import held
-from tests.kit.memory.log import MemoryLog
 
 
 class MemoryRunReads:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from adapters.memory.clock import Clock
+from adapters.memory.log import MemoryLog
 from application.engine.ports.due import DueLook, DueStream
 from domain.kernel import RecordedEvent
 from projections.schedules import PROJECTION, ScheduleRow, fold
-from tests.kit.memory.clock import Clock
-from tests.kit.memory.log import MemoryLog
 
 
 class MemoryDueSchedules:

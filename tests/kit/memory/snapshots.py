@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from adapters.memory.log import MemoryLog
 from application.engine.ports.snapshots import Snapshot, SnapshotPlace, StreamSince
 from domain.kernel import RecordedEvent
-from tests.kit.memory.log import MemoryLog
 
 KEPT = 2
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from adapters.memory.clock import Clock
+from adapters.memory.log import MemoryLog
 from application.engine.ports.timers import PARKED_AS, DueTimer
 from tests.kit.memory.checkpoints import Parked
-from tests.kit.memory.clock import Clock
-from tests.kit.memory.log import MemoryLog
 
 
 class MemoryTimers:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from adapters.memory.log import MemoryLog
 from application.engine.ports.upkeep import UpkeepRun, UpkeepState
 from tests.kit.memory.checkpoints import MemoryCheckpoints
-from tests.kit.memory.log import MemoryLog
 from tests.kit.memory.timers import MemoryTimers
 
 

@@ -9,12 +9,12 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
+from adapters.memory.clock import Clock, SystemClock
+from adapters.memory.log import MemoryLog
 from application.engine.ports.precedence import Precedence
 from application.engine.ports.queue import Queue, WorkItem
 from domain.errors import InvalidCommand, Unavailable
 from domain.kernel import PRIORITIES, Name, Priority
-from tests.kit.memory.clock import Clock, SystemClock
-from tests.kit.memory.log import MemoryLog
 
 ACK_WAIT_S = 10.0
 _NAME: TypeAdapter[str] = TypeAdapter(Name)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from adapters.memory.log import MemoryLog
 from application.engine.ports.work_logs import KEPT_DAYS, MOST_LINES, PAGE_BYTES, LinePage, NewLines, WorkLine
-from tests.kit.memory.log import MemoryLog
 
 
 @dataclass

@@ -24,6 +24,8 @@ from tidelog.testing.crashes import CrashReport, assert_survives_crashes, crash_
 from tidelog.testing.effects import Effect, Effects
 from tidelog.testing.journal import MemoryJournal, SentMessage, ToolCall, Written
 from tidelog.testing.ledger import AmbiguousCall, AmbiguousCallError, Resolve
+from tidelog.testing.plan_outcomes import Execution, PlanOutcome, StepOutcome
+from tidelog.testing.plans import NoPlanEngineError, PlanRefusedError, StuckPlanError, run_plan
 from tidelog.testing.recorder import Answers, MemoryRecorder
 from tidelog.testing.records import Record, records_of
 from tidelog.testing.replay import Divergence, Replayed, replay_agent, replay_agents
@@ -46,13 +48,17 @@ __all__ = [
     "Divergence",
     "Effect",
     "Effects",
+    "Execution",
     "Expected",
     "HeldCall",
     "HeldCallError",
     "MemoryJournal",
     "MemoryRecorder",
+    "NoPlanEngineError",
     "NoSuchCrash",
     "Outcome",
+    "PlanOutcome",
+    "PlanRefusedError",
     "Record",
     "Replayed",
     "Resolve",
@@ -60,6 +66,8 @@ __all__ = [
     "SentMessage",
     "ShortCall",
     "Spent",
+    "StepOutcome",
+    "StuckPlanError",
     "TestBudget",
     "TestClock",
     "ToolCall",
@@ -75,4 +83,5 @@ __all__ = [
     "replay_agents",
     "run_agent",
     "run_case",
+    "run_plan",
 ]

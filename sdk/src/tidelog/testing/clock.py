@@ -89,6 +89,11 @@ class TestClock:
         """Seconds since the start."""
         return self._passed_s
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is at work, and nobody waits for the clock, which goes by itself."""
+        return not (self._by_hand or self._waits or self._steps or self._tools)
+
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._passed_s)
 

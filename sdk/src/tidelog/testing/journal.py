@@ -128,7 +128,9 @@ class MemoryJournal:
         """Put a message into the agent's mailbox."""
         self._mails += 1
         message_id = self.id_of(f"mail {self._mails}")
-        mail = Mail(message_id=message_id, sender=sender, body=to_json(body, "the message"), sent_at=self._now())
+        self.put_mail(Mail(message_id=message_id, sender=sender, body=to_json(body, "the message"), sent_at=self._now()))
+
+    def put_mail(self, mail: Mail) -> None:
         self._version += 1
         self._mailbox[mail.message_id] = (self._version, mail)
         self._announce(JournalUpdate(version=self._version, mailbox=(mail,)))

@@ -149,6 +149,51 @@ async def run_agent(
         BudgetAskError: the budget asks for more, and there is nobody who could give it.
         NoSuchCrash: the execution did not come to the point of `crash_at`.
     """
+    return await execute_in_kit(
+        agent, input, KitPlan(), tools=tools, results=results, peers=peers, over=over, missing=missing, inbox=inbox,
+        answers=answers, state=state, workspace=workspace, step_key=step_key, part=part, journal=journal,
+        on_behalf_of=on_behalf_of, clock=clock, crash_at=crash_at, resolve=resolve, approve=approve, budget=budget,
+        signals=signals, children=children,
+    )  # fmt: skip
+
+
+class KitPlan:
+    """What surrounds an execution: here an agent alone. See `tidelog.testing.plans` for one in a plan."""
+
+    def place(self, life: Life, clock: KitClock) -> KitPlace:
+        return KitPlace(life, clock)
+
+    def recorder(self, *given: Any, **named: Any) -> MemoryRecorder:
+        return MemoryRecorder(*given, **named)
+
+
+async def execute_in_kit(
+    agent: type[Agent],
+    input: Any,
+    plan: KitPlan,
+    *,
+    tools: Sequence[AnyTool] = (),
+    results: Mapping[str, Any] | None = None,
+    peers: Sequence[str] = (),
+    over: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    inbox: Sequence[tuple[str, Any]] = (),
+    answers: Answers | None = None,
+    state: Mapping[str, Any] | None = None,
+    workspace: Path | str = ".",
+    step_key: str | None = None,
+    part: int | None = None,
+    journal: MemoryJournal | None = None,
+    on_behalf_of: str | None = None,
+    clock: KitClock | None = None,
+    crash_at: int | CrashPoint | None = None,
+    resolve: Resolve | None = None,
+    approve: Approve | None = None,
+    budget: TestBudget | None = None,
+    signals: Sequence[tuple[str, Any]] = (),
+    children: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """As `run_agent`, in what surrounds it."""
     definition = describe_agent(agent)
     known = {tool.describe().name: tool for tool in map(tool_of, tools)}
     journal = MemoryJournal() if journal is None else journal
@@ -175,7 +220,7 @@ async def run_agent(
 
     async def lived(life: Life) -> Outcome | None:
         """None: the agent has crashed."""
-        recorder = MemoryRecorder(
+        recorder = plan.recorder(
             journal, known, tuple(peers), answers, Path(workspace), over, on_behalf_of, clock=kit_clock, ledger=ledger, life=life,
             agent=definition.name,
         )  # fmt: skip
@@ -195,7 +240,7 @@ async def run_agent(
         )
         recorded = journal.changes(0)
         start = Journal(recorded.version, recorded.journal, recorded.mailbox)
-        context = Context(assignment, start, recorder, KitPlace(life, kit_clock), clock=kit_clock)
+        context = Context(assignment, start, recorder, plan.place(life, kit_clock), clock=kit_clock)
         try:
             return await _executed(agent, context, life, ledger, journal)
         finally:

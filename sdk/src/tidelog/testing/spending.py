@@ -150,6 +150,28 @@ class Spending:
         return next((kind for kind, left in self._left().items() if getattr(needs, kind) > left), None)
 
 
+class ShareOfSpending(Spending):
+    """What one agent of a plan spends of what all may: calls of different agents may have one key."""
+
+    def __init__(self, shared: Spending, name: str) -> None:
+        super().__init__(shared.budget)
+        self.shared, self.name = shared, name
+
+    async def begin(self, tool: Tool[..., Any], key: str) -> ErrorReport | None:
+        refused = await self.shared.begin(tool, f"{self.name}/{key}")
+        if refused is None:
+            self.used[key] = self.shared.used[f"{self.name}/{key}"]
+        return refused
+
+    def end(self, tool: Tool[..., Any], key: str, *, rate_limited: bool) -> None:
+        before = self.shared.spent
+        self.shared.end(tool, f"{self.name}/{key}", rate_limited=rate_limited)
+        self.used.pop(key, None)
+        now = self.shared.spent
+        more = Spent(now.money - before.money, now.tokens - before.tokens, now.calls - before.calls)
+        self.spent = self.spent.plus(more)
+
+
 def _most(tool: Tool[..., Any]) -> Spent:
     cost = tool.policy.max_cost if isinstance(tool.policy, Policy) else None
     if cost is None:

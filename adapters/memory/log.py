@@ -7,10 +7,10 @@ from datetime import datetime
 from itertools import islice
 from uuid import UUID
 
+from adapters.memory.clock import Clock, SystemClock
 from application.engine.ports.log import AppendRequest, AppendResult, CommandRecord, StreamEvent, StreamHead, StreamPlace
 from domain.errors import AlreadyExists, InvalidCommand, PayloadTooLarge, Unavailable, VersionConflict
 from domain.kernel import MAX_EVENT_BYTES, RecordedEvent
-from tests.kit.memory.clock import Clock, SystemClock
 
 MAX_APPEND_BYTES = 16 * 1024 * 1024
 """Largest sum of states and metadata of one append."""

@@ -1,0 +1,1 @@
+"""What the testing kit of the SDK plays plans with: the rules of runs themselves, over a log in memory."""
