@@ -170,6 +170,19 @@ async def test_who_is_too_late_is_stopped(terms: dict[str, Any]) -> None:
     assert outcome.status == "failed" and clock.passed_s == 50
 
 
+async def test_an_agent_whose_time_is_over_does_nothing_more_while_the_plan_goes_on() -> None:
+    clock, told = TestClock(), list[str]()
+
+    class Tells(Agent):
+        async def execute(self, ctx: Context) -> None:
+            await ctx.sleep(100)
+            told.append("still here")
+
+    plan = plans.graph(plans.agent("tells", timeout_s=50, on_failure="continue"), plans.agent("hangs"))
+    outcome = await run_plan(plan, agents=[Tells, Hangs], clock=clock)
+    assert outcome.status == "completed" and not told and clock.passed_s == 10_000
+
+
 async def test_signals() -> None:
     signalled = await run_plan(plans.sequential("waits"), agents=[Waits], signals=[("go", {"by": "Ada"}, "waits")])
     assert signalled.result == {"by": "Ada"}
