@@ -326,6 +326,8 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
             kind = place.path.removeprefix("/v1/").partition("/")[0].partition(":")[0]
             if "start" in fields and place.name.endswith("workflow") and settled.made & {("workflows", value) for value in pair}:
                 continue
+            if place.name == "notices/*/tool" and settled.made & {("tools", value) for value in pair}:
+                continue
             if place.path.startswith(NAMED) and names_a_tool and settled.made & {(kind, value) for value in pair}:
                 continue
             told = await differs(settled, place, pair, nobodys)
