@@ -26,7 +26,7 @@ STATUSES: Mapping[BulkVerb, tuple[str, ...]] = {
     "cancel": ("queued", "running", "paused"),
     "retry": ("failed",),
     "signal": ("queued", "running", "paused"),
-    "priority": ("running", "paused", "queued"),
+    "priority": ("queued", "running", "paused"),
 }
 """The runs that are meant where the filter names no status: those on which the command can have an effect. They are looked for in
 this order: a run that begins meanwhile is found twice, and not missed. A queued run may be paused, too."""
