@@ -3,6 +3,7 @@
 import ast
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def statements(readline: Callable[[], bytes]) -> Iterator[tokenize.TokenInfo]:
 def test_no_file_is_too_long() -> None:
     lengths = {str(path): (ROOT / path).read_bytes().count(b"\n") for path in TEXT if path.suffix in (".py", ".sql", ".sh")}
     assert {name: n for name, n in lengths.items() if n > MAX_LINES} == {}
+
+
+def test_no_two_files_of_tests_without_a_package_have_the_same_name() -> None:
+    """pytest imports such a file by its name alone, and collects only the first of two."""
+    names = Counter(path.name for path in python_files("tests") if path.name.startswith("test_") and not _in_package(path))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def _in_package(path: Path) -> bool:
+    return (ROOT / path).with_name("__init__.py").is_file()
 
 
 def test_files_that_begin_first_are_there() -> None:

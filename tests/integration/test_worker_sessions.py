@@ -151,7 +151,7 @@ async def test_what_is_not_the_workers_is_refused(shared: System, url: str) -> N
         assert await worker.refused({**work, "token": "wrong"}, "record", key="a", result=1) == "invalid-token"
         assert await worker.refused({**work, "attempt": 2}, "record", key="a", result=1) == "invalid-token"
         assert await worker.refused({**work, "work": str(uuid.uuid4())}, "complete") == "invalid-token"
-        await worker.say({"t": "progress", "id": 500}, {"t": "nonsense", "id": 501}, {"t": "nonsense"}, {"t": "delta"})
+        await worker.say({"t": "signal", "id": 500}, {"t": "nonsense", "id": 501}, {"t": "nonsense"}, {"t": "delta"})
         assert (await worker.answer(500))["problem"]["code"] == "not-yet"
         assert (await worker.answer(501))["problem"]["code"] == "unknown-message"
         await worker.say({**worker.report(work, "record", key="k" * 501, result=1), "id": 502})

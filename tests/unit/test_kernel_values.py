@@ -372,8 +372,8 @@ def test_every_error_has_a_code_of_its_own() -> None:
         return [kind, *(each for sub in kind.__subclasses__() if sub.__module__ == "domain.errors" for each in all_of(sub))]
 
     found = all_of(errors.TidelogError)
-    assert len({each.code for each in found}) == len(found) == 27
-    full = {"TooManyOpenRuns", "TooManyOpenRunsOfTenant"}
+    assert len({each.code for each in found}) == len(found) == 29
+    full = {"TooManyOpenRuns", "TooManyOpenRunsOfTenant", "RunKeyQueueFull"}
     assert {each.__name__ for each in found if each.retryable} == {
         "VersionConflict",
         "ProjectionBehind",

@@ -12,7 +12,7 @@ from application.runs import start as starting
 from application.runs.start import UnknownAgent, start_run
 from application.setup import set_up
 from application.suggestions import did_you_mean
-from domain import runs, schedules, tenants, triggers
+from domain import run_keys, runs, schedules, tenants, triggers
 from domain.agent_runs import AgentRunRequested
 from domain.agents import AgentRegistered, RegisterAgent, agent_id_of
 from domain.errors import AlreadyExists, Unavailable
@@ -351,7 +351,7 @@ def test_commands_inside_a_run_have_the_run_for_their_root() -> None:
     run_id = new_id()
     own_streams = {
         runs.StartRun, runs.CompleteStep, runs.FailStep, runs.CancelRun, schedules.RunNow, schedules.FireSchedule,
-        triggers.FireTrigger,
+        triggers.FireTrigger, run_keys.TakeKey, run_keys.ReleaseKey,
     }  # fmt: skip
     for command, route in ROUTES.items():
         if "run_id" in command.model_fields and command not in own_streams:
