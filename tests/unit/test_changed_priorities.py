@@ -227,7 +227,7 @@ async def test_child_runs_follow_and_a_paused_run_goes_on_in_its_class(engine: E
 
 
 def test_a_bulk_action_changes_the_priority_of_runs_that_go_on() -> None:
-    assert (RIGHTS["priority"], STATUSES["priority"]) == (Action.RUNS_STEER, ("running", "paused", "queued"))
+    assert (RIGHTS["priority"], STATUSES["priority"]) == (Action.RUNS_STEER, ("queued", "running", "paused"))
     order = BulkOrder(verb="priority", priority="low", reason="later")
     told: Command = command_of(order, RUN, ID, "key:ann", "ada")
     assert told == ChangePriority(run_id=RUN, priority="low", reason="later", by="key:ann", on_behalf_of="ada")
