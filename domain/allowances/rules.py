@@ -394,14 +394,13 @@ def _gone(line: WaitingLine, invocation_id: UUID) -> WaitingLine:
 
 
 def _settled(allowance: Allowance, event: AllowanceSettled) -> Allowance:
-    before = allowance.holders.get(event.holder, Holding(NOTHING, True))
-    gone = (event.spent + event.returned).at_most(before.amounts)
-    left = before.amounts - gone
-    holders = allowance.holders
-    if left:
-        holders = holders.set(event.holder, Holding(left, before.exact or event.exact))
-    elif event.holder in holders:
-        holders = holders.delete(event.holder)
+    holders, before = allowance.holders, allowance.holders.get(event.holder)
+    gone = NOTHING
+    if before is not None:
+        gone = (event.spent + event.returned).at_most(before.amounts)
+        left = before.amounts - gone
+        exact = before.exact or event.exact
+        holders = holders.set(event.holder, Holding(left, exact)) if left else holders.delete(event.holder)
     return replace(
         allowance, spent=allowance.spent + event.spent, held=allowance.held - gone, holders=holders,
         overrun=allowance.overrun + event.overrun,

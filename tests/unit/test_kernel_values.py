@@ -19,7 +19,20 @@ from application.engine.commands.request import CommandRequest
 from domain import errors
 from domain.event_registry import EventRegistry, UnknownEvent, Upcast, unchanged
 from domain.failures import MAX_LOST_CLAIMS, RETRYABLE, Failure, Retry, backoff_s
-from domain.kernel import Event, Metadata, Name, RecordedEvent, ShortText, Text, Value, derive_id, replace, same_json, timestamp
+from domain.kernel import (
+    Event,
+    Metadata,
+    Name,
+    RecordedEvent,
+    ShortText,
+    Text,
+    Value,
+    derive_id,
+    replace,
+    same_json,
+    timestamp,
+    unsaid,
+)
 
 PARENT = UUID("01890000-1234-7abc-8def-0123456789ab")
 
@@ -392,3 +405,8 @@ def test_errors_carry_what_programs_need() -> None:
     assert issubclass(errors.AlreadyResolved, errors.RepeatedDifferently) and issubclass(errors.NotFound, errors.DomainError)
     assert not issubclass(errors.Unavailable, errors.DomainError) and not issubclass(errors.VersionConflict, errors.DomainError)
     assert issubclass(pydantic.ValidationError, ValueError)
+
+
+def test_what_says_nothing_is_left_out_of_an_event() -> None:
+    assert all(map(unsaid, (None, False, (), {})))
+    assert not any(map(unsaid, (True, 0, "", (0,), {"a": None})))

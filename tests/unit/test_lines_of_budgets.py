@@ -1,6 +1,6 @@
 """Calls that wait for more of a budget: their order, the question, and that no order of events begins one unpaid or twice."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -237,6 +237,7 @@ def test_a_held_call_begins_when_all_its_budgets_have_enough() -> None:
     state = run_with(start())
     assert (state.unpaid["a"].missing, state.purse, dict(state.reservations)) == ((ID, OTHER), None, {})
     assert agent_runs.decide(state, pay(ID)) == [CallCovered(key="a", allowance_id=ID)]
+    assert agent_runs.decide(replace(state, status="cancelled"), pay(ID)) == [], "nothing begins after the end"
     state = run_with(start(), pay(ID))
     assert agent_runs.decide(state, pay(ID)) == []
     paid = CallPaid(key="a", invocation_id=invocation_id_of(ONE, "a"), hold=QUESTION, purse=1, reserved=calls(1))

@@ -22,7 +22,7 @@ from domain.runs import CancelRun, RetryRun
 from tests.kit.engine import Engine, PlayedWorker
 from tests.kit.memory import MemoryLog, MemoryOpenRuns
 from tests.kit.retries import do, fail, retry, status
-from tests.kit.waiting import TENANT, request_of
+from tests.kit.waiting import TENANT, new_id, request_of
 
 # --- a step that is one agent run ---------------------------------------------------------------------------------------------
 
@@ -258,6 +258,13 @@ async def test_a_child_run_goes_on_with_its_parent(engine: Engine, worker: Playe
     with pytest.raises(RunOfParent, match=f"of the step 'a' of the run {run_id}") as refused:
         await retry(engine, child_id)
     assert refused.value.run_id == run_id
+    over = await engine.run(child_id)
+    for fresh in (False, True):  # a parent that asks for the run anew means the same
+        start = runs.StartRun(
+            run_id=child_id, project_id=new_id(), plan=body, input=None, parent=over.parent, again=1, fresh=fresh
+        )  # fmt: skip
+        again = runs.RetryRun(run_id=child_id, parent_id=run_id, fresh=fresh)
+        assert runs.decide(over, start) == runs.decide(over, again) != []
     await retry(engine, run_id)
     assert status(await engine.run(child_id)) == {"x": "completed", "y": "scheduled"}
     await do(worker, "beta", 2)
