@@ -4,9 +4,11 @@
 surprise later. Several processes may start at once; an advisory lock lets one of them work while the others wait.
 """
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -18,6 +20,11 @@ from adapters.postgres import pool, rights
 from domain.errors import TidelogError, Unavailable
 
 log = structlog.get_logger(__name__)
+
+LOCK_WAIT_MS = 200
+"""A migration that waits for a table gives up so soon, and tries again. So processes go on that hold one table and wait for another
+of the migration. PostgreSQL would end one of the two after a second (`deadlock_timeout`), and perhaps not the migration.
+"""
 
 LOCK_KEY = 0x7469_6465_6C6F_67
 """Key of the advisory lock: "tidelog" in ASCII."""
@@ -108,11 +115,25 @@ async def migrate(
                 waiting = await _pending(connection, shipped)
             except psycopg.errors.InsufficientPrivilege as error:
                 raise MigrationError(f"this account may not migrate the database: {str(error).splitlines()[0]}") from error
+            await connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_WAIT_MS}ms",))
             for migration in waiting:
-                await _apply(connection, migration)
+                await _patiently(lock_timeout, lambda: _apply(connection, migration))  # noqa: B023  # called at once
             if migrations is None:
-                await rights.apply(connection)
+                await _patiently(lock_timeout, lambda: rights.apply(connection))
             return waiting
+
+
+async def _patiently(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+    """Carries out a transaction that locks tables. Tries again while others hold them, for so many seconds."""
+    began, pause = time.monotonic(), 0.05
+    while True:
+        try:
+            return await action()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            if time.monotonic() - began + pause > seconds:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 1.0)
 
 
 async def _apply(connection: pool.Connection, migration: Migration) -> None:

@@ -93,6 +93,22 @@ async def test_the_wait_for_another_process_is_bounded(empty_url: str) -> None:
     assert await migrate(empty_url) == load_migrations()
 
 
+async def test_a_migration_makes_way_for_processes_that_run(empty_url: str, tmp_path: Path) -> None:
+    """Two that wait for each other's tables would end with an error of one of them, and that may be the process that runs."""
+    await migrate(empty_url, migrations=write(tmp_path, _0001_first="CREATE TABLE a (); CREATE TABLE b ()"))
+    both = write(tmp_path, _0002_second="ALTER TABLE a ADD c int; ALTER TABLE b ADD c int")
+    async with await psycopg.AsyncConnection.connect(empty_url) as running:
+        await running.execute("LOCK TABLE b IN ACCESS SHARE MODE")
+        migrating = asyncio.create_task(migrate(empty_url, migrations=both))
+        async with await psycopg.AsyncConnection.connect(empty_url, autocommit=True) as looking:
+            held = "SELECT count(*) FROM pg_locks WHERE relation = 'a'::regclass AND mode = 'AccessExclusiveLock' AND granted"
+            while await (await looking.execute(held)).fetchone() != (1,):
+                assert not migrating.done(), migrating
+        await running.execute("LOCK TABLE a IN ACCESS SHARE MODE")
+        await running.commit()
+        assert await migrating == both[1:]
+
+
 async def test_no_database_is_unavailable(empty_url: str) -> None:
     with pytest.raises(Unavailable):
         await migrate(make_conninfo(empty_url, dbname="none"))
