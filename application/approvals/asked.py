@@ -17,7 +17,9 @@ async def arguments_asked(commands: CommandLoop, tenant_id: UUID, approval: Appr
     if asked.invocation_id is None:
         return asked.details
     call: Invocation = (await commands.load(invocations.DECIDER, tenant_id, asked.invocation_id, fresh=fresh)).state
-    return {} if call.requested is None else call.asked_arguments or call.requested.arguments
+    if call.asked_arguments is not None:  # a person has changed them; they may have been none
+        return dict(call.asked_arguments)
+    return {} if call.requested is None else call.requested.arguments
 
 
 async def agent_of(commands: CommandLoop, tenant_id: UUID, asked: ApprovalRequested) -> str:
