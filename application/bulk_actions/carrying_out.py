@@ -56,8 +56,8 @@ GROUPS_AT_ONCE = 3
 RETRIES_AT_ONCE = 8
 """Of each group."""
 LONGEST_WAIT_S = 60.0
-BEHIND_S = 0.05
-"""Seconds between two looks at a read model that does not know the bulk action yet."""
+BEHIND_S, LONGEST_BEHIND_S = 0.05, 2.0
+"""Seconds between two looks at a read model that does not know the bulk action yet: they grow while it stands still."""
 AGAIN_S = 30.0
 """Seconds after which a bulk action is looked at again that cannot be carried out."""
 MESSAGE = 300
@@ -109,6 +109,8 @@ class BulkActionService:
         """Bulk action → how many of its runs had their turn when this process said so: nobody has begun with the next ones."""
         self._troubled: dict[UUID, float] = {}
         """Bulk action → until when it is left alone."""
+        self._behind_s: dict[UUID, float] = {}
+        """Bulk action → the pause before the next look at a read model that does not know it yet."""
 
     async def run(self) -> None:
         """Works until cancelled; outages are waited out."""
@@ -155,10 +157,12 @@ class BulkActionService:
         loaded = await self._commands.load(bulk_actions.DECIDER, tenant_id, bulk_action_id)
         action: BulkAction = loaded.state
         if action.status == "selecting":
+            pause = self._behind_s.pop(bulk_action_id, BEHIND_S)
             try:
                 await self._select(tenant_id, bulk_action_id, action, loaded.position)
             except ProjectionBehind:
-                await asyncio.sleep(BEHIND_S)
+                self._behind_s[bulk_action_id] = min(2 * pause, LONGEST_BEHIND_S)
+                await asyncio.sleep(pause)
             except InvalidCommand as error:
                 failed = FailBulkAction(bulk_action_id=bulk_action_id, code=error.code, message=error.message[:MESSAGE])
                 await self._say(tenant_id, bulk_action_id, "fail", failed)
@@ -167,6 +171,7 @@ class BulkActionService:
             await self._act(tenant_id, bulk_action_id, action)
             return True
         self._sure.pop(bulk_action_id, None)
+        self._behind_s.pop(bulk_action_id, None)
         return False
 
     async def _say(self, tenant_id: UUID, bulk_action_id: UUID, what: str, command: Command) -> None:

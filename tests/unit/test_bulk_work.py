@@ -278,12 +278,20 @@ async def test_a_filter_that_cannot_be_looked_for_ends_it(world: World) -> None:
     assert found.status == "failed"
 
 
-async def test_it_waits_until_the_list_knows_what_was_there(world: World) -> None:
+async def test_it_waits_until_the_list_knows_what_was_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = await world.engine.start("alpha")
     id = await world.begin()
     world.listed.behind = 1
-    service = world.service()
-    assert await service.go_on(TENANT, id) is True
+    service, pauses = world.service(), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(carrying_out.asyncio, "sleep", sleep)
+    for _ in range(8):
+        assert await service.go_on(TENANT, id) is True
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0], "a list that stands still is asked less and less"
+    monkeypatch.undo()
     assert (await world.state(id)).parts == 0
     world.listed.behind = 0
     await world.carried_out(id, service)
