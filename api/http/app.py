@@ -66,6 +66,7 @@ def create_app(container: Container) -> Gate:
     app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url=None, redoc_url=None, openapi_url=None)
     app.state.keys = known = Keys(container)
     app.state.reports = Reports(container)
+    app.state.known_at = {}
     app.state.projects_of_roots = ProjectsOfRoots(container.feed, container.commands.registry, container.histories)
     app.state.openapi = openapi.Document(app.version, routes := [route for router in ROUTERS for route in router.routes])
     return Gate(app, RouteTable(routes), Sessions(container, known), container, known)

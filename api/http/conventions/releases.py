@@ -56,7 +56,7 @@ APPROVALS = _shapes(InvocationRequested, ApprovalRequested, ApprovalPolicyPublis
 RETRIES = _shapes(RunRetried, DeadlineSet)
 """A release that knows these also knows what a deadline is."""
 SURE_S = 5.0
-"""Seconds for which the answer counts that all processes know calls without runs: each call would ask."""
+"""Seconds for which the answer counts that all processes know something: each request would ask."""
 
 
 async def _all_know(container: Container, shapes: frozenset[str]) -> bool:
@@ -69,6 +69,17 @@ def _know(members: Sequence[MemberView], shapes: frozenset[str]) -> bool:
         if member.alive and (known is None or ("*" not in known and not shapes <= set(known))):
             return False
     return True
+
+
+async def _must_all_have_known(request: Request, shapes: frozenset[str], what: str) -> None:
+    """For requests that come often: that all know is remembered for a while. Raises Unavailable."""
+    known_at: dict[frozenset[str], float] = request.app.state.known_at
+    now = time.monotonic()
+    if now - known_at.get(shapes, -SURE_S) < SURE_S:
+        return
+    if not await _all_know(container_of(request), shapes):
+        raise Unavailable(f"a process of an earlier release still runs, which does not know {what}: try again after the upgrade")
+    known_at[shapes] = now
 
 
 async def all_know_roles(container: Container) -> bool:
@@ -153,12 +164,7 @@ async def must_all_know_roles(container: Container) -> None:
 
 async def must_all_know_workflows(request: Request) -> None:
     """Raises Unavailable during an upgrade: a process of before would miss workflows, and could not carry out their runs."""
-    state, now = request.app.state, time.monotonic()
-    if now - getattr(state, "all_knew_workflows_at", -SURE_S) < SURE_S:
-        return
-    if not await _all_know(container_of(request), WORKFLOWS):
-        raise Unavailable("a process of an earlier release still runs, which does not know workflows: try again later")
-    state.all_knew_workflows_at = now
+    await _must_all_have_known(request, WORKFLOWS, "workflows")
 
 
 async def must_all_know_retries(request: Request) -> None:
@@ -172,39 +178,19 @@ async def must_all_know_retries(request: Request) -> None:
 
 async def must_all_know_keys(request: Request) -> None:
     """Raises Unavailable during an upgrade: a process of before would begin a run that waits for its key."""
-    state, now = request.app.state, time.monotonic()
-    if now - getattr(state, "all_knew_keys_at", -SURE_S) < SURE_S:
-        return
-    if not await _all_know(container_of(request), KEYS):
-        raise Unavailable("a process of an earlier release still runs, which does not know keys of runs: try again later")
-    state.all_knew_keys_at = now
+    await _must_all_have_known(request, KEYS, "keys of runs")
 
 
 async def must_all_know_budgets(request: Request) -> None:
     """Raises Unavailable during an upgrade: a process of before would let calls go on without asking their budgets."""
-    state, now = request.app.state, time.monotonic()
-    if now - getattr(state, "all_knew_budgets_at", -SURE_S) < SURE_S:
-        return
-    if not await _all_know(container_of(request), BUDGETS):
-        raise Unavailable("a process of an earlier release still runs, which does not know budgets: try again after the upgrade")
-    state.all_knew_budgets_at = now
+    await _must_all_have_known(request, BUDGETS, "budgets")
 
 
 async def must_all_know_calls(request: Request) -> None:
     """Raises Unavailable during an upgrade: an engine of before would take the call for one of an agent."""
-    state, now = request.app.state, time.monotonic()
-    if now - getattr(state, "all_knew_calls_at", -SURE_S) < SURE_S:
-        return
-    if not await _all_know(container_of(request), CALLS):
-        raise Unavailable("a process of an earlier release still runs, which does not know calls without a run: try again later")
-    state.all_knew_calls_at = now
+    await _must_all_have_known(request, CALLS, "calls without a run")
 
 
 async def must_all_know_forks(request: Request) -> None:
     """Raises Unavailable during an upgrade: a process of before would run what a fork takes over again."""
-    state, now = request.app.state, time.monotonic()
-    if now - getattr(state, "all_knew_forks_at", -SURE_S) < SURE_S:
-        return
-    if not await _all_know(container_of(request), FORKS):
-        raise Unavailable("a process of an earlier release still runs, which does not know forks of runs: try again later")
-    state.all_knew_forks_at = now
+    await _must_all_have_known(request, FORKS, "forks of runs")
