@@ -19,11 +19,11 @@ from domain.invocations import CancelInvocation, InvocationSucceeded
 from domain.kernel import Metadata
 from domain.registry import REGISTRY
 from domain.runs import RunBudget
+from tests.kit.budgets import COSTS, allowance, worker_of
 from tests.kit.engine import Engine, PlayedWorker
 from tests.kit.waiting import TENANT, new_id, request_of
 
 CENT = RunBudget(limits=BudgetLimits(money=10_000))
-COSTS = {"policy": {"max_cost": {"money": "0.002"}}}
 
 
 @pytest.fixture
@@ -32,18 +32,6 @@ async def engine() -> AsyncIterator[Engine]:
     async with engine.running():
         await engine.set_up()
         yield engine
-
-
-async def worker_of(engine: Engine, **tools: dict[str, Any]) -> PlayedWorker:
-    worker = engine.worker()
-    await worker.register("looper", tools_=tools or {"search": COSTS})
-    return worker
-
-
-async def allowance(engine: Engine, allowance_id: UUID) -> Allowance:
-    await engine.settled()
-    state: Allowance = (await engine.commands.load(allowances.DECIDER, TENANT, allowance_id)).state
-    return state
 
 
 async def set_budget(engine: Engine, covered: Covered, **said: Any) -> UUID:

@@ -11,8 +11,8 @@ from application.budgets.managing import BudgetOffice
 from application.catalog import CATALOG
 from application.workflows import AskedWorkflow, Workflows
 from application.workflows.checking import faults_of_definition
-from domain import agents, allowances, approvals, runs
-from domain.allowances import Allowance, LiftAllowance, allowance_of_run, question_id_of
+from domain import agents, approvals, runs
+from domain.allowances import LiftAllowance, allowance_of_run, question_id_of
 from domain.amounts import NOTHING, Amounts, BudgetAsking, BudgetLimits
 from domain.approvals import Approval, DecideApproval
 from domain.budgets import Covered, SetBudget, allowance_of_day, book_id_of, budget_id_of
@@ -22,12 +22,12 @@ from domain.runs import RunBudget
 from domain.starting import Target
 from domain.workflows import PublishWorkflow, WorkflowDefinition, workflow_id_of
 from domain.written_budgets import WrittenAmounts, WrittenAsking, WrittenBudget
+from tests.kit.budgets import COSTS, allowance, worker_of
 from tests.kit.engine import Claim, Engine, PlayedWorker
 from tests.kit.memory import MemoryNames
 from tests.kit.triggers import PublishedVersions, Triggers
 from tests.kit.waiting import TENANT, new_id, request_of
 
-COSTS = {"policy": {"max_cost": {"money": "0.002"}}}
 TWO_CALLS = BudgetLimits(money=4_000)
 
 
@@ -37,18 +37,6 @@ async def engine() -> AsyncIterator[Engine]:
     async with engine.running():
         await engine.set_up()
         yield engine
-
-
-async def worker_of(engine: Engine, **tools: dict[str, Any]) -> PlayedWorker:
-    worker = engine.worker()
-    await worker.register("looper", tools_=tools or {"search": COSTS})
-    return worker
-
-
-async def allowance(engine: Engine, allowance_id: UUID) -> Allowance:
-    await engine.settled()
-    state: Allowance = (await engine.commands.load(allowances.DECIDER, TENANT, allowance_id)).state
-    return state
 
 
 async def question(engine: Engine, allowance_id: UUID, number: int = 1) -> Approval:
