@@ -22,6 +22,13 @@ async def arguments_asked(commands: CommandLoop, tenant_id: UUID, approval: Appr
     return {} if call.requested is None else call.requested.arguments
 
 
+async def arguments_now(commands: CommandLoop, tenant_id: UUID, approval: Approval) -> dict[str, Json]:
+    """What is asked about now: as a person has changed it, or as it was asked for. Raises Unavailable."""
+    if approval.changed is not None:
+        return approval.changed
+    return await arguments_asked(commands, tenant_id, approval)
+
+
 async def agent_of(commands: CommandLoop, tenant_id: UUID, asked: ApprovalRequested) -> str:
     """Who asks."""
     if asked.asked_by != "agent_run":

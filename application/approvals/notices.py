@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from application.approvals.asked import agent_of, arguments_asked, reason_of, title_of
+from application.approvals.asked import agent_of, arguments_now, reason_of, title_of
 from application.approvals.links import ApprovalLinks, Link, expiry_of, fingerprint_of
 from application.engine.commands.loop import CommandLoop
 from domain import approvals, tenants, tools
@@ -65,7 +65,7 @@ class Notices:
     async def _deadline(self, tenant_id: UUID, approval_id: UUID, asked: ApprovalRequested) -> datetime | None:
         if asked.demand.deadline_s is None:
             return None
-        first = (await self._commands.history(tenant_id, approval_id))[0]
+        [first] = await self._commands.history(tenant_id, approval_id, limit=1)
         return first.recorded_at + timedelta(seconds=asked.demand.deadline_s)
 
     async def _person(self, tenant_id: UUID, key_id: UUID) -> tuple[UUID, str]:
@@ -82,7 +82,7 @@ class Notices:
     async def _said(
         self, tenant_id: UUID, approval_id: UUID, approval: Approval, asked: ApprovalRequested, deadline: datetime | None
     ) -> dict[str, Json]:
-        shown = approval.changed or await arguments_asked(self._commands, tenant_id, approval)
+        shown = await arguments_now(self._commands, tenant_id, approval)
         demand = asked.demand
         return {
             "title": _one_line(title_of(asked)),

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from application.approvals.asked import arguments_now
 from application.approvals.deciding import Approver, Decisions
 from application.approvals.policies import check_policy, listed, policies_of, versions_of
 from application.calls import WantedCall
@@ -269,17 +270,19 @@ async def test_who_started_the_run_or_one_above_it_has_no_say_where_four_eyes_ar
         assert await status(engine, id) == "requested"
 
 
-@pytest.mark.parametrize("asked", [{"to": "ada"}, {}])
-async def test_an_approval_shows_the_exact_call_and_whether_one_may_decide(asked: dict[str, Json]) -> None:
+@pytest.mark.parametrize(("asked", "changed"), [({"to": "ada"}, {"to": "bob"}), ({}, {"to": "bob"}), ({"to": "ada"}, {})])
+async def test_an_approval_shows_the_call_and_whether_one_may_decide(asked: dict[str, Json], changed: dict[str, Json]) -> None:
     async with engine_with(mail=ASK) as (engine, worker):
         _, id = await calling(engine, worker, **asked)
         await engine.settled()
         approval_id, who = approval_id_of(id, 0), Approver("key:boss", "admin")
         shown = (await deciding(engine).view(TENANT, approval_id, who)).value
         assert (shown.arguments, shown.asked_arguments, shown.may_decide, shown.status) == (asked, None, True, "open")
-        await decide(engine, id, arguments={"to": "bob"}, reason="wrong address")
+        assert await arguments_now(engine.commands, TENANT, await approval_of(engine, id)) == asked
+        await decide(engine, id, arguments=changed, reason="wrong address")
+        assert await arguments_now(engine.commands, TENANT, await approval_of(engine, id)) == changed
         shown = (await deciding(engine).view(TENANT, approval_id, who)).value
-        assert (shown.arguments, shown.asked_arguments, shown.may_decide) == ({"to": "bob"}, asked, False)
+        assert (shown.arguments, shown.asked_arguments, shown.may_decide) == (changed, asked, False)
         assert [(each.by, each.changed, each.reason) for each in shown.words] == [("key:boss", True, "wrong address")]
         with pytest.raises(NotFound):
             await deciding(engine).view(TENANT, id, who)
