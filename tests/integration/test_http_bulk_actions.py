@@ -64,6 +64,9 @@ async def test_each_run_is_told_once_whatever_is_killed(services: EmbeddedServic
         assert (again.done, again.unchanged, again.refused) == (1, RUNS - 1, [])
         with pytest.raises(InvalidRequestError, match="error must be 1 to 8 words"):
             await client.bulk.start("retry", {"error": "!"}, reason="r")
+        with pytest.raises(InvalidRequestError, match="the filter says nothing"):
+            await client.bulk.start("cancel", {"agent": None}, reason="r")
+        assert (await client.bulk.find("cancel", {}, all=True)).matched == RUNS
         with pytest.raises(ConflictError, match="nothing is left to cancel"):
             await client.bulk.cancel(id)
         with pytest.raises(NotFoundError):

@@ -77,8 +77,9 @@ class _Accepted(Model):
 class ClientBulk:
     """Commands for many runs. Use it as `client.bulk`.
 
-    `where`: filters by the names of the HTTP interface, such as `{"agent": "critic", "status": "running"}`. Empty: all runs on
-    which the command can have an effect.
+    `where`: filters by the names of the HTTP interface, such as `{"agent": "critic", "status": "running"}`. Without `status`: the
+    runs on which the command can have an effect. A filter that says nothing is refused unless you give `all=True`: a variable that
+    happens to be None must not mean every run.
     """
 
     def __init__(self, client: "Client") -> None:
@@ -95,7 +96,7 @@ class ClientBulk:
         """Give a command to all runs that are found. Returns the id of the bulk action, which goes on by itself.
 
         `more`: `compensate` of `cancel`, `fresh` of `retry`, `signal` of `signal`: `{"name": …, "payload": …, "step": …}`,
-        `priority` of `priority`.
+        `priority` of `priority`. `all=True`: the filter may say nothing.
         """
         body = {**_body(action, where, more), "reason": reason}
         answer = await self._client.send("POST", "/v1/bulk-actions", body, key=str(uuid7()), on_behalf_of=on_behalf_of)
@@ -126,4 +127,4 @@ class ClientBulk:
 
 def _body(action: BulkVerb, where: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     said = {name: value for name, value in where.items() if value is not None}
-    return {"action": action, "filter": said, **({} if said else {"all": True}), **more}
+    return {"action": action, "filter": said, **more}
