@@ -134,6 +134,11 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert anchor in anchors(resolved), f"{target}: there is no such heading"
 
 
+def test_readme_leads_to_every_page_for_a_job() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [str(path) for path in MARKDOWN if path.parent == Path("docs/how-to") and f"]({path})" not in readme] == []
+
+
 def test_decisions_are_numbered_without_a_gap() -> None:
     names = sorted(path.name for path in tracked_files() if path.parent == Path("docs/decisions") and path.name != "README.md")
     assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
