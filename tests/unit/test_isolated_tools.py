@@ -5,6 +5,8 @@ import fcntl
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
@@ -21,6 +23,7 @@ from tidelog import tool
 from tidelog.errors import DefinitionError
 from tidelog.failures import ErrorReport, tool_failure
 from tidelog.isolation import declared
+from tidelog.isolation.call import _wait
 from tidelog.isolation.declared import Isolation, lacking
 from tidelog.isolation.kernel import Kernel, kernel_here, libc
 from tidelog.isolation.pool import OUTPUT_BYTES
@@ -72,6 +75,27 @@ async def test_results_and_arguments(isolating: Isolating) -> None:
     assert await asyncio.gather(*(call(isolating, isolated.add, a=n) for n in range(5))) == [1, 2, 3, 4, 5]
     refused = await failure(isolating, isolated.add, a="x")
     assert (refused.kind, refused.type) == ("invalid", "InvalidArgumentsError") and "a: Input should be" in refused.message
+
+
+@pytest.mark.parametrize("came", [True, False])
+def test_the_end_of_a_call_is_told_however_late_its_keeper_looks(came: bool) -> None:
+    tool = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
+    os.waitid(os.P_PID, tool.pid, os.WEXITED | os.WNOWAIT)
+    (inner, inner_there), (worker, control) = socket.socketpair(), socket.socketpair()
+    if came:
+        socket.send_fds(inner_there, [b"5.0"], [control.fileno()])
+    for each in (inner_there, control):
+        each.close()
+    line, ended = _wait(inner, -1, tool.pid)
+    tool.returncode = -9  # the keeper has waited for it
+    assert os.WTERMSIG(ended["status"]) == signal.SIGKILL
+    assert (line is not None) is came
+    if line is not None:
+        line.sendall(b"told")
+        line.close()
+    assert worker.recv(9) == (b"told" if came else b"")
+    worker.close()
+    inner.close()
 
 
 async def test_what_a_call_sees_and_says(isolating: Isolating, monkeypatch: pytest.MonkeyPatch) -> None:
