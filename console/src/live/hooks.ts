@@ -1,0 +1,63 @@
+import { useEffect, useRef, useSyncExternalStore } from 'react'
+
+import { EventSourceFeed } from './eventSource'
+import type { Feed, FeedEvent, Filter, Link } from './feed'
+
+const feed: Feed = new EventSourceFeed()
+
+/** How it goes with the live connection. */
+export function useLink(): Link {
+  return useSyncExternalStore(
+    onChange => feed.watch(onChange),
+    () => feed.link,
+  )
+}
+
+interface Wants {
+  /** False: nothing is listened to, as for a moment in the past. */
+  readonly enabled?: boolean
+  /** Where to begin: an event's id in a stream, or a position. Without one: now. */
+  readonly after?: string | null
+  readonly onEvents: (events: readonly FeedEvent[]) => void
+  readonly onReset?: () => void
+  readonly onEnd?: () => void
+}
+
+/** Listens to events while a component is shown. Events of one frame come in one call, so a burst costs one rendering a frame. */
+export function useEvents(filter: Filter, wants: Wants): void {
+  const latest = useRef(wants)
+  useEffect(() => {
+    latest.current = wants
+  })
+  const key = JSON.stringify(filter)
+  const enabled = wants.enabled ?? true
+  const after = wants.after ?? null
+  useEffect(() => {
+    if (!enabled) return
+    let waiting: FeedEvent[] = []
+    let frame = 0
+    const flush = () => {
+      frame = 0
+      const events = waiting
+      waiting = []
+      if (events.length > 0) latest.current.onEvents(events)
+    }
+    const close = feed.subscribe(JSON.parse(key) as Filter, after, {
+      onEvents: events => {
+        waiting.push(...events)
+        // A hidden tab has no frames: its events come in slower steps.
+        if (frame === 0) frame = document.hidden ? window.setTimeout(flush, 1000) : requestAnimationFrame(flush)
+      },
+      onReset: () => latest.current.onReset?.(),
+      onEnd: () => {
+        flush()
+        latest.current.onEnd?.()
+      },
+    })
+    return () => {
+      cancelAnimationFrame(frame)
+      clearTimeout(frame)
+      close()
+    }
+  }, [key, enabled, after])
+}

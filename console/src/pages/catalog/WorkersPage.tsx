@@ -1,0 +1,10 @@
+import { Empty } from '../../ui/States'
+
+export default function WorkersPage() {
+  return (
+    <>
+      <h1>Workers</h1>
+      <Empty>Nothing here yet.</Empty>
+    </>
+  )
+}
