@@ -14,8 +14,8 @@ from application.engine.ports.leases import Beat, Readable, Share
 BEAT_SQL = """
     SELECT EXISTS (SELECT FROM worker_session), ARRAY (
         SELECT DISTINCT unnest(groups) FROM member WHERE member_lives(alive_until, lease_seconds, clock_timestamp())
-    ), b.unit_group, b.share, b.held
-    FROM (SELECT) AS always LEFT JOIN beat_v2(%s, %s, %s, %s, %s, %s, %s, %s, %s) AS b ON true
+    ), b.unit_group, b.share, b.held, b.offered_by
+    FROM (SELECT) AS always LEFT JOIN beat_v3(%s, %s, %s, %s, %s, %s, %s, %s, %s) AS b ON true
 """
 LEAVE_SQL = "WITH gone AS (DELETE FROM member WHERE member_id = %(me)s) DELETE FROM lease WHERE member_id = %(me)s"
 MEMBERS_SQL = """
@@ -102,7 +102,11 @@ class PostgresLeases:
         with translate_errors():
             async with self._pool.connection() as connection:
                 rows = await (await connection.execute(BEAT_SQL, values, prepare=True)).fetchall()
-        shares = {group: Share(size, frozenset(held)) for *_, group, size, held in rows if group is not None}
+        shares = {
+            group: Share(size, frozenset(held), dict(zip(held, offered_by, strict=True)))
+            for *_, group, size, held, offered_by in rows
+            if group is not None
+        }
         return Beat(shares, any_session=rows[0][0], groups=frozenset(rows[0][1]))
 
     async def leave(self) -> None:

@@ -159,10 +159,12 @@ class UnitWorker:
         return tuple(self._held - self.given_back()) if self._leaves_units else self.group.units
 
     def take(self, share: Share) -> None:
-        """Takes the answer of a beat: keeps units that run already, up to the fair share, and gives the others back."""
+        """Takes the answer of a beat: keeps units up to the fair share, and gives the others back. It keeps what the fewest members
+        could run, for nobody else might take it, and of those what runs already.
+        """
         self._held = share.held
-        by_use = sorted(share.held, key=lambda unit: (unit not in self._running, unit))
-        wanted = frozenset(() if self._leaves_units else by_use[: share.size])
+        by_need = sorted(share.held, key=lambda unit: (share.offered_by.get(unit, 0), unit not in self._running, unit))
+        wanted = frozenset(() if self._leaves_units else by_need[: share.size])
         if wanted != self._wanted:
             log.debug("units_shared", group=self.group.name, units=sorted(wanted), of=len(self.group.units))
             self._wanted = wanted

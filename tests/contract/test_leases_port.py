@@ -77,12 +77,36 @@ async def test_groups_are_shared_by_those_who_do_some_of_them(shared_leases: Lea
     assert answer == {"things": Share(3, frozenset(UNITS)), "single": Share(1, frozenset({"s"}))}
 
 
-async def test_members_that_know_other_units_share_what_they_know(shared_leases: LeaseSide) -> None:
+async def test_a_member_that_knows_more_leaves_nothing_without_a_member(shared_leases: LeaseSide) -> None:
+    """As in an upgrade: the newer release knows more units. Before, it took those alone, and half of the others were nobody's."""
+    new_units = (*UNITS, *(f"new:{number}" for number in range(5)))
     old, new = shared_leases.member(), shared_leases.member()
     await beat(old)
-    share = await beat(new, units=(*UNITS, "unit:new"))
-    assert share == Share(3, frozenset({"unit:new"}))
-    assert "unit:new" not in (await beat(old)).held
+    assert await beat(new, units=new_units) == Share(8, frozenset(new_units[5:])), "its own, and half of what both know"
+    assert await beat(old, "unit:3", "unit:4") == Share(3, frozenset(UNITS[:3]))
+    share = await beat(new, units=new_units)
+    assert share == Share(8, frozenset(new_units[3:]))
+    assert share.offered_by == {unit: 1 if unit in new_units[5:] else 2 for unit in new_units[3:]}
+
+
+async def test_units_that_few_know_go_first(shared_leases: LeaseSide) -> None:
+    """Three releases side by side: whoever can run what others cannot takes that, though other units come first by name."""
+    last = (*UNITS, "w:2", "w:3")
+    first, second, third = shared_leases.member(), shared_leases.member(), shared_leases.member()
+    await beat(first)
+    await beat(second, units=last[:6])
+    await beat(third, units=last)
+    await beat(first, *UNITS)
+    assert await beat(second, "w:2", units=last[:6]) == Share(3, frozenset({"w:2", "unit:2", "unit:3"}))
+    assert await beat(third, units=last) == Share(4, frozenset({"w:3", "unit:4"}))
+
+
+async def test_shares_are_whole_units(shared_leases: LeaseSide) -> None:
+    """Six sixths are one, however they are added up."""
+    members = [shared_leases.member() for _ in range(6)]
+    for member in members:
+        await beat(member, units=(*UNITS[:3], "x:1", "x:2", "x:3"))
+    assert [(await beat(member, units=(*UNITS[:3], "x:1", "x:2", "x:3"))).size for member in members] == [1] * 6
 
 
 async def test_who_is_silent_for_a_lease_loses_its_units_to_the_next_beat(shared_leases: LeaseSide) -> None:

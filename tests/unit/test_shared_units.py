@@ -92,6 +92,19 @@ async def test_a_unit_is_given_back_only_when_it_is_not_done_any_more(board: Lea
     await end(running)
 
 
+async def test_what_nobody_else_knows_is_kept_first() -> None:
+    """Another process could go on with a unit that it knows, and with no other."""
+    worker = UnitWorker(Group("things", UNITS, never), asyncio.Event())
+    offered_by = {"unit:0": 2, "unit:1": 2, "unit:2": 2, "unit:3": 1, "unit:4": 1}
+    worker.take(Share(5, frozenset(UNITS), offered_by))
+    running = asyncio.create_task(worker.run())
+    await turns(5)
+    worker.take(Share(3, frozenset(UNITS), offered_by))
+    await turns(10)
+    assert worker.given_back() == {"unit:1", "unit:2"}
+    await end(running)
+
+
 async def never(units: frozenset[str]) -> None:
     await asyncio.Event().wait()
 
@@ -293,7 +306,7 @@ async def test_two_in_the_best_place_share_and_a_stand_in_waits_for_both(board: 
 async def test_a_stand_in_that_is_started_again_gives_back_what_it_held(board: LeaseBoard, clock: ManualClock) -> None:
     """The lease of its last start is still there, and the better place has come meanwhile."""
     me = uuid4()
-    board.members[me] = (clock.now() + timedelta(seconds=leases.LEASE_S), leases.LEASE_S, frozenset({"relay-standby"}))
+    board.members[me] = (clock.now() + timedelta(seconds=leases.LEASE_S), leases.LEASE_S, {"relay-standby": frozenset({"relay"})})
     board.leases["relay"] = ("relay-standby", me)
     best = Beside(board, stands_in=False)
     async with ended(best):

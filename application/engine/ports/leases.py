@@ -1,7 +1,7 @@
 """Leases: the assignment of the engine's work to processes."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -11,6 +11,8 @@ class Share:
 
     size: int
     held: frozenset[str]
+    offered_by: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Held unit → how many living members could run it. A unit of which nothing is said counts as known to fewest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Leases(Protocol):
 
     async def beat(self, units: Mapping[str, Sequence[str]], given_back: Collection[str]) -> Beat:
         """Reports this process as alive, returns units that it no longer runs, and takes free units up to its fair share.
+
+        A unit counts for the shares of the members that could run it. What the fewest could run is taken first.
 
         `units`: group → all units that the process could run. Raises Unavailable.
         """

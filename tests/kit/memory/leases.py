@@ -1,9 +1,10 @@
-"""Leases in memory: one board for all members. Each beat follows the rules of the SQL function `beat_v2`."""
+"""Leases in memory: one board for all members. Each beat follows the rules of the SQL function `beat_v3`."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from fractions import Fraction
+from math import ceil
 from uuid import UUID, uuid4
 
 from adapters.memory.clock import Clock, SystemClock
@@ -16,8 +17,8 @@ class LeaseBoard:
     """The living members and the holder of each unit."""
 
     clock: Clock = field(default_factory=SystemClock)
-    members: dict[UUID, tuple[datetime, float, frozenset[str]]] = field(default_factory=dict)
-    """Member → alive until, seconds of a lease, and the groups whose units it shares."""
+    members: dict[UUID, tuple[datetime, float, dict[str, frozenset[str]]]] = field(default_factory=dict)
+    """Member → alive until, seconds of a lease, and the units that it could run, by their groups."""
     leases: dict[str, tuple[str, UUID]] = field(default_factory=dict)
     """Unit → its group and its member."""
     any_session: bool = False
@@ -27,11 +28,11 @@ class LeaseBoard:
         if self.away:
             raise Unavailable("the database is away")
 
-    def living(self, now: datetime) -> dict[UUID, frozenset[str]]:
-        """The groups of each member that lives."""
+    def living(self, now: datetime) -> dict[UUID, dict[str, frozenset[str]]]:
+        """The units of each member that lives, by group."""
         return {
-            member: groups
-            for member, (until, lease_s, groups) in self.members.items()
+            member: units
+            for member, (until, lease_s, units) in self.members.items()
             if now <= until <= now + timedelta(seconds=lease_s + 1)
         }
 
@@ -51,8 +52,8 @@ class MemoryLeases:
         self.board.reach()
         board, me, now = self.board, self.member_id, self.board.clock.now()
         before = board.living(now)
-        groups = frozenset(group for group, own in units.items() if own)
-        board.members[me] = (now + timedelta(seconds=self._lease_s), self._lease_s, groups)
+        known = {group: frozenset(own) for group, own in units.items() if own}
+        board.members[me] = (now + timedelta(seconds=self._lease_s), self._lease_s, known)
         alive = board.living(now)
         board.leases = {
             unit: (group, member)
@@ -62,13 +63,16 @@ class MemoryLeases:
         shares = {group: self._share(group, own, alive) for group, own in units.items() if own}
         return Beat(shares, board.any_session, frozenset().union(*before.values()))
 
-    def _share(self, group: str, own: Sequence[str], alive: Mapping[UUID, frozenset[str]]) -> Share:
+    def _share(self, group: str, own: Sequence[str], alive: Mapping[UUID, Mapping[str, frozenset[str]]]) -> Share:
         board, me = self.board, self.member_id
-        fair = math.ceil(len(own) / sum(group in groups for groups in alive.values()))
-        free = sorted(unit for unit in own if unit not in board.leases)
-        for unit in free[: max(0, fair - len(board.held_by(me, group)))]:
+        offers = {unit: sum(unit in units.get(group, ()) for units in alive.values()) for unit in own}
+        fair = ceil(sum(Fraction(1, members) for members in offers.values()))
+        held = board.held_by(me, group)
+        ours = [unit for unit in own if unit in held or unit not in board.leases]
+        for unit in sorted(ours, key=lambda unit: (offers[unit], unit not in held, unit))[:fair]:
             board.leases[unit] = (group, me)
-        return Share(fair, board.held_by(me, group))
+        held = board.held_by(me, group)
+        return Share(fair, held, {unit: offers.get(unit, 1) for unit in held})
 
     async def leave(self) -> None:
         self.board.reach()
