@@ -1,1 +1,1 @@
-import{O as e,n as t}from"./app.js";var n=e();function r({name:e}){return(0,n.jsxs)(n.Fragment,{children:[(0,n.jsx)(`h1`,{children:e??`Tools`}),(0,n.jsx)(t,{children:`Nothing here yet.`})]})}export{r as default};
+import{c as e,t}from"./States.js";var n=e();function r({name:e}){return(0,n.jsxs)(n.Fragment,{children:[(0,n.jsx)(`h1`,{children:e??`Tools`}),(0,n.jsx)(t,{children:`Nothing here yet.`})]})}export{r as default};
