@@ -21,6 +21,11 @@ export function whenSignedOut(act: () => void): void {
   onSignedOut = act
 }
 
+/** Tells that nobody is signed in any more. */
+export function signedOut(): void {
+  onSignedOut()
+}
+
 /** Reads from now on show at least what the log had at this position. */
 export function mustShow(position: number): void {
   written = Math.max(written, position)
@@ -40,7 +45,7 @@ const conventions: Middleware = {
   async onResponse({ request, response }) {
     if (!response.ok) {
       if (response.status === 410) written = 0 // the log was restored: it is shorter than what this page has seen
-      if (response.status === 401 && !request.url.endsWith('/v1/sessions')) onSignedOut()
+      if (response.status === 401 && !request.url.endsWith('/v1/sessions')) signedOut()
       throw problemOf(response, await response.json().catch(() => null))
     }
     if (request.method !== 'GET') mustShow(Number(response.headers.get('Tidelog-Position') ?? 0))

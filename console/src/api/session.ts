@@ -36,16 +36,26 @@ export async function currentSession(): Promise<Session | null> {
   }
 }
 
+/** Tells the browser's other tabs that another one is signed in now, or nobody. */
+const changes = new BroadcastChannel('tidelog-session')
+
+export function onOthersChange(act: () => void): () => void {
+  changes.addEventListener('message', act)
+  return () => changes.removeEventListener('message', act)
+}
+
 /** Signs in by an API key, or by a link that signs in once. Throws `Problem`. */
 export async function signIn(by: { key: string } | { link: string }): Promise<Session> {
   await ask('POST', PATH, by)
   const session = await currentSession()
   if (session === null) throw new Problem(401, 'no-cookie', 'The browser did not keep the cookie', '', false)
+  changes.postMessage('in')
   return session
 }
 
 export async function signOut(): Promise<void> {
   await ask('DELETE', `${PATH}/self`)
+  changes.postMessage('out')
 }
 
 /** Takes the link of `tidelog up` out of the address, so that it is neither kept in the history nor sent again. */

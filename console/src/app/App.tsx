@@ -4,7 +4,7 @@ import { Router } from 'wouter'
 
 import { whenSignedOut } from '../api/client'
 import { CONSOLE } from '../api/place'
-import { currentSession, type Session, signIn, takeLink } from '../api/session'
+import { currentSession, onOthersChange, type Session, signIn, takeLink } from '../api/session'
 import { SignIn } from '../pages/signin/SignIn'
 import { Loading, ProblemBox } from '../ui/States'
 import { Layout } from './Layout'
@@ -35,6 +35,7 @@ export function App() {
       setState({ is: 'out', why: null })
     })
     begin().then(setState, (error: unknown) => setState({ is: 'broken', error }))
+    return onOthersChange(() => location.reload())
   }, [])
   return (
     <QueryClientProvider client={queries}>

@@ -1,5 +1,6 @@
 import './layout.css'
 
+import { useIsFetching } from '@tanstack/react-query'
 import { type ReactNode, useEffect, useRef } from 'react'
 import { Link, useLocation } from 'wouter'
 
@@ -28,6 +29,7 @@ export function Layout({ children, onSignedOut }: { readonly children: ReactNode
   const link = useLink()
   const page = useRef<HTMLElement>(null)
   const theme = useTheme()
+  const busy = useIsFetching({ predicate: query => query.state.status === 'pending' }) > 0
   const place = location.split('/')[1] ?? ''
   useEffect(() => {
     document.title = `${PLACES.find(known => known.path === `/${place}`)?.name ?? 'Console'} · Tidelog`
@@ -43,14 +45,14 @@ export function Layout({ children, onSignedOut }: { readonly children: ReactNode
           page.current?.focus()
         }}
       >
-        Skip to the page
+        Skip to content
       </a>
       <header className="side">
         <Link className="brand" href="/runs">
           <img src={icon} alt="" />
           Tidelog
         </Link>
-        <nav aria-label="Pages">
+        <nav aria-label="Console">
           {PLACES.map(({ path, name }) => (
             <Link key={path} href={path} aria-current={`/${place}` === path ? 'page' : undefined}>
               {name}
@@ -85,12 +87,19 @@ export function Layout({ children, onSignedOut }: { readonly children: ReactNode
         </div>
       </header>
       <div>
-        {link === 'lost' && (
-          <div className="offline" role="status">
-            The server cannot be reached. What you see may be old; it goes on by itself.
-          </div>
-        )}
-        <main id="page" className="page" tabIndex={-1} ref={page}>
+        <div
+          role="status"
+          data-testid="connection"
+          data-state={link}
+          className={link === 'lost' ? 'offline' : 'hidden'}
+        >
+          {link === 'lost'
+            ? 'The server cannot be reached. What you see may be old; it goes on by itself.'
+            : link === 'open'
+              ? 'Live'
+              : 'Connecting'}
+        </div>
+        <main id="page" className="page" tabIndex={-1} ref={page} aria-busy={busy}>
           {children}
         </main>
       </div>

@@ -1,15 +1,13 @@
 import { useEffect, useRef, useSyncExternalStore } from 'react'
 
-import { EventSourceFeed } from './eventSource'
-import type { Feed, FeedEvent, Filter, Link } from './feed'
-
-const feed: Feed = new EventSourceFeed()
+import type { FeedEvent, Filter, Link } from './feed'
+import { theFeed } from './tabFeed'
 
 /** How it goes with the live connection. */
 export function useLink(): Link {
   return useSyncExternalStore(
-    onChange => feed.watch(onChange),
-    () => feed.link,
+    onChange => theFeed().watch(onChange),
+    () => theFeed().link,
   )
 }
 
@@ -42,7 +40,7 @@ export function useEvents(filter: Filter, wants: Wants): void {
       waiting = []
       if (events.length > 0) latest.current.onEvents(events)
     }
-    const close = feed.subscribe(JSON.parse(key) as Filter, after, {
+    const close = theFeed().subscribe(JSON.parse(key) as Filter, after, {
       onEvents: events => {
         waiting.push(...events)
         // A hidden tab has no frames: its events come in slower steps.

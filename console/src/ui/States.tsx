@@ -6,7 +6,7 @@ import { Copy } from './Copy'
 /** What is shown while an answer is on its way. */
 export function Loading({ what }: { readonly what: string }) {
   return (
-    <div className="loading" role="status">
+    <div className="loading" role="status" data-testid="loading">
       Loading {what} …
     </div>
   )
@@ -14,7 +14,11 @@ export function Loading({ what }: { readonly what: string }) {
 
 /** What is shown where there is nothing, and what to do about it. */
 export function Empty({ children }: { readonly children: ReactNode }) {
-  return <div className="empty">{children}</div>
+  return (
+    <div className="empty" data-testid="empty">
+      {children}
+    </div>
+  )
 }
 
 /** What went wrong, with its code and trace for whoever is asked about it. */
