@@ -1,0 +1,1 @@
+"""Agents and tools whose runs show all that a page can show."""
