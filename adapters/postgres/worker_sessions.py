@@ -20,6 +20,7 @@ from application.engine.ports.sessions import (
     Seen,
     UnofferedWork,
     WorkerSession,
+    WorkInHand,
 )
 
 # A session need not be on the disk before its worker hears of it: see migration 0025.
@@ -87,6 +88,12 @@ CROSS JOIN LATERAL (
 WHERE s.tenant_id = %(tenant)s AND s.ended_at IS NULL
   AND (%(worker)s::text IS NULL OR (s.worker_id COLLATE "C", s.session_id) > (%(worker)s, %(session)s::uuid))
 ORDER BY s.worker_id COLLATE "C", s.session_id LIMIT %(limit)s
+"""
+IN_HAND = """
+SELECT w.kind, w.pool, w.work_id, w.root_id, w.attempt, w.dispatched_at
+FROM worker_session AS s LEFT JOIN open_work AS w ON w.session_id = s.session_id AND w.tenant_id = s.tenant_id
+WHERE s.tenant_id = %(tenant)s AND s.session_id = %(session)s AND s.ended_at IS NULL
+ORDER BY w.dispatched_at, w.work_id LIMIT %(limit)s
 """
 OFFERING = """
 SELECT u.name, count(DISTINCT s.worker_id)
@@ -234,6 +241,12 @@ class PostgresWorkerSessions:
         async with self._database.connection(tenant_id) as connection:
             rows = await (await connection.execute(OF_TENANT, values)).fetchall()
         return [_listed(row) for row in rows]
+
+    async def in_hand(self, tenant_id: UUID, session_id: UUID, *, limit: int) -> list[WorkInHand] | None:
+        values = {"tenant": tenant_id, "session": session_id, "limit": limit}
+        async with self._database.connection(tenant_id) as connection:
+            rows = await (await connection.execute(IN_HAND, values)).fetchall()
+        return [WorkInHand(*row) for row in rows if row[0] is not None] if rows else None
 
     async def offering(self, tenant_id: UUID, kind: str, names: Sequence[str]) -> Mapping[str, int]:
         values = {"tenant": tenant_id, "kind": kind, "names": list(names)}

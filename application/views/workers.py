@@ -28,3 +28,18 @@ class WorkerView(BaseModel):
     """Agent runs that the worker has in hand."""
     calls: int
     """Tool calls that the worker has in hand."""
+
+
+class WorkInHandView(BaseModel):
+    """A piece of work that a worker has claimed."""
+
+    kind: str
+    """`agent`, `tool`, or `reconcile`: the question what became of a call."""
+    name: str
+    """Of the agent or the tool."""
+    id: UUID
+    """Of the agent run or the call."""
+    run_id: UUID
+    attempt: int
+    dispatched_at: Timestamp
+    """Since when it has waited and been worked on."""

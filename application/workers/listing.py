@@ -9,7 +9,8 @@ from application.engine.ports.permits import PermitBook
 from application.engine.ports.sessions import ListedSession, WorkerSessions
 from application.views.agents import AgentView
 from application.views.tools import LimitsInUse, ToolView
-from application.views.workers import OfferedDefinition, WorkerView
+from application.views.workers import OfferedDefinition, WorkerView, WorkInHandView
+from domain.errors import NotFound
 
 
 async def list_workers(sessions: WorkerSessions, tenant_id: UUID, *, limit: int, after: str | None) -> Page[WorkerView]:
@@ -18,6 +19,20 @@ async def list_workers(sessions: WorkerSessions, tenant_id: UUID, *, limit: int,
     page = found[:limit]
     more = len(found) > limit
     return Page([_view(one) for one in page], encode_cursor(_text(page[-1])) if more else None)
+
+
+async def work_in_hand(sessions: WorkerSessions, tenant_id: UUID, session_id: UUID, *, limit: int) -> list[WorkInHandView]:
+    """What a worker has claimed, by its session. Raises NotFound, Unavailable."""
+    found = await sessions.in_hand(tenant_id, session_id, limit=limit)
+    if found is None:
+        raise NotFound(f"no worker has a session {session_id}")
+    return [
+        WorkInHandView(
+            kind=work.kind, name=work.name, id=work.work_id, run_id=work.root_id, attempt=work.attempt,
+            dispatched_at=work.dispatched_at,
+        )
+        for work in found
+    ]  # fmt: skip
 
 
 async def count_workers(

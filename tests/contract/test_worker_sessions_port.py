@@ -125,6 +125,26 @@ async def test_work_of_a_session_is_found_by_its_session(sessions: SessionSide) 
     assert await sessions.one.of_tenant(TENANT, after=("w1", one.session_id)) == [last]
 
 
+async def test_what_a_session_has_in_hand_is_told_to_its_tenant(sessions: SessionSide) -> None:
+    one = await open_at(sessions.one, session())
+    assert await sessions.other.in_hand(TENANT, one.session_id, limit=9) == []
+    first, then, waiting = item(), item("tool"), item()
+    await sessions.claimed(first, one.session_id, attempt=3)
+    await sessions.pass_time(5)
+    await sessions.claimed(then, one.session_id)
+    await sessions.waits(waiting)
+    found = await sessions.other.in_hand(TENANT, one.session_id, limit=9)
+    assert found is not None
+    assert [(work.kind, work.name, work.work_id, work.root_id, work.attempt) for work in found] == [
+        ("agent", first.pool, first.work_id, first.root_id, 3), ("tool", then.pool, then.work_id, then.root_id, 1),
+    ]  # fmt: skip
+    assert 4 < (found[1].dispatched_at - found[0].dispatched_at).total_seconds() < 60
+    assert await sessions.other.in_hand(TENANT, one.session_id, limit=1) == found[:1]
+    assert await sessions.other.in_hand(uuid7(), one.session_id, limit=9) is None
+    await sessions.one.end([one.session_id])
+    assert await sessions.other.in_hand(TENANT, one.session_id, limit=9) is None
+
+
 async def test_a_session_says_what_it_offers(sessions: SessionSide) -> None:
     one, again = await open_at(sessions.one, session()), await open_at(sessions.one, session())
     other = await open_at(sessions.one, session(worker="w2"))

@@ -120,6 +120,25 @@ async def test_events_within_times(shared: System) -> None:
     assert streamed.status_code == 422 and "stream" in streamed.text
 
 
+async def test_the_newest_events_first_page_by_page(shared: System) -> None:
+    for name in ("one", "two", "three"):
+        assert (await shared.http.post("/v1/projects", json={"name": name})).status_code == 201
+    found: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {"newest_first": "true", "limit": 2, "as_of": await shared.container.feed.head()}
+    oldest_first = (await shared.http.get("/v1/events", params={"limit": 1000, "as_of": asked["as_of"]})).json()["data"]
+    while len(found) < 12 and asked.get("cursor") != "":
+        answer = await shared.http.get("/v1/events", params=asked)
+        assert answer.status_code == 200, answer.text
+        found += answer.json()["data"]
+        asked["cursor"] = answer.json()["next_cursor"] or ""
+    assert len(oldest_first) < 1000 and found == oldest_first[::-1][: len(found)] and len(found) > 4
+    of_one = {"newest_first": "true", "types": "project.created", "actor": found[0]["actor"], "limit": 2}
+    assert (await shared.http.get("/v1/events", params=of_one)).json()["data"] == found[:2]
+    refused = await shared.http.get("/v1/events?newest_first=true", headers={"Accept": "text/event-stream"})
+    assert refused.status_code == 422 and "/newest_first" in refused.text
+    assert (await shared.http.get("/v1/events?newest_first=1")).status_code == 422
+
+
 async def test_events_of_who_asked_and_for_whom(shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
     for_whom = 'Zoë "Z" \\ <z@example.org>'
     header = {"Tidelog-On-Behalf-Of": for_whom.encode()}

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -314,14 +315,21 @@ async def test_workers_are_listed_with_what_they_offer_and_have_in_hand(shared: 
         assert (await listed())["data"][1]["agents"] == [{"name": "later", "version": "7"}]
         assert await counted("agents") == {"later": 1, "writer": 1} and await counted("tools") == {"add": 0}
         await two.credit(agent=1)
-        await shared.http.post("/v1/runs", json={"agent": "later"}, headers=headers)
-        await two.work()
+        run = (await shared.http.post("/v1/runs", json={"agent": "later"}, headers=headers)).json()["run_id"]
+        work = await two.work()
         await shared.settled()
         assert (await listed())["data"][1]["agent_runs"] == 1
+        of_two = f"/v1/workers/{two.session}/work"
+        [held] = (await shared.http.get(of_two, headers=headers)).json()["data"]
+        assert datetime.fromisoformat(held.pop("dispatched_at")) <= datetime.now(UTC)
+        assert held == {"kind": "agent", "name": "later", "id": work["work"], "run_id": run, "attempt": 1}
+        assert (await shared.http.get(f"/v1/workers/{one.session}/work", headers=headers)).json() == {"data": []}
+        assert (await shared.http.get(of_two)).status_code == 404, "of another tenant"
         for worker in (one, two):
             await worker.say({"t": "leaving"})
             await worker.until_closed()
     assert (await listed())["data"] == []
+    assert (await shared.http.get(of_two, headers=headers)).status_code == 404
 
 
 async def test_a_worker_that_leaves_gives_its_work_to_another(shared: System, url: str) -> None:

@@ -205,6 +205,7 @@ class Other:
         own["hook_id"] = made["hook_path"].rpartition("/")[2]
         work = await worker.work()
         own["agent_run_id"] = work["work"]
+        own["session_id"] = (await self.http.get("/v1/workers")).json()["data"][0]["session_id"]
         budget = {"scope": "agent", "agent": "of_nobody", "limits": {"calls": 9_999}}
         own["budget_id"] = (await self.http.put("/v1/budgets", json=budget)).json()["id"]
         await worker.done(work, "record", key="k", result={"a": 1})

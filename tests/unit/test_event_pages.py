@@ -1,5 +1,6 @@
 """Pages of the log, `as_of`, and single events; over ports in memory."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -8,12 +9,14 @@ from pydantic_core import to_json
 
 from application.engine.ports.log import ANYBODY, AskedBy, NewEvent, StreamAppend, one_command
 from application.engine.ports.pages import MAX_POSITION, decode_cursor, encode_cursor, position_cursor, uuid_cursor
+from application.engine.reading import event_pages
 from application.engine.reading.as_of import position_as_of, until_caught_up
 from application.engine.reading.channels import Filter
-from application.engine.reading.event_pages import EventPage, Within, event_at, read_event_page
+from application.engine.reading.event_pages import EventPage, Within, event_at, read_event_page, read_newest_page
 from application.engine.reading.histories import Cursor
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import InvalidCommand, NotFound, PositionBeyondHead
+from domain.kernel import RecordedEvent
 from tests.kit.memory import ManualClock, MemoryEventFeed, MemoryHistories, MemoryLog
 from tests.kit.waiting import TENANT, new_id
 
@@ -195,6 +198,63 @@ async def test_times_go_with_a_cursor_and_as_of(reading: Reading) -> None:
     assert await reading.page(end=times[3], as_of="6") == ([1, 2], 2, False)
     assert await reading.page(first=times[5] + timedelta(1)) == ([], 6, False)
     assert await reading.page(end=datetime.min.replace(tzinfo=UTC)) == ([], 0, False)
+
+
+async def test_a_page_may_have_the_newest_events_first(reading: Reading) -> None:
+    times, (one, two) = reading.times, reading.roots
+
+    async def page(
+        before: int | None = None, limit: int = 10, *, after: int | None = None, as_of: str | None = None, root: UUID | None = None,
+        topics: frozenset[str] | None = None, first: datetime | None = None, end: datetime | None = None,
+    ) -> tuple[list[int], int, bool]:  # fmt: skip
+        found = await read_newest_page(
+            reading.feed, reading.histories, Filter(TENANT, root, topics), None if after is None else Cursor(after),
+            before=None if before is None else Cursor(before), limit=limit, as_of=as_of, within=Within(first, end),
+        )  # fmt: skip
+        return [event.position for event in found.events], found.position, found.more
+
+    assert await page() == ([6, 5, 4, 2, 1], 1, False)
+    assert await page(limit=2) == ([6, 5], 5, True)
+    assert await page(5, limit=2) == ([4, 2], 2, True)
+    assert await page(2, limit=2) == ([1], 1, False)
+    assert await page(1) == ([], 0, False)
+    assert await page(limit=5) == ([6, 5, 4, 2, 1], 1, False)
+    assert await page(after=2) == ([6, 5, 4], 4, False)
+    assert await page(5, after=4) == ([], 4, False)
+    assert await page(as_of="4") == ([4, 2, 1], 1, False) and await page(2, as_of="4") == ([1], 1, False)
+    assert await page(root=two) == ([6, 2], 2, False) and await page(topics=frozenset("b"), limit=1) == ([4], 4, True)
+    assert await page(root=one, topics=frozenset("a")) == ([5, 1], 1, False)
+    assert await page(first=times[1], end=times[5]) == ([5, 4, 2], 2, False)
+    assert await page(first=times[3], end=times[3]) == ([], 2, False)
+
+
+async def test_a_page_of_ones_newest_events_looks_at_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_pages, "AT_ONCE", 2)
+    log = MemoryLog(ManualClock())
+    for place in range(1, 12):  # the first and the last are on behalf of somebody
+        who = asked_by(on_behalf_of="user:ada") if place in (1, 11) else asked_by()
+        log.add(one_command(TENANT, new_id(), (StreamAppend(new_id(), new_id(), 0, (NewEvent("a", 1, b"{}"),)),), who))
+    feed, histories = MemoryEventFeed(log), HistoryKeeper(MemoryHistories(log))
+    hidden = {9}
+
+    async def sees(events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
+        return [event for event in events if event.position not in hidden]
+
+    async def page(
+        before: int | None = None, limit: int = 10, *, all_seen: bool = True, **asked: str
+    ) -> tuple[list[int], int, bool]:
+        found = await read_newest_page(
+            feed, histories, Filter(TENANT, None, None, AskedBy(**asked)), None, limit=limit, as_of=None,
+            before=None if before is None else Cursor(before), sees=None if all_seen else sees,
+        )  # fmt: skip
+        return [event.position for event in found.events], found.position, found.more
+
+    assert await page(on_behalf_of="user:ada") == ([11], 4, True)
+    assert await page(4, on_behalf_of="user:ada") == ([1], 1, False)
+    assert await page(limit=3, actor="key:1") == ([11, 10, 9], 9, True)
+    assert await page(limit=3, all_seen=False) == ([11, 10, 8], 8, True)
+    assert await page(9, all_seen=False) == ([8, 7, 6, 5, 4, 3, 2, 1], 1, True), "as many as are looked at"
+    assert await page(1, all_seen=False) == ([], 0, False)
 
 
 def asked_by(**said: object) -> str:

@@ -30,7 +30,7 @@ from application.engine.ports.pages import MAX_LIMIT, encode_cursor
 from application.engine.reading.as_of import time_of
 from application.engine.reading.channels import Batch, Filter, TooSlow
 from application.engine.reading.cloudevents import CloudEventEncoder
-from application.engine.reading.event_pages import Sees, Within, event_at, read_event_page
+from application.engine.reading.event_pages import EventPage, Sees, Within, event_at, read_event_page, read_newest_page
 from application.engine.reading.histories import Cursor, History, HistoryEnded
 from application.narrowing import only_seen
 from application.runs.follow import RunOver, RunStreams
@@ -61,7 +61,8 @@ PageCursor = Annotated[str | None, Query(description="Of a page: the `next_curso
 AsOf = Annotated[str | None, Query(description="Of a page: only events up to this position, or up to this RFC 3339 time")]
 FirstTime = Annotated[str | None, Query(description="Of a page: only events that were recorded at this RFC 3339 time or later")]
 EndTime = Annotated[str | None, Query(description="Of a page: only events that were recorded before this RFC 3339 time")]
-OF_PAGES = ("limit", "cursor", "as_of", "recorded_after", "recorded_before")
+NewestFirst = Annotated[bool, Query(description="Of a page: the newest events first, and older ones by `next_cursor`")]
+OF_PAGES = ("limit", "cursor", "as_of", "recorded_after", "recorded_before", "newest_first")
 Actor = Annotated[
     str | None,
     Query(
@@ -97,6 +98,7 @@ async def get_events(
     as_of: AsOf = None,
     recorded_after: FirstTime = None,
     recorded_before: EndTime = None,
+    newest_first: NewestFirst = False,
 ) -> Response:
     """With `Accept: text/event-stream`: replay from `after` or `Last-Event-ID`, then live, without a gap or a repetition.
 
@@ -115,10 +117,12 @@ async def get_events(
             return events if seen is None else only_seen(events, seen.only, live.silence_s)
 
         return await _streamed(request, _start(request, after), source)
-    within, start = _within(recorded_after, recorded_before), page_cursor(cursor) or _start(request, after)
+    within, sees = _within(recorded_after, recorded_before), None if seen is None else seen.only
     if seen is not None and root_id is not None and not await seen.has(root_id):
         wanted = replace(wanted, root_id=uuid7())
-    return await _page(request, wanted, start, limit, as_of, within, sees=None if seen is None else seen.only)
+    if newest_first:
+        return await _newest_page(request, wanted, _start(request, after), page_cursor(cursor), limit, as_of, within, sees)
+    return await _page(request, wanted, page_cursor(cursor) or _start(request, after), limit, as_of, within, sees=sees)
 
 
 @router.get(
@@ -215,6 +219,31 @@ async def _page(
     page = await read_event_page(
         container.feed, container.histories, wanted, start, limit=limit, as_of=as_of, within=within, sees=sees
     )
+    return _shown(request, history, page)
+
+
+async def _newest_page(
+    request: Request,
+    wanted: Filter,
+    start: Cursor | None,
+    before: Cursor | None,
+    limit: int,
+    as_of: str | None,
+    within: Within,
+    sees: Sees | None,
+) -> Response:
+    container = container_of(request)
+    history = await container.histories.admit(start)
+    if before is not None:
+        history = await container.histories.admit(before)
+    page = await read_newest_page(
+        container.feed, container.histories, wanted, start, before=before, limit=limit, as_of=as_of, within=within, sees=sees
+    )
+    return _shown(request, history, page)
+
+
+def _shown(request: Request, history: History, page: EventPage) -> Response:
+    container = container_of(request)
     following = encode_cursor(history.cursor(page.position)) if page.more else None
     body = b'{"data":[%s],"next_cursor":%s}' % (
         b",".join(map(container.cloud_events.encode, page.events)),

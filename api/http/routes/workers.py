@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
@@ -14,8 +15,8 @@ from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.engine.ports.views import Timestamp
-from application.views.workers import WorkerView
-from application.workers.listing import list_workers
+from application.views.workers import WorkerView, WorkInHandView
+from application.workers.listing import list_workers, work_in_hand
 from domain.access import Action
 
 router = APIRouter(tags=["workers"], route_class=DirectRoute)
@@ -39,6 +40,22 @@ async def get_workers(
     after, tenant_id = decode_cursor(cursor) if cursor is not None else None, principal_of(request).tenant_id
     page = await list_workers(container_of(request).listed_sessions, tenant_id, limit=limit, after=after)
     return answer(WorkerPage(data=page.data, next_cursor=page.next_cursor), headers=next_link(request, page.next_cursor))
+
+
+class WorkList(BaseModel):
+    data: list[WorkInHandView]
+
+
+@router.get(
+    "/v1/workers/{session_id}/work",
+    summary="What a worker has in hand, what was dispatched first in front",
+    responses={200: openapi.gives(WorkList)},
+)
+@needs(Action.WORKERS_READ)
+async def get_work(request: Request, session_id: UUID, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100) -> Response:
+    """404 for a session that is over: its work went to others."""
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    return answer(WorkList(data=await work_in_hand(container.listed_sessions, tenant_id, session_id, limit=limit)))
 
 
 class WorkerProblemView(BaseModel):

@@ -66,6 +66,20 @@ class ListedSession:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkInHand:
+    """A piece of work that a session has claimed, for people."""
+
+    kind: str
+    """`agent`, `tool` or `reconcile`."""
+    name: str
+    """Of the agent or the tool."""
+    work_id: UUID
+    root_id: UUID
+    attempt: int
+    dispatched_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class HeldWork:
     """A piece of work that a session has claimed."""
 
@@ -157,6 +171,13 @@ class WorkerSessions(Protocol):
         self, tenant_id: UUID, *, limit: int = MOST_LISTED, after: tuple[str, UUID] | None = None
     ) -> list[ListedSession]:
         """The sessions of a tenant that go on, in the order of the worker's id and the session's, after such a pair.
+
+        Raises Unavailable.
+        """
+        ...
+
+    async def in_hand(self, tenant_id: UUID, session_id: UUID, *, limit: int) -> list[WorkInHand] | None:
+        """What a session of the tenant that goes on has claimed, what was dispatched first in front. None: no such session.
 
         Raises Unavailable.
         """

@@ -55,6 +55,18 @@ async def _last_before(feed: EventFeed, wanted: Filter, time: datetime) -> int:
     return await feed.position_at(wanted.tenant_id, time - timedelta(microseconds=1), root_id=wanted.root_id)
 
 
+async def _bounds(
+    feed: EventFeed, histories: HistoryKeeper, wanted: Filter, as_of: str | None, within: Within
+) -> tuple[int, int | None]:
+    """Positions: events after the first one, up to the second one (None: to the end)."""
+    until = await position_as_of(feed, histories, wanted.tenant_id, as_of) if as_of is not None else None
+    after = await _last_before(feed, wanted, within.first) if within.first is not None else 0
+    if within.end is not None:
+        last = await _last_before(feed, wanted, within.end)
+        until = last if until is None else min(until, last)
+    return after, until
+
+
 async def read_event_page(
     feed: EventFeed,
     histories: HistoryKeeper,
@@ -72,13 +84,8 @@ async def read_event_page(
 
     Raises InvalidCommand if `as_of` is neither, Unavailable.
     """
-    after = start.position if start is not None else 0
-    until = await position_as_of(feed, histories, wanted.tenant_id, as_of) if as_of is not None else None
-    if within.first is not None:
-        after = max(after, await _last_before(feed, wanted, within.first))
-    if within.end is not None:
-        last = await _last_before(feed, wanted, within.end)
-        until = last if until is None else min(until, last)
+    after, until = await _bounds(feed, histories, wanted, as_of, within)
+    after = max(after, start.position if start is not None else 0)
     if sees is not None:
         return await _page_of_seen(partial(read_wanted, feed, wanted, until=until, limit=AT_ONCE), sees, after, limit)
     found, reached = await read_wanted(feed, wanted, after=after, until=until, limit=limit + 1)
@@ -86,6 +93,50 @@ async def read_event_page(
     if len(found) <= limit and reached is not None:
         return EventPage(shown, reached, True)
     return EventPage(shown, shown[-1].position if shown else after, len(found) > limit)
+
+
+async def read_newest_page(
+    feed: EventFeed,
+    histories: HistoryKeeper,
+    wanted: Filter,
+    start: Cursor | None,
+    *,
+    before: Cursor | None,
+    limit: int,
+    as_of: str | None,
+    within: Within = EVER,
+    sees: Sees | None = None,
+) -> EventPage:
+    """As `read_event_page`, with the newest events first: those before `before`, the cursor of a page, and after `start`.
+
+    Where events of somebody are wanted, too, a page looks at 2,000 events at most.
+    """
+    after, until = await _bounds(feed, histories, wanted, as_of, within)
+    after = max(after, start.position if start is not None else 0)
+    if before is not None:
+        until = before.position - 1 if until is None else min(until, before.position - 1)
+    topics = sorted(wanted.topics) if wanted.topics is not None else None
+    looks = sees is not None or wanted.asked != ANYBODY
+    most = AT_ONCE if looks else limit + 1
+    shown: list[RecordedEvent] = []
+    reached = after
+    for _ in range(MOST_READS if looks else 1):
+        if until is not None and until <= after:
+            return EventPage(shown, reached, more=False)
+        found = await feed.read_tenant(
+            wanted.tenant_id, after=after, limit=most, until=until, root_id=wanted.root_id, topics=topics,
+            newest_first=True, rooted=True,
+        )  # fmt: skip
+        seen = found if sees is None else await sees(found)
+        shown += [event for event in seen if wanted.asked(event)]
+        if len(shown) > limit:
+            return EventPage(shown[:limit], shown[limit - 1].position, more=True)
+        if found:
+            reached = found[-1].position
+            until = reached - 1
+        if len(found) < most:
+            return EventPage(shown, reached, more=False)
+    return EventPage(shown, reached, more=True)
 
 
 async def read_wanted(feed: EventFeed, wanted: Filter, *, after: int, until: int | None, limit: int) -> FoundEvents:

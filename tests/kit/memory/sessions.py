@@ -22,6 +22,7 @@ from application.engine.ports.sessions import (
     Seen,
     UnofferedWork,
     WorkerSession,
+    WorkInHand,
 )
 from tests.kit.memory.work import MemoryOpenWork
 
@@ -154,6 +155,15 @@ class MemoryWorkerSessions:
             if after is None or (row.session.worker_id, row.session.session_id) > after
         ]
         return sorted(listed, key=lambda one: (one.session.worker_id, one.session.session_id))[:limit]
+
+    async def in_hand(self, tenant_id: UUID, session_id: UUID, *, limit: int) -> list[WorkInHand] | None:
+        self.board.now()
+        if all(row.session.session_id != session_id for row in self._going_on(tenant_id)):
+            return None
+        rows, claims = self.board.open_work.rows, self.board.open_work.claims
+        found = [(*rows[id], attempt) for id, (session, attempt) in claims.items() if session == session_id and id in rows]
+        mine = sorted((row for row in found if row[1].tenant_id == tenant_id), key=lambda row: (row[0], row[1].work_id))
+        return [WorkInHand(item.kind, item.pool, item.work_id, item.root_id, attempt, at) for at, item, attempt in mine[:limit]]
 
     async def offering(self, tenant_id: UUID, kind: str, names: Sequence[str]) -> Mapping[str, int]:
         self.board.now()
