@@ -1,4 +1,4 @@
-"""Writes the OpenAPI document to a file, without a server: `python -m api.http.documents FILE`. The console's types come from it."""
+"""Writes the OpenAPI document to a file, without a server: `python -m api.http.documents FILE`. The console's types are of it."""
 
 import sys
 from importlib.metadata import version
