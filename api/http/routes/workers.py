@@ -42,20 +42,20 @@ async def get_workers(
     return answer(WorkerPage(data=page.data, next_cursor=page.next_cursor), headers=next_link(request, page.next_cursor))
 
 
-class WorkList(BaseModel):
+class WorkInHandList(BaseModel):
     data: list[WorkInHandView]
 
 
 @router.get(
     "/v1/workers/{session_id}/work",
     summary="What a worker has in hand, what was dispatched first in front",
-    responses={200: openapi.gives(WorkList)},
+    responses={200: openapi.gives(WorkInHandList)},
 )
 @needs(Action.WORKERS_READ)
 async def get_work(request: Request, session_id: UUID, limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100) -> Response:
     """404 for a session that is over: its work went to others."""
     container, tenant_id = container_of(request), principal_of(request).tenant_id
-    return answer(WorkList(data=await work_in_hand(container.listed_sessions, tenant_id, session_id, limit=limit)))
+    return answer(WorkInHandList(data=await work_in_hand(container.listed_sessions, tenant_id, session_id, limit=limit)))
 
 
 class WorkerProblemView(BaseModel):
