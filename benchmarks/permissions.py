@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Message, Scope
 
 from api.container import Container
+from api.http.conventions.callers import Callers
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import Gate
 from api.http.conventions.permissions import needs
@@ -79,7 +80,7 @@ async def measure() -> None:
         ),
     )  # fmt: skip
     keys, headers, routes = Keys(container), dict(HEADERS), endpoint_of("/v1/things")
-    gate = Gate(FastAPI(), routes, routes, container, keys)
+    gate = Gate(FastAPI(), routes, routes, container, Callers(keys))
     principal, _ = await keys.principal(headers)
     permission = cast(Any, routes)._fixed["POST", "/v1/things"].permission
 

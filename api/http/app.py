@@ -5,6 +5,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from api.container import Container
+from api.http.conventions.callers import Callers
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import Gate
 from api.http.conventions.routing import RouteTable
@@ -64,9 +65,9 @@ ROUTERS = (
 
 def create_app(container: Container) -> Gate:
     app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.keys = known = Keys(container)
+    app.state.callers = callers = Callers(Keys(container))
     app.state.reports = Reports(container)
     app.state.known_at = {}
     app.state.projects_of_roots = ProjectsOfRoots(container.feed, container.commands.registry, container.histories)
     app.state.openapi = openapi.Document(app.version, routes := [route for router in ROUTERS for route in router.routes])
-    return Gate(app, RouteTable(routes), Sessions(container, known), container, known)
+    return Gate(app, RouteTable(routes), Sessions(container, callers.keys), container, callers)

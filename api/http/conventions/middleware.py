@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.container import Container
 from api.http.conventions.audit import COUNTED, action_of, count_refusal
 from api.http.conventions.behalf import on_behalf_of
+from api.http.conventions.callers import Callers
 from api.http.conventions.connection import HttpConnection
 from api.http.conventions.cycle import STARTS
 from api.http.conventions.door import is_proxy
 from api.http.conventions.errors import TooManyConnections, defect_problem, response_to, tidelog_problem
-from api.http.conventions.keys import Keys
 from api.http.conventions.permissions import PROTECTED
 from api.http.conventions.routing import RouteTable
 from api.metrics import REQUEST_SECONDS, REQUESTS
@@ -40,12 +40,12 @@ _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 class Gate:
     """The ASGI layer around `routes` and `sessions`. `app`: the `request.app` of endpoints."""
 
-    def __init__(self, app: FastAPI, routes: RouteTable, sessions: ASGIApp, container: Container, keys: Keys) -> None:
+    def __init__(self, app: FastAPI, routes: RouteTable, sessions: ASGIApp, container: Container, callers: Callers) -> None:
         """`sessions`: the application of the WebSocket of workers, which lets its callers in itself."""
         self._app = app
         self._routes = routes
         self._sessions = sessions
-        self._keys = keys
+        self._callers = callers
         self._container = container
         self._live = container.live
         self._max_body = container.settings.max_body_bytes
@@ -53,7 +53,7 @@ class Gate:
 
     async def close(self) -> None:
         """Ends the look-up of keys."""
-        await self._keys.close()
+        await self._callers.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: dict[str, Any] = scope.setdefault("state", {})
@@ -87,8 +87,7 @@ class Gate:
                 if len(headers) != len(scope["headers"]):
                     must_be_single(scope["headers"])
                 if scope["path"].startswith(PROTECTED):
-                    principal, state["key"] = await self._keys.principal(headers)
-                    state["principal"] = principal
+                    principal = await self._callers.admit(scope)
                     if connection is not None:
                         connection.identify(principal.key_id)
                     log_context.of_request(principal.tenant_id, trace_id)

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from api.http.conventions.answers import OF_LISTS, page_answer
 from api.http.conventions.audit import REASON, audited
-from api.http.conventions.keys import Keys
+from api.http.conventions.callers import Callers
 from api.http.conventions.permissions import needs
 from api.http.conventions.positions import POSITION, caught_up
 from api.http.conventions.request import container_of, principal_of
@@ -138,9 +138,9 @@ async def _text(request: Request, export: Export, format: Format) -> AsyncIterat
 
     Raises Unauthenticated in the middle, when the key is no longer valid: the answer must not look complete.
     """
-    keys: Keys = request.app.state.keys
+    callers: Callers = request.app.state.callers
     ended = asyncio.Event()
-    release = keys.hold(request.scope["state"]["key"], ended.set)
+    release = callers.hold(request.scope, ended.set)
     try:
         if format == "csv":
             yield _csv([COLUMNS])

@@ -16,8 +16,8 @@ from starlette.responses import Response, StreamingResponse
 from uuid_utils.compat import uuid7
 
 from api.http.conventions.answers import next_link
+from api.http.conventions.callers import Callers
 from api.http.conventions.cursors import HISTORY, PATTERN, cursor_of, ending, page_cursor, reset
-from api.http.conventions.keys import Keys
 from api.http.conventions.narrowing import seen_by
 from api.http.conventions.permissions import Reach, needs
 from api.http.conventions.positions import POSITION
@@ -302,10 +302,10 @@ class _Permit:
     """The key that opened a stream. At its end the stream ends, also where it waits for events."""
 
     def __init__(self, request: Request) -> None:
-        keys: Keys = request.app.state.keys
+        callers: Callers = request.app.state.callers
         self._ended = False
         self._waiting: asyncio.Timeout | None = None
-        self.release = keys.hold(request.scope["state"]["key"], self._end)
+        self.release = callers.hold(request.scope, self._end)
 
     def is_over(self) -> bool:
         return self._ended

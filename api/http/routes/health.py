@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
 from api.http.conventions.answers import answer
-from api.http.conventions.keys import Keys
+from api.http.conventions.callers import Callers
 from api.http.conventions.permissions import needs, public
 from api.http.conventions.request import operator_of
 from api.http.conventions.routing import DirectRoute
@@ -62,10 +62,10 @@ async def _shows_key(request: Request) -> bool:
 
     False if that cannot be known soon: a report does not wait for a database.
     """
-    keys: Keys = request.app.state.keys
+    callers: Callers = request.app.state.callers
     try:
         async with asyncio.timeout(KEY_TIMEOUT_S):
-            principal, _ = await keys.principal(request.scope["state"]["headers"])
+            principal, _ = await callers.keys.principal(request.scope["state"]["headers"])
     except (TidelogError, TimeoutError):
         return False
     return principal.projects is None and may(principal.role, Action.PROJECTIONS_READ)
