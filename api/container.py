@@ -10,6 +10,7 @@ from application.audit import RefusalCounter
 from application.blobs import Blobs
 from application.engine.commands.loop import CommandLoop
 from application.engine.parked import ParkedOperations
+from application.engine.ports.browser_sessions import BrowserSessions, SessionEndings
 from application.engine.ports.ids import LogIndex
 from application.engine.ports.key_uses import KeyUses
 from application.engine.ports.log import EventFeed, Gaps
@@ -102,6 +103,9 @@ class Container:
     reads: Reads
     key_uses: KeyUses
     """Where the times of the last uses of API keys are written."""
+    browser_sessions: BrowserSessions
+    """Which browsers are signed in. Uses the connections for the process's own work, as the uses of keys do."""
+    session_endings: SessionEndings
     projections: ProjectionOperations
     parked: ParkedOperations
     admission: RunAdmission

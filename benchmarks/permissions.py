@@ -80,7 +80,7 @@ async def measure() -> None:
         ),
     )  # fmt: skip
     keys, headers, routes = Keys(container), dict(HEADERS), endpoint_of("/v1/things")
-    gate = Gate(FastAPI(), routes, routes, container, Callers(keys))
+    gate = Gate(FastAPI(), routes, routes, container, Callers(keys, cast(Any, None), cast(Any, None), ()))
     principal, _ = await keys.principal(headers)
     permission = cast(Any, routes)._fixed["POST", "/v1/things"].permission
 

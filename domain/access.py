@@ -112,6 +112,10 @@ class Action(StrEnum):
     """The gaps of the log."""
     SELF_READ = "self.read"
     """The caller's own key: its role, projects and expiry."""
+    SESSIONS_BEGIN = "sessions.begin"
+    """Signs a browser in."""
+    SESSIONS_END = "sessions.end"
+    """Signs the caller's own browser out."""
     KEYS_READ = "keys.read"
     KEYS_ISSUE = "keys.issue"
     KEYS_ROTATE = "keys.rotate"
@@ -135,6 +139,8 @@ _CONTENT = frozenset(
         Action.WORKERS_READ,
         Action.PROJECTIONS_READ,
         Action.SELF_READ,
+        Action.SESSIONS_BEGIN,
+        Action.SESSIONS_END,
     }
 )
 
@@ -212,6 +218,8 @@ AUDITED = frozenset(
         Action.KEYS_ISSUE,
         Action.KEYS_ROTATE,
         Action.KEYS_REVOKE,
+        Action.SESSIONS_BEGIN,
+        Action.SESSIONS_END,
         Action.AUDIT_EXPORT,
     }
 )

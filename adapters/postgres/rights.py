@@ -82,6 +82,7 @@ TABLES: dict[str, Table] = {
     "blob_usage": _walled(),
     "breaker": _walled(),
     "breaker_count": _walled(),
+    "browser_session": Table("app"),
     "checkpoint": Table("app", reader="all"),
     "hook_secret": Table("app"),
     "idempotency_key": Table("app"),
@@ -102,6 +103,7 @@ TABLES: dict[str, Table] = {
     "run_step": _walled(),
     "run_term": Table("app", reader="all"),  # numbers and ids of runs: see projections/run_terms.py
     "session_host": Table("app"),
+    "sign_in_link": Table("app"),
     "snapshot": Table("app"),
     "tenant": Table("app"),
     "schedule": _walled(),

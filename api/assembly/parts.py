@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from application.engine.commands.loop import CommandLoop
     from application.engine.leases import SessionPresence
     from application.engine.ports.blobs import BlobStore
+    from application.engine.ports.browser_sessions import BrowserSessions, SessionEndings
     from application.engine.ports.checkpoints import Checkpoints
     from application.engine.ports.due import DueStreams
     from application.engine.ports.expressions import Expressions
@@ -119,6 +120,8 @@ class Overrides(TypedDict, total=False):
     permit_news: "PermitNews"
     work_logs: "WorkLogs"
     """The lines of agents and tools, over the connections for the process's own work."""
+    browser_sessions: "BrowserSessions"
+    session_endings: "SessionEndings"
     blob_store: "BlobStore"
     blobs: "Blobs"
     lease_tokens: "LeaseTokens"

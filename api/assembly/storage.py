@@ -15,6 +15,7 @@ from api.assembly import access, tables
 from api.assembly.parts import Listening, Parts, part
 from api.assembly.pools import Pools, Waits, open_pools
 from application.engine.ports.blobs import BlobStore
+from application.engine.ports.browser_sessions import BrowserSessions, SessionEndings
 from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.log import EventFeed, EventStore
 from application.engine.ports.outcomes import OutcomeCounts
@@ -157,6 +158,22 @@ async def work_logs(parts: Parts) -> WorkLogs:
     from adapters.postgres.work_logs import PostgresWorkLogs
 
     return PostgresWorkLogs(await database(parts))
+
+
+@part
+async def browser_sessions(parts: Parts) -> BrowserSessions:
+    from adapters.postgres.browser_sessions import PostgresBrowserSessions
+
+    return PostgresBrowserSessions(await database_of(parts, "commands"))
+
+
+@part
+async def session_endings(parts: Parts) -> SessionEndings:
+    from adapters.postgres.browser_sessions import PostgresSessionEndings
+
+    own = PostgresSessionEndings(await notifications(parts))
+    parts.stack.push_async_callback(own.close)
+    return own
 
 
 @part

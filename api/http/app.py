@@ -1,15 +1,17 @@
 """The ASGI application: routers, errors, documents, and the gate around them."""
 
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI
 
 from api.container import Container
+from api.http.conventions.browser_sessions import KnownSessions
 from api.http.conventions.callers import Callers
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import Gate
 from api.http.conventions.routing import RouteTable
-from api.http.documents import asyncapi, openapi, pages, schemas
+from api.http.documents import asyncapi, console, openapi, pages, schemas
 from api.http.readiness import Reports
 from api.http.routes import (
     agents,
@@ -19,6 +21,7 @@ from api.http.routes import (
     audit,
     blobs,
     breakers,
+    browser_sessions,
     budgets,
     bulk_actions,
     calls,
@@ -54,8 +57,10 @@ ROUTERS = (
     runs.router, steering.router, forks.router, run_contents.router, signals.router, compensations.router, values.of_runs,
     events.router,
     ids.router, agents.router, tools.router, workflows.router, commands.router, calls.router, breakers.router, plans.router,
-    schedules.router, projects.router, blobs.router, keys.router, workers.router, reports.router, blobs.of_work,
-    invocations.router, values.of_calls, health.router, health.of_log, pages.router, schemas.router, openapi.router,
+    schedules.router, projects.router, blobs.router, keys.router, browser_sessions.router,
+    workers.router, reports.router, blobs.of_work,
+    invocations.router, values.of_calls, health.router, health.of_log, pages.router, console.router, console.pages,
+    schemas.router, openapi.router,
     asyncapi.router, projections.router, audit.router, triggers.router, hooks.router, approvals.router, approval_policies.router,
     approval_links.router,
     retries.router, bulk_actions.router,
@@ -63,9 +68,16 @@ ROUTERS = (
 )  # fmt: skip
 
 
-def create_app(container: Container) -> Gate:
+def create_app(container: Container, *, console_files: Path = console.FOLDER) -> Gate:
+    """`console_files`: the folder of the console's built files."""
     app = FastAPI(title="Tidelog", version=version("tidelog-server"), docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.callers = callers = Callers(Keys(container))
+    app.state.callers = callers = Callers(
+        Keys(container),
+        KnownSessions(container.browser_sessions, container.session_endings),
+        container.browser_sessions,
+        container.settings.trusted_proxies,
+    )
+    app.state.console = console.Files(console_files)
     app.state.reports = Reports(container)
     app.state.known_at = {}
     app.state.projects_of_roots = ProjectsOfRoots(container.feed, container.commands.registry, container.histories)

@@ -9,6 +9,7 @@ from typing import NoReturn
 import structlog
 
 from application.engine.ports.blobs import BlobStore
+from application.engine.ports.browser_sessions import BrowserSessions
 from application.engine.ports.idempotency import IdempotencyKeys
 from application.engine.ports.outcomes import KEPT_S, OutcomeCounts
 from application.engine.ports.permits import PermitBook
@@ -48,6 +49,7 @@ def chores(
     blobs: BlobStore,
     outcomes: OutcomeCounts,
     permits: PermitBook,
+    sessions: BrowserSessions,
     *,
     command_horizon_s: float,
     consumers: Sequence[str] = (),
@@ -60,6 +62,7 @@ def chores(
     prune = partial(commands.prune, older_than_s=command_horizon_s, consumers=of_whom, parking=(*PARTITIONS, DUE_TIMERS))
     return (
         Chore("breaker-counts", OUTCOMES_EVERY_S, partial(outcomes.prune, KEPT_S)),
+        Chore("browser-sessions", KEYS_EVERY_S, sessions.expire),
         Chore("commands", COMMANDS_EVERY_S, prune),
         Chore("idempotency-keys", KEYS_EVERY_S, keys.expire),
         Chore("work-logs", WORK_LOGS_EVERY_S, logs.keep),

@@ -27,6 +27,7 @@ NOT_READ_MODELS = {
     "worker_problem",  # reports of workers
     "tool_limit", "tool_permit", "permit_holder",  # limits of tools
     "worker_session", "worker_offer", "session_host",  # sessions of workers
+    "browser_session", "sign_in_link",  # browsers that are signed in
     "api_key_use",  # when keys were last used
     "hook_secret",  # what proves deliveries of webhooks
     "installation_secret",  # what lease tokens are made with

@@ -226,7 +226,7 @@ async def test_every_metric_of_ours_is_documented(system: System) -> None:
 
 
 async def test_without_postgres(database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.http.conventions.keys.PATIENCE_S", 1.0)
+    monkeypatch.setattr("api.http.conventions.look_ups.PATIENCE_S", 1.0)
     async with wired(database_url) as (wire, url), running(url, nats_url) as system:
         await issue_key(system)
         await ready(system)

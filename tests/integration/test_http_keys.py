@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from api.http.conventions import keys
+from api.http.conventions import keys, look_ups
 from application.engine.reading.live import LiveFeed
 from application.reads import KeysFound
 from domain.errors import Unauthenticated, Unavailable
@@ -25,7 +25,7 @@ def wrong(i: int) -> dict[str, str]:
 
 
 async def test_wrong_keys_share_one_query_at_a_time(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "PATIENCE_S", 60)  # 1,500 requests in one process, on a busy machine
+    monkeypatch.setattr(look_ups, "PATIENCE_S", 60)  # 1,500 requests in one process, on a busy machine
     database = CountingDatabase(system.container.command_database)
     container = replace(system.container, reads=replace(system.container.reads, keys=ApiKeyQueries(database)))
     async with system.client(None, container=container) as client:
@@ -33,7 +33,7 @@ async def test_wrong_keys_share_one_query_at_a_time(system: System, monkeypatch:
         answers = await asyncio.gather(*(client.get("/v1/agents", headers=wrong(i)) for i in range(1_500)))
         took = time.monotonic() - began
         assert {answer.status_code for answer in answers} == {401}
-        assert 0 < database.taken <= 2 + took / keys.PACE_S
+        assert 0 < database.taken <= 2 + took / look_ups.PACE_S
         # No state is left behind: the next request with a valid key is served.
         assert (await client.get("/v1/agents", headers={"X-API-Key": system.key})).status_code == 200
 
@@ -121,7 +121,7 @@ async def test_a_key_that_cannot_be_looked_up_is_valid_for_a_while_and_then_nobo
 async def test_valid_keys_do_not_wait_for_one_another_and_all_wait_after_a_wrong_one(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "PACE_S", 3_600.0)
+    monkeypatch.setattr(look_ups, "PACE_S", 3_600.0)
     theirs = [(await system.tenant(f"tenant {number}"))[1] for number in range(4)]
     known = keys.Keys(system.container)
     for key in theirs[:3]:
@@ -130,7 +130,7 @@ async def test_valid_keys_do_not_wait_for_one_another_and_all_wait_after_a_wrong
     with pytest.raises(Unauthenticated):
         await known.principal({b"x-api-key": b"wrong"})
     waiting = asyncio.create_task(known.principal({b"x-api-key": theirs[3].encode()}))
-    await eventually(lambda: asyncio.sleep(0, sha256(theirs[3]) in known._asked), "the question about the last key")
+    await eventually(lambda: asyncio.sleep(0, sha256(theirs[3]) in known._look_ups._asked), "the question about the last key")
     async with within(ANSWER_S):  # keys in use are answered meanwhile
         for key in theirs[:3] * 50:
             await known.principal({b"x-api-key": key.encode()})

@@ -8,7 +8,7 @@ import jsonschema
 from starlette.routing import Route
 
 from api.http.app import ROUTERS
-from api.http.documents import asyncapi, openapi, pages, schemas
+from api.http.documents import asyncapi, console, openapi, pages, schemas
 from api.http.routes import hooks
 from api.http.routes.health import router as operations
 from tests.integration.budgets_kit import use_budgets
@@ -61,10 +61,19 @@ async def test_path_parameters_are_declared(shared: System) -> None:
 
 async def test_only_operations_are_open_to_anybody(shared: System) -> None:
     described = await document(shared)
-    assert described["security"] == [{"bearer": []}, {"apiKey": []}]
-    assert described["components"]["securitySchemes"].keys() == {"bearer", "apiKey"}
-    open_routers = (operations, hooks.router, pages.router, schemas.router, openapi.router, asyncapi.router)
-    open_paths = {route.path for router in open_routers for route in router.routes if isinstance(route, Route)}
+    assert described["security"] == [{"bearer": []}, {"apiKey": []}, {"session": []}]
+    assert described["components"]["securitySchemes"].keys() == {"bearer", "apiKey", "session"}
+    open_routers = (
+        operations,
+        hooks.router,
+        pages.router,
+        console.router,
+        console.pages,
+        schemas.router,
+        openapi.router,
+        asyncapi.router,
+    )
+    open_paths = {"/v1/sessions"} | {route.path for router in open_routers for route in router.routes if isinstance(route, Route)}
     found = {path for (_, path), operation in operations_of(described).items() if operation.get("security") == []}
     assert found == open_paths
     async with shared.client(None) as anybody:
@@ -126,10 +135,12 @@ async def test_every_operation_answers_as_the_document_says(shared: System) -> N
         for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/docs/errors", "/docs/page.js", "/docs/page.css"):
             assert (await http.get(path)).status_code == 200
             assert (await http.head(path)).status_code == 200
+        for path in ("/console", "/console/", "/console/runs"):
+            assert (await http.get(path)).status_code in (200, 307)
         for path in ("/openapi.json", "/asyncapi.json", "/schemas", "/schemas/cloudevent", "/schemas/run.started/v1"):
             tag = (await http.get(path)).headers["etag"]
             assert (await http.get(path, headers={"If-None-Match": tag})).status_code == 304
-        assert (await http.get("/")).headers["location"] == "docs"
+        assert (await http.get("/")).headers["location"] == "console/"
     used = {operation for operation, statuses in documented.seen.items() if min(statuses) < 400}
     assert used == operations_of(await document(shared)).keys()
 

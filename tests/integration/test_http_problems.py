@@ -344,7 +344,7 @@ async def test_head_is_answered_wherever_get_is(shared: System) -> None:
 async def test_references_name_no_host(shared: System) -> None:
     """The host of a request is the caller's choice. Nothing of it comes back: not in headers, not in documents."""
     header = {"Host": "evil.example"}
-    for path, location in (("/docs/", "../docs"), ("/", "docs"), ("/v1/runs/?limit=1", "../runs?limit=1")):
+    for path, location in (("/docs/", "../docs"), ("/", "console/"), ("/v1/runs/?limit=1", "../runs?limit=1")):
         response = await shared.http.get(path, headers=header)
         assert (response.status_code, response.headers["location"]) == (307, location)
     for path in ("/openapi.json", "/asyncapi.json", "/schemas", "/docs", "/docs/errors", "/v1/events?limit=1", "/v1/nowhere"):

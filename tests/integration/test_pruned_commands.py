@@ -112,7 +112,10 @@ async def shown(caller: httpx2.AsyncClient) -> list[dict[str, Any]]:
 async def test_the_upkeep_of_a_running_server_is_seen(system: System) -> None:
     async def done() -> bool:
         chores = {chore["name"]: chore["error"] for chore in await shown(system.http)}
-        names = ("breaker-counts", "commands", "hook-secrets", "idempotency-keys", "tool-limits", "uploads", "work-logs")
+        names = (
+            "breaker-counts", "browser-sessions", "commands", "hook-secrets", "idempotency-keys", "tool-limits", "uploads",
+            "work-logs",
+        )  # fmt: skip
         return chores == dict.fromkeys(names)
 
     await eventually(done, "all chores")

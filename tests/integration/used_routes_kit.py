@@ -36,6 +36,22 @@ async def use_keys(shared: System, http: httpx2.AsyncClient) -> None:
     assert (await http.post(f"{path}/revoke", json={"reason": "over"})).status_code == 202
     assert (await http.get("/v1/keys")).json()["data"]
     assert (await http.get("/v1/keys/self")).json()["role"] == "owner"
+    await use_browser_sessions(shared, http)
+
+
+async def use_browser_sessions(shared: System, http: httpx2.AsyncClient) -> None:
+    local = {"Host": "127.0.0.1"}
+    link = (await http.post("/v1/sessions/links", headers=local)).json()["link"]
+    signed = await http.post("/v1/sessions", json={"link": link}, headers=local)
+    assert signed.status_code == 201 and (await http.get("/v1/sessions/self")).json()["session_id"] is None, "by key"
+    cookie = {
+        **local,
+        "Cookie": signed.headers["set-cookie"].partition(";")[0],
+        "Sec-Fetch-Site": "same-origin",
+        "Authorization": "",
+    }
+    assert (await http.get("/v1/sessions/self", headers=cookie)).json() == signed.json()
+    assert (await http.delete("/v1/sessions/self", headers=cookie)).status_code == 204
 
 
 async def use_tools(shared: System, http: httpx2.AsyncClient) -> None:

@@ -74,6 +74,8 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {**RUN, "workflow": {"name": "own_flow"}},
     ],
     **OF_BUDGETS,
+    "/v1/sessions": [{"key": "own"}, {"link": "own"}],
+    "/v1/sessions/links": [{}],
     "/v1/runs/{run_id}/cancel": [{"reason": "why"}],
     "/v1/runs/{run_id}/pause": [{"reason": "why"}],
     "/v1/runs/{run_id}/priority": [{"priority": "high", "reason": "why"}],

@@ -163,7 +163,7 @@ class Other:
             after = (await self.http.post("/v1/projects", json={"name": "own, later"})).json()["position"]
         assert last <= before < after - 1
         self.gap = (last, after)
-        self.own |= {"name": "runs", "topic": "run.started", "version": "1", "id": self.own["run_id"]}
+        self.own |= {"name": "runs", "topic": "run.started", "version": "1", "place": "own", "id": self.own["run_id"]}
         self.seen.positions |= set(range(last + 1, after))
 
     async def _blob_of_the_first(self) -> str:

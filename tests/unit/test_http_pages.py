@@ -71,7 +71,7 @@ async def test_files_are_read_for_each_request_and_may_be_cached() -> None:
 
 async def test_the_first_page_leads_to_all_routes() -> None:
     response = await pages.get_root(request("/"))
-    assert (response.status_code, response.headers["location"]) == (307, "docs")
+    assert (response.status_code, response.headers["location"]) == (307, "console/")
 
 
 def test_the_script_knows_the_elements_of_the_page_and_the_methods_of_the_document() -> None:

@@ -15,6 +15,7 @@ from domain.errors import Unavailable
 from tests.kit.memory import (
     ManualClock,
     MemoryBlobs,
+    MemoryBrowserSessions,
     MemoryIdempotencyKeys,
     MemoryLog,
     MemoryOpenWork,
@@ -133,10 +134,12 @@ async def test_the_chores_of_the_server(tidying_up: Tidying) -> None:
     logs = MemoryWorkLogs(tidying_up.log)
     blobs, outcomes = MemoryBlobs(tidying_up.log), MemoryOutcomeCounts(tidying_up.log)
     permits = MemoryPermits(MemoryOpenWork(tidying_up.log))
-    counts, commands, keys, lines, uploads, limits = chores(
-        MemoryIdempotencyKeys(tidying_up.log), Commands(), logs, blobs, outcomes, permits, command_horizon_s=1_000
+    sessions = MemoryBrowserSessions(tidying_up.log.clock)
+    counts, browsers, commands, keys, lines, uploads, limits = chores(
+        MemoryIdempotencyKeys(tidying_up.log), Commands(), logs, blobs, outcomes, permits, sessions, command_horizon_s=1_000
     )
     assert (counts.name, await counts.work()) == ("breaker-counts", 0)
+    assert (browsers.name, await browsers.work()) == ("browser-sessions", 0)
     assert (limits.name, await limits.work()) == ("tool-limits", 0)
     assert (lines.name, await lines.work()) == ("work-logs", 0)
     assert (commands.name, await commands.work(), keys.name, await keys.work()) == ("commands", 7, "idempotency-keys", 0)

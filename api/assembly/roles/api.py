@@ -287,6 +287,8 @@ async def container(parts: Parts) -> Container:
         positions=await positions(parts),
         reads=await reads(parts),
         key_uses=PostgresKeyUses(await storage.database(parts)),
+        browser_sessions=await storage.browser_sessions(parts),
+        session_endings=await storage.session_endings(parts),
         projections=await operations(parts),
         parked=await _parked(parts),
         replays=await replays(parts),

@@ -58,6 +58,7 @@ async def groups(parts: Parts) -> list[Group]:
         await storage.blob_store(parts),
         await storage.outcomes(parts),
         await storage.permits(parts),
+        await storage.browser_sessions(parts),
         command_horizon_s=parts.settings.command_horizon_s,
         consumers=(CHECKPOINT,),
     )

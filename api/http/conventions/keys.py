@@ -11,7 +11,7 @@ cannot be relied on, keys in use are looked up each second instead.
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,13 +20,14 @@ from uuid import UUID
 import structlog
 
 from api.container import Container
+from api.http.conventions.look_ups import Found, LookUps
 from api.http.conventions.request import Principal
-from application.engine.background import OnDemand, end
+from application.engine.background import OnDemand
 from application.engine.ports.key_uses import KeyUse
 from application.engine.retry import persistently
 from application.reads import KeyOwner
 from domain import tenants
-from domain.errors import TidelogError, Unauthenticated, Unavailable
+from domain.errors import Unauthenticated, Unavailable
 from tidelog.keys import is_mistyped
 
 log = structlog.get_logger(__name__)
@@ -35,15 +36,8 @@ KNOWN_S = 10.0
 """Seconds for which a key counts as valid after its look-up, where neither the live feed nor another look-up confirms it."""
 FRESH_S = 1.0
 """Seconds after which an unconfirmed key in use is looked up again, without letting its users wait."""
-PACE_S = 0.25
-"""Seconds after a query with a wrong key, and after one about keys in use."""
 MOST_KNOWN = 10_000
 MOST_ENDED = 10_000
-MOST_ASKED = 10_000
-"""Keys in one query. Callers with further keys are refused as Unavailable meanwhile."""
-PATIENCE_S = 30.0
-"""Seconds that a caller waits for the look-up of its key. A database that is away is told much sooner. This is for a process that a
-burst of requests keeps busy: a key in use may have to be looked up in the middle of the burst."""
 TIDY_S = 10.0
 """Seconds between two looks at what is known: unused keys are forgotten, uses are written down."""
 UNUSED_S = 60.0
@@ -51,8 +45,6 @@ UNUSED_S = 60.0
 NOTED_S = 60.0
 """Seconds between two notes of the last use of a key by one process."""
 ENDINGS = frozenset({tenants.ApiKeyRevoked.TOPIC, tenants.ApiKeyRotated.TOPIC})
-
-Answer = Principal | Exception
 
 
 @dataclass(slots=True)
@@ -78,6 +70,15 @@ class _Watched:
     digests: set[str]
 
 
+def key_in(headers: Mapping[bytes, bytes]) -> bytes:
+    """The API key that a request shows. Empty: it shows none."""
+    key = headers.get(b"x-api-key", b"").strip()
+    if not key:
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        key = token.strip() if scheme.lower() == b"bearer" else b""
+    return key
+
+
 class Keys:
     """Knows keys by their hash. The key itself is neither stored nor logged."""
 
@@ -96,9 +97,7 @@ class Keys:
         """Hash of a key → what is to be called at its end."""
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         """Of keys with holders."""
-        self._asked: dict[str, asyncio.Future[Answer]] = {}
-        self._looking: asyncio.Task[None] | None = None
-        """Runs while keys are asked for, and PACE_S longer."""
+        self._look_ups = LookUps("API keys", self._find, self._known.__contains__)
         self._changed: set[UUID] = set()
         self._checking = OnDemand(self._check, "check-keys")
         self._noting = OnDemand(self._note, "note-uses-of-keys")
@@ -109,16 +108,17 @@ class Keys:
 
     async def principal(self, headers: Mapping[bytes, bytes]) -> tuple[Principal, str]:
         """The principal of a request, and the hash of the key. Raises Unauthenticated, Unavailable."""
-        key = headers.get(b"x-api-key", b"").strip()
-        if not key:
-            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-            key = token.strip() if scheme.lower() == b"bearer" else b""
+        key = key_in(headers)
         if not key:
             raise Unauthenticated("give an API key: `Authorization: Bearer <key>` or `X-API-Key: <key>`")
+        return await self.owner_of(key)
+
+    async def owner_of(self, key: bytes) -> tuple[Principal, str]:
+        """The principal of a key, and the hash of the key. Raises Unauthenticated, Unavailable."""
         digest = hashlib.sha256(key).hexdigest()
         if digest not in self._known and is_mistyped(key.decode("latin-1")):
             raise Unauthenticated("the API key is mistyped: a character is wrong, missing or too many")
-        return await self._owner(digest), digest
+        return await self.owner(digest), digest
 
     def hold(self, digest: str, at_end: Callable[[], None]) -> Callable[[], None]:
         """Calls a function once the key is not valid any more; also at once, if it has ended meanwhile. For streams, which go on
@@ -139,7 +139,7 @@ class Keys:
         elif (known := self._known.get(digest)) is not None:
             self._arm(digest, known)
         else:
-            self._ask(digest)  # forgotten since: its look-up goes on with the watch
+            self._look_ups.ask(digest)  # forgotten since: its look-up goes on with the watch
         return release
 
     async def close(self) -> None:
@@ -154,12 +154,12 @@ class Keys:
         self._watched = {}
         await self._checking.close()
         await self._noting.close()
-        if self._looking is not None:
-            await end(self._looking)
+        await self._look_ups.close()
 
     # --- the answer to a caller ---------------------------------------------------------------------------------------------------
 
-    async def _owner(self, digest: str) -> Principal:
+    async def owner(self, digest: str) -> Principal:
+        """The principal of a key with this hash. Raises Unauthenticated, Unavailable."""
         known = self._known.get(digest)
         if known is not None:
             now = time.monotonic()
@@ -171,61 +171,20 @@ class Keys:
                 return known.principal
             elif (age := now - known.since) < KNOWN_S:
                 if age > FRESH_S:
-                    self._ask(digest)
+                    self._look_ups.ask(digest)
                 return known.principal
         if (why := self._ended.get(digest)) is not None:
             raise Unauthenticated(why)
-        asked = self._ask(digest)
-        if asked is None:
-            raise Unavailable("too many unknown API keys at once")
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                found = await asyncio.shield(asked)
-        except TimeoutError:
-            raise Unavailable("the API key could not be looked up in time") from None
-        match found:
-            case Principal():
-                return found
-            case TidelogError():
-                raise type(found)(found.message)  # a new error for each caller
-            case _:
-                raise found
+        return await self._look_ups.answer(digest)
 
     # --- look-ups -----------------------------------------------------------------------------------------------------------------
 
-    def _ask(self, digest: str) -> "asyncio.Future[Answer] | None":
-        """The answer of the next query about a key. None if the query has too many keys already."""
-        asked = self._asked.get(digest)
-        if asked is None and len(self._asked) < MOST_ASKED:
-            asked = self._asked[digest] = asyncio.get_running_loop().create_future()
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.create_task(self._look_up(), name="look-up-keys")
-        return asked
-
-    async def _look_up(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, {}
-            new = self._known.keys().isdisjoint(asked)
-            answers: dict[str, Answer] = {}
-            wrong: Exception = Unavailable("the server is about to stop")
-            try:
-                answers, wrong = await self._find(list(asked))
-            except Exception as error:  # noqa: BLE001  # the callers raise it, and a defect is logged there
-                wrong = error
-            finally:
-                for digest, waiter in asked.items():
-                    if not waiter.done():
-                        waiter.set_result(answers.get(digest, wrong))
-            # Valid keys that were not in use before need not wait for one another: each of them is asked about once.
-            if not (new and all(isinstance(answers.get(digest), Principal) for digest in asked)):
-                await asyncio.sleep(PACE_S)
-
-    async def _find(self, digests: list[str]) -> tuple[dict[str, Answer], Exception]:
+    async def _find(self, digests: Sequence[str]) -> Found[Principal]:
         """The principals of known keys, and the error for callers with other keys. Raises Unavailable."""
         now = time.monotonic()
         unknown = await self._starting() or Unauthenticated("the API key is not valid: it is unknown, was revoked, or has expired")
         found = await self._reads.owners(digests)
-        answers: dict[str, Answer] = {}
+        answers: dict[str, Principal | Exception] = {}
         for digest in digests:
             owner = found.owners.get(digest)
             if digest in self._ended:  # the read model does not have the event yet

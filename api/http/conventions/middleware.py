@@ -18,10 +18,10 @@ from api.http.conventions.behalf import on_behalf_of
 from api.http.conventions.callers import Callers
 from api.http.conventions.connection import HttpConnection
 from api.http.conventions.cycle import STARTS
-from api.http.conventions.door import is_proxy
 from api.http.conventions.errors import TooManyConnections, defect_problem, response_to, tidelog_problem
-from api.http.conventions.permissions import PROTECTED
+from api.http.conventions.permissions import KEYLESS, PROTECTED
 from api.http.conventions.routing import RouteTable
+from api.http.conventions.sites import prefix_of
 from api.metrics import REQUEST_SECONDS, REQUESTS
 from application.engine.ports import log_context
 from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavailable
@@ -29,11 +29,10 @@ from domain.errors import InvalidCommand, PayloadTooLarge, TidelogError, Unavail
 SINGLE = frozenset(
     name.encode() for name in (
         "authorization", "x-api-key", "content-type", "content-encoding", "idempotency-key", "if-match", "tidelog-position",
-        "last-event-id", "tidelog-on-behalf-of", "tidelog-reason",
+        "last-event-id", "tidelog-on-behalf-of", "tidelog-reason", "cookie", "origin", "sec-fetch-site",
     )
 )  # fmt: skip
 """Headers that have one value."""
-_PREFIX = re.compile(rb"(/[\w.~-]+)+", re.ASCII)
 _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
@@ -52,7 +51,7 @@ class Gate:
         self._proxies = container.settings.trusted_proxies
 
     async def close(self) -> None:
-        """Ends the look-up of keys."""
+        """Ends the look-up of callers."""
         await self._callers.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +67,7 @@ class Gate:
         headers: dict[bytes, bytes] = state["headers"]
         trace_id: str = state["trace_id"]
         status, started, closing = 500, False, False
-        prefix = self._prefix(scope, headers) if self._proxies else b""
+        prefix = prefix_of(scope, headers, self._proxies) if self._proxies else b""
         connection: HttpConnection | None = state.get("connection")
 
         async def answer(message: Message) -> None:
@@ -86,7 +85,7 @@ class Gate:
             try:
                 if len(headers) != len(scope["headers"]):
                     must_be_single(scope["headers"])
-                if scope["path"].startswith(PROTECTED):
+                if scope["path"].startswith(PROTECTED) and scope["path"] not in KEYLESS:
                     principal = await self._callers.admit(scope)
                     if connection is not None:
                         connection.identify(principal.key_id)
@@ -127,13 +126,6 @@ class Gate:
         seconds.observe(took_s)
         if status in COUNTED:
             count_refusal(self._container, scope, action_of(scope.get("route") or self._routes.route_of(scope)))
-
-    def _prefix(self, scope: Scope, headers: dict[bytes, bytes]) -> bytes:
-        """The path under which a trusted proxy serves this server. Empty without such a proxy, or if the proxy names no path."""
-        prefix = headers.get(b"x-forwarded-prefix", b"").rstrip(b"/")
-        client = scope.get("client")
-        known = client is not None and _PREFIX.fullmatch(prefix) is not None and is_proxy(self._proxies, client[0])
-        return prefix if known else b""
 
     def _bounded(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """Refuses a body over the limit: by its announced length, or while it is received. Raises PayloadTooLarge."""

@@ -21,7 +21,9 @@ from domain.access import Action, KeyIsNarrowed, NotPermitted, Role, roles_that_
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 PROTECTED = "/v1/"
-"""Requests to paths that begin so need a key."""
+"""Requests to paths that begin so need a key, or the cookie of a browser that was signed in by one."""
+KEYLESS = frozenset({"/v1/sessions"})
+"""But these: a browser signs in there. Each route there checks the permission itself, once it knows the key (`signs_in`)."""
 _NAME = "__tidelog_permission__"
 
 
@@ -52,6 +54,10 @@ class Permission:
     action: Action | None
     roles: frozenset[Role] = frozenset()
     reach: Reach = Reach.TENANT
+    by_endpoint: bool = False
+    """The endpoint itself calls `check`: the request has no principal before."""
+    by_key: bool = False
+    """The cookie of a browser does not count: the route needs the key itself."""
 
     @classmethod
     def of(cls, path: str, endpoint: Callable[..., Any]) -> "Permission":
@@ -61,6 +67,8 @@ class Permission:
             raise TypeError(f"{path}: the endpoint does not say what it needs; write @needs(Action.…) or @public above it")
         if (found.action is None) is path.startswith(PROTECTED):
             raise TypeError(f"{path}: routes under {PROTECTED} need an action, and all others are public")
+        if found.by_endpoint is not (path in KEYLESS):
+            raise TypeError(f"{path}: the routes of {', '.join(KEYLESS)}, and no others, say @signs_in")
         if found.reach in BY_PATH and f"{{{found.reach.value}}}" not in path:
             raise TypeError(f"{path}: the route is about one {found.reach.name}, and has no {{{found.reach.value}}}")
         return found
@@ -74,9 +82,20 @@ class Permission:
                 raise KeyIsNarrowed(self.action)
 
 
-def needs(action: Action, reach: Reach = Reach.TENANT) -> Callable[[Endpoint], Endpoint]:
-    """The endpoint needs a key whose role may do the action, and has this reach."""
-    return _says(Permission(action, frozenset(roles_that_may(action)), reach))
+def needs(action: Action, reach: Reach = Reach.TENANT, *, by_key: bool = False) -> Callable[[Endpoint], Endpoint]:
+    """The endpoint needs a key whose role may do the action, and has this reach. `by_key`, and work of workers: by no cookie."""
+    by_key = by_key or action is Action.WORKERS_WORK
+    return _says(Permission(action, frozenset(roles_that_may(action)), reach, by_key=by_key))
+
+
+def signs_in(action: Action) -> Callable[[Endpoint], Endpoint]:
+    """The endpoint makes its caller known, and then checks that the role may do the action (`permission_of`)."""
+    return _says(Permission(action, frozenset(roles_that_may(action)), Reach.LIMITED, by_endpoint=True))
+
+
+def permission_of(endpoint: Callable[..., Any]) -> Permission:
+    permission: Permission = getattr(endpoint, _NAME)
+    return permission
 
 
 def public(endpoint: Endpoint) -> Endpoint:

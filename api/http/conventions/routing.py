@@ -27,6 +27,7 @@ from api.http.conventions.parameters import Parameters
 from api.http.conventions.permissions import BY_PATH, Permission
 from api.http.sessions.limits import PATH as SESSIONS
 from api.http.sessions.limits import PROTOCOL
+from domain.errors import Forbidden
 
 ACTION = "x-action"
 """The field of an operation in the OpenAPI document that has the name of the route's action."""
@@ -39,12 +40,17 @@ class DirectRoute(APIRoute):
     (permissions.py).
     """
 
+    PARAMETER = "([^/]+)"
+    """What a parameter of the path takes."""
+
     def __init__(self, path: str, endpoint: Callable[..., Any], **documented: Any) -> None:
         """Raises TypeError for an endpoint of another form, or one that does not say what it needs."""
         self.permission = Permission.of(path, endpoint)
         self.most_bytes = most_bytes_of(endpoint)
         if self.permission.action is not None:
-            documented["openapi_extra"] = {**(documented.get("openapi_extra") or {}), ACTION: str(self.permission.action)}
+            documented["openapi_extra"] = {
+                **(documented.get("openapi_extra") or {}), ACTION: str(self.permission.action), **_security(self.permission),
+            }  # fmt: skip
         super().__init__(path, endpoint, **documented)
         self._parameters = Parameters(endpoint, self.param_convertors)
         self._reach = self.permission.reach if self.permission.reach in BY_PATH else None
@@ -62,6 +68,19 @@ class DirectRoute(APIRoute):
             await _send_head(response, send)
         elif not await send_complete(response, scope, send):
             await response(scope, receive, send)
+
+
+def _security(permission: Permission) -> dict[str, Any]:
+    """Of a route that does not take both keys and cookies."""
+    if permission.by_endpoint:
+        return {"security": []}
+    return {"security": [{"bearer": []}, {"apiKey": []}]} if permission.by_key else {}
+
+
+class DeepRoute(DirectRoute):
+    """A route whose parameters of the path take slashes, too."""
+
+    PARAMETER = "(.+)"
 
 
 async def _send_head(response: Response, send: Send) -> None:
@@ -112,14 +131,16 @@ class RouteTable:
         self._methods = sorted({method for method, _ in self._fixed} | self._patterns.keys())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises HTTPException (404, 405), NotPermitted, KeyIsNarrowed, and what the route raises."""
+        """Raises HTTPException (404, 405), NotPermitted, KeyIsNarrowed, Forbidden, and what the route raises."""
         route, scope["path_params"] = self._find(scope["method"], scope["path"])
         if route is None:
             await self._without_route(scope["method"], scope)(scope, receive, send)
         else:
             scope["route"] = route
-            if route.permission.action is not None:
+            if route.permission.action is not None and not route.permission.by_endpoint:
                 route.permission.check(scope["state"]["principal"])
+                if route.permission.by_key and "session" in scope["state"]:
+                    raise Forbidden("this route needs an API key in a header: the cookie of a browser does not count")
             await route.respond(scope, receive, send)
 
     def route_of(self, scope: Scope) -> DirectRoute | None:
@@ -167,7 +188,7 @@ class _Patterns:
         alternatives, group = [], 1
         for route in routes:
             fixed, names = re.split(r"{\w+}", route.path), re.findall(r"{(\w+)}", route.path)
-            alternatives.append("(" + "([^/]+)".join(map(re.escape, fixed)) + ")")
+            alternatives.append("(" + route.PARAMETER.join(map(re.escape, fixed)) + ")")
             self._routes[group] = route, names
             group += 1 + len(names)
         self._pattern = re.compile("|".join(alternatives))

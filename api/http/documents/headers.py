@@ -37,6 +37,7 @@ OF_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
     "Range": (_TEXT, "`bytes=<first>-<last>`: only these bytes of the content."),
     "If-Range": (_TEXT, "An `ETag`: the `Range` counts only for this content."),
     "Content-Encoding": (_TEXT, "`identity`, or nothing: a content comes as it is."),
+    "Accept-Encoding": (_TEXT, "`gzip`: the content may come compressed."),
     "If-None-Match": (_TEXT, "An `ETag` of before: 304 if the document is still the same."),
 }
 OF_ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -57,6 +58,10 @@ OF_ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
     "Preference-Applied": (_TEXT, "`wait=<seconds>`: the longest time that the answer would have waited."),
     "Retry-After": (_NUMBER, "Seconds after which to try again."),
     "WWW-Authenticate": (_TEXT, "How to show a key."),
+    "Cross-Origin-Opener-Policy": (_TEXT, "`same-origin`"),
+    "Set-Cookie": (_TEXT, "The cookie of a browser that is signed in, or its end."),
+    "Content-Encoding": (_TEXT, "`gzip`, for those who take it."),
+    "Vary": (_TEXT, "`Accept-Encoding`"),
     "Accept-Ranges": (_TEXT, "`bytes`"),
     "Content-Range": (_TEXT, "Which bytes of the content these are, and how many it has."),
     "Cross-Origin-Resource-Policy": (_TEXT, "`same-origin`"),

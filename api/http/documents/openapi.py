@@ -16,6 +16,7 @@ from api.http.conventions.answers import cached_document
 from api.http.conventions.errors import TITLES
 from api.http.conventions.permissions import public
 from api.http.conventions.routing import ACTION, DirectRoute
+from api.http.conventions.sites import COOKIE
 from api.http.documents.headers import headers, parameter
 from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE
 from domain.access import Action, roles_that_may
@@ -33,6 +34,7 @@ DESCRIPTION = """
 Commands append events to the log; all reads are derived from the log.
 
 * **Authentication**: `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+  A browser that was signed in by `POST /v1/sessions` asks by its cookie.
 * **Permissions**: `x-action` of an operation names what it does, and the role of the key must allow that. A key that may not is
   answered with 403 `forbidden`, with the `action`, the key's `role`, and the `roles` that may.
 * **Commands** answer with the `position` of their last event. Give it back in the header `Tidelog-Position` of a read, and the read
@@ -44,6 +46,12 @@ Commands append events to the log; all reads are derived from the log.
   names the current history.
 * **Events** are CloudEvents; `dataschema` is the `$id` of the JSON Schema of their `data`, and `/schemas` lists all schemas.
 """
+
+
+OF_COOKIE = (
+    "Of a browser, as `POST /v1/sessions` sets it. The name has the port of the address behind it, and `__Host-` before it where "
+    "the browser speaks TLS. A request other than GET and HEAD needs an `Origin` or a `Sec-Fetch-Site` of this server."
+)
 
 
 class Shown(BaseModel):
@@ -90,7 +98,14 @@ def gives_content(content: dict[str, Any], *names: str, description: str = "The 
 
 
 REDIRECT: dict[str, Any] = {"description": "Where to go on", "headers": headers("Location")}
-NOT_MODIFIED: dict[str, Any] = {"description": "The document is still the same", "headers": headers("ETag", "Cache-Control")}
+
+
+def still_the_same(*names: str) -> dict[str, Any]:
+    """A value of `responses`: 304, with these headers."""
+    return {"description": "The document is still the same", "headers": headers(*names)}
+
+
+NOT_MODIFIED = still_the_same("ETag", "Cache-Control")
 
 VALUES: dict[int | str, dict[str, Any]] = {
     200: gives_content(
@@ -206,8 +221,9 @@ def _build(version: str, routes: Sequence[BaseRoute]) -> dict[str, Any]:
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": OF_COOKIE},
     }
-    schema["security"] = [{"bearer": []}, {"apiKey": []}]
+    schema["security"] = [{"bearer": []}, {"apiKey": []}, {"session": []}]
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             _complete(path, method, operation)

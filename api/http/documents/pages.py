@@ -48,14 +48,14 @@ _TAKES = openapi.takes_headers("If-None-Match")
 
 @router.get(
     "/",
-    summary="Leads to the page of all routes",
+    summary="Leads to the console",
     status_code=307,
     response_class=RedirectResponse,
     responses={307: openapi.REDIRECT},
 )
 @public
 async def get_root(request: Request) -> Response:
-    return RedirectResponse("docs", 307)
+    return RedirectResponse("console/", 307)
 
 
 @router.get(

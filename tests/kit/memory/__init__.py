@@ -3,6 +3,7 @@
 from adapters.memory.clock import Clock, ManualClock, SystemClock
 from adapters.memory.log import MemoryEventStore, MemoryLog
 from tests.kit.memory.blobs import MemoryBlobs
+from tests.kit.memory.browser_sessions import MemoryBrowserSessions
 from tests.kit.memory.checkpoints import MemoryCheckpoints
 from tests.kit.memory.feed import MemoryEventFeed, MemoryStreamRanges, MemorySubscription
 from tests.kit.memory.histories import MemoryHistories
@@ -27,6 +28,7 @@ __all__ = [
     "LeaseBoard",
     "ManualClock",
     "MemoryBlobs",
+    "MemoryBrowserSessions",
     "MemoryCachedCalls",
     "MemoryCheckpoints",
     "MemoryDataTools",
