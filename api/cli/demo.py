@@ -23,8 +23,6 @@ app = typer.Typer()
 TEAM = ("historian", "surveyor", "inspector")
 EDITOR = "editor"
 WORKER_PATIENCE_S = 60.0
-DOCS_URL = "http://127.0.0.1:8700/docs"
-"""The address of the documents of a `tidelog up` without options."""
 GIT_TIMEOUT_S = 10
 
 
@@ -35,6 +33,7 @@ def demo(
     ] = None,
     data_dir: options.DataDir = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the server running afterwards, until Ctrl-C.")] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the run in the console; implies --keep.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Let four agents review a git repository, live: history, shape, left-overs, and one report.
@@ -45,13 +44,14 @@ def demo(
 
       tidelog demo
 
-      tidelog demo --repo ~/src/flask
+      tidelog demo --repo ~/src/flask --open
     """
-    output.run(_demo(repo, data_dir, keep, as_json))
+    output.run(_demo(repo, data_dir, keep or open_it, open_it, as_json))
 
 
-async def _demo(repo: Path | None, data_dir: Path | None, keep: bool, as_json: bool) -> None:
+async def _demo(repo: Path | None, data_dir: Path | None, keep: bool, open_it: bool, as_json: bool) -> None:
     from api.cli import connection
+    from api.cli.console import link_to, open_page
     from api.settings import load_settings
     from tidelog.large import value_of
 
@@ -70,10 +70,14 @@ async def _demo(repo: Path | None, data_dir: Path | None, keep: bool, as_json: b
         if (place := (run["large"] or {}).get("result")) is not None:
             run["result"] = await value_of(place["ref"], server.get)
         report = _report(run)
+        stays = keep or not server.temporary
+        address = (await link_to(server, f"runs/{run['run_id']}"))[0] if stays and (open_it or not as_json) else ""
         if as_json:
             output.line({"run": run, "report": str(report)})
         else:
-            _conclude(settings, server, run, report)
+            _conclude(settings, server, run, report, address)
+        if open_it:
+            await open_page(address, settings.data_dir)
         if keep and server.temporary:
             output.note(f"\nThe server runs on at {server.url}; Ctrl-C stops it.")
             with contextlib.suppress(asyncio.CancelledError):
@@ -199,8 +203,9 @@ def _report(run: dict[str, Any]) -> Path:
     return report
 
 
-def _conclude(settings: "Settings", server: "ServerClient", run: dict[str, Any], report: Path) -> None:
-    """Prints the summary of the report and commands to continue with."""
+def _conclude(settings: "Settings", server: "ServerClient", run: dict[str, Any], report: Path, address: str) -> None:
+    """Prints the summary of the report and commands to continue with. `address`: of the run in the console, if the server stays."""
+    from api.cli.console import LIFE
     from api.cli.timeline import duration_of
     from api.cli.watching import outcome
 
@@ -211,13 +216,14 @@ def _conclude(settings: "Settings", server: "ServerClient", run: dict[str, Any],
     end = f", {output.escape(outcome(run))}" if run["degraded"] else ""
     console.print(f"\n{run['event_count']} events in {output.duration(duration_of(run))}{end}. Now try:\n")
     folder = [] if settings.data_dir == Path(".tidelog") else ["--data-dir", str(settings.data_dir)]
-    docs = f"start a server, then open {DOCS_URL}" if server.temporary else f"open {server.docs_url}"
     for what, command in (
         ("replay it, event by event", shlex.join([output.program(), "replay", run["run_id"], *folder])),
         ("the stream of its events", shlex.join([output.program(), "events", "tail", "--run", run["run_id"], *folder])),
-        (f"the API docs: {docs}", shlex.join([output.program(), "up", *folder]) if server.temporary else f"curl {server.docs_url}"),
+        ("all of it in the console", shlex.join([output.program(), "console" if address else "up", "--open", *folder])),
     ):
         console.print(f"  [dim]# {what}[/dim]\n  {output.escape(command)}", soft_wrap=True)
+    if address:
+        console.print(f"\n  [dim]# {LIFE}[/dim]\n  console: {output.escape(address)}", soft_wrap=True)
 
 
 def _summary(edited: dict[str, Any]) -> list[str]:

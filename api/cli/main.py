@@ -15,6 +15,7 @@ from api.cli import (
     cases,
     commands,
     compensations,
+    console,
     contents,
     demo,
     diff,
@@ -77,7 +78,7 @@ app = Commands(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (up, worker, demo, do, usage, replay, diff, verify, restored, doctor):
+for module in (up, worker, demo, console, do, usage, replay, diff, verify, restored, doctor):
     app.registered_commands.extend(module.app.registered_commands)
 runs.app.registered_commands.extend(explain.app.registered_commands)
 runs.app.registered_commands.extend(steering.app.registered_commands)

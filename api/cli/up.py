@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.cli import options, output
+from api.cli.console import Open
 
 if TYPE_CHECKING:
     from api.settings import Settings
@@ -31,6 +32,7 @@ def up(
     roles: Roles = ALL_ROLES,
     isolate: Annotated[bool, typer.Option("--isolate", help="Run each role in its own process.")] = False,
     as_json: options.AsJson = False,
+    open_it: Open = False,
 ) -> None:
     """Start a server: the embedded PostgreSQL and NATS, all roles, and a worker for your agents.
 
@@ -42,18 +44,22 @@ def up(
 
       tidelog up
 
+      tidelog up --open
+
       tidelog up --agents ./agents --workspace ~/src/my-project
 
       tidelog up --port 0 --data-dir /tmp/scratch --json
 
       tidelog up --roles relay,projector,saga --data-dir /var/lib/tidelog-2
     """
-    output.guarded(lambda: _replace_by_supervisor(agents, workspace, port, host, data_dir, not no_worker, roles, isolate, as_json))
+    output.guarded(
+        lambda: _replace_by_supervisor(agents, workspace, port, host, data_dir, not no_worker, roles, isolate, as_json, open_it)
+    )
 
 
 def _replace_by_supervisor(
     agents: list[Path] | None, workspace: Path | None, port: int | None, host: str | None, data_dir: Path | None,
-    with_worker: bool, roles: str, isolate: bool, as_json: bool,
+    with_worker: bool, roles: str, isolate: bool, as_json: bool, open_it: bool,
 ) -> None:  # fmt: skip
     """Replaces this process by the supervisor, which is smaller and keeps the pid (see api/supervisor/config.py)."""
     from api.cli.serving import parse_roles
@@ -72,7 +78,9 @@ def _replace_by_supervisor(
             "--roles without api: needs TIDELOG_DATABASE_URL and TIDELOG_NATS_URL; nobody else could reach embedded servers",
             output.WRONG_USAGE,
         )
-    config = SupervisorConfig.of(settings, roles=chosen, with_worker=with_worker, isolate=isolate, as_json=as_json)
+    config = SupervisorConfig.of(
+        settings, roles=chosen, with_worker=with_worker, isolate=isolate, as_json=as_json, open_console=open_it
+    )
     reading, writing = os.pipe()
     os.write(writing, config.to_json().encode())  # a few hundred bytes, which fit into the pipe
     os.close(writing)

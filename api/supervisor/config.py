@@ -67,6 +67,8 @@ class SupervisorConfig:
     builtin_hosts: tuple[str, ...] = ()
     isolate: bool = False
     as_json: bool = False
+    open_console: bool = False
+    """Whether a browser is opened once the server is ready."""
 
     @classmethod
     def of(
@@ -77,6 +79,7 @@ class SupervisorConfig:
         with_worker: bool = True,
         isolate: bool = False,
         as_json: bool = False,
+        open_console: bool = False,
     ) -> "SupervisorConfig":
         """The values of the settings. `roles`: None for all roles."""
         from api.settings import ROLES
@@ -111,6 +114,7 @@ class SupervisorConfig:
             builtin_hosts=settings.builtin_hosts,
             isolate=isolate,
             as_json=as_json,
+            open_console=open_console,
         )
 
     def to_json(self) -> str:

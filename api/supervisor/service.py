@@ -20,6 +20,7 @@ from adapters.telemetry.logging import configure_logging
 from api.supervisor import state
 from api.supervisor.addresses import bindable, user_of
 from api.supervisor.config import SupervisorConfig, role_environment, worker_environment
+from api.supervisor.console import console_url, signing_in
 from api.supervisor.embedded import Servers
 from api.supervisor.errors import SupervisorError, WrongSettings
 from api.supervisor.processes import Program, SupervisedProcess
@@ -49,9 +50,11 @@ def roles_of_processes(chosen: Collection[str], *, isolate: bool) -> list[tuple[
 
 
 class Service:
-    """One server on one data folder. `on_ready` is called once, as soon as commands and queries are served."""
+    """One server on one data folder. `on_ready` is called once, as soon as commands and queries are served, with the
+    address of the console.
+    """
 
-    def __init__(self, config: SupervisorConfig, *, on_ready: Callable[[RunningServer], None]) -> None:
+    def __init__(self, config: SupervisorConfig, *, on_ready: Callable[[RunningServer, str], None]) -> None:
         self._config = config
         self._data_dir = Path(config.data_dir)
         self._on_ready = on_ready
@@ -132,7 +135,7 @@ class Service:
                     group.create_task(self._run_builtin(self._builtin), name=self._builtin.name)
                 group.create_task(self._servers.watch(self._publish, self._restart_roles), name="embedded")
                 await self._until_ready()
-                self._announce()
+                self._announce(await self._console())
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
@@ -171,13 +174,19 @@ class Service:
     def _ready_file(self, process: str) -> Path:
         return self._data_dir / f".ready-{process}"
 
-    def _announce(self) -> None:
+    async def _console(self) -> str:
+        """The address of the console, with a link where nobody but people read it."""
+        if not self._has_api or (self._config.as_json and not self._config.open_console):
+            return console_url(self._url())
+        return await asyncio.to_thread(signing_in, self._url(), self._key)
+
+    def _announce(self, console: str) -> None:
         self._ready = True
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         for process in self._processes():
             process.settled = True
         self._publish()
-        self._on_ready(self._describe())
+        self._on_ready(self._describe(), console)
 
     async def _shut_down(self) -> None:
         """Stops the children in bounded steps. Processes stop before the processes that they depend on."""

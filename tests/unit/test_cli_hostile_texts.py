@@ -18,7 +18,7 @@ from tests.kit.hostile_server import CALL, HOSTILE, KEY, PROJECT, RUN, Hostile
 FLOW_FILE = str(Path(__file__).parents[1] / "data" / "flow.yaml")
 DEFINITION = Path(__file__).parents[1] / "golden" / "events" / "trigger.created.v1.json"
 """A JSON object with a name."""
-ONLY_LOCAL = {"up", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune",
+ONLY_LOCAL = {"up", "console", "serve", "migrate", "worker", "demo", "restored", "nats list", "nats prune",
               "nats grant", "nats revoke", "nats config", "roles list",
               "tenants create", "tenants list", "commands crew", "version", "diff", "cases add", "cases run"}  # fmt: skip
 """Commands that do not show answers of a server; differences of two runs are tried by themselves.

@@ -83,7 +83,7 @@ def test_the_worker_is_started_with_a_key_of_its_own_and_what_the_settings_allow
     monkeypatch.setenv("TIDELOG_BUILTIN_NETWORKS", "10.0.0.0/8, 127.0.0.1")
     monkeypatch.setenv("TIDELOG_BUILTIN_HOSTS", "*.example.com")
     monkeypatch.setenv("TIDELOG_BOOTSTRAP_BUILTIN_KEY_SHA256", "0" * 64)
-    service = Service(config(agents=("agents",)), on_ready=lambda server: None)
+    service = Service(config(agents=("agents",)), on_ready=lambda server, console: None)
     service._worker_key, service._builtin_key = "of-agents", "of-tools"
     assert service._builtin is not None and service._worker is not None
     program, of_agents = service._builtin._program(), service._worker._program()
@@ -105,7 +105,7 @@ def test_a_setting_or_no_worker_or_no_api_turn_it_off(monkeypatch: pytest.Monkey
     assert not config(roles=["relay"]).builtin_worker
     monkeypatch.setenv("TIDELOG_BUILTIN_WORKER", "false")
     off = config(agents=("agents",))
-    assert not off.builtin_worker and Service(off, on_ready=lambda server: None)._builtin is None
+    assert not off.builtin_worker and Service(off, on_ready=lambda server, console: None)._builtin is None
     monkeypatch.setenv("TIDELOG_BUILTIN_WORKER", "perhaps")
     with pytest.raises(SettingsError, match="TIDELOG_BUILTIN_WORKER"):
         load_settings()
