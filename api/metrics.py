@@ -27,6 +27,9 @@ BREAKERS_TOLD = Counter("tidelog_breaker_actions_total", "Breakers that this pro
 TOOL_PERMITS = Gauge("tidelog_tool_permits_in_use", "Calls of tools with a limit of calls at once that this process has begun")
 TOOL_WAITING = Gauge("tidelog_tool_calls_waiting", "Calls at hand that wait for a permit or a token")
 TOOL_TOKENS = Gauge("tidelog_tool_tokens", "Tokens of tools with a rate that this process has drawn and not spent")
+SOCKETS = Gauge("tidelog_event_sockets", "Open WebSockets of event streams")
+SOCKET_SUBSCRIPTIONS = Gauge("tidelog_event_socket_subscriptions", "Subscriptions on these WebSockets")
+SOCKET_RESYNCS = Counter("tidelog_event_socket_resyncs_total", "Subscriptions that ended because their clients read too slowly")
 SESSION_MESSAGES = Counter("tidelog_worker_messages_total", "Messages of workers' sessions", ["direction"])
 
 WRITE_SECONDS = Histogram("tidelog_append_write_seconds", "Time to write a batch of appends durably, tries included", buckets=FAST)

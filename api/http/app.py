@@ -4,6 +4,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from api.container import Container
 from api.http.conventions.browser_sessions import KnownSessions
@@ -50,7 +51,10 @@ from api.http.routes import (
     workers,
     workflows,
 )
+from api.http.sessions import limits as sessions
 from api.http.sessions.endpoint import Sessions
+from api.http.sockets import limits as event_sockets
+from api.http.sockets.endpoint import EventSockets
 from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
@@ -82,4 +86,8 @@ def create_app(container: Container, *, console_files: Path = console.FOLDER) ->
     app.state.known_at = {}
     app.state.projects_of_roots = ProjectsOfRoots(container.feed, container.commands.registry, container.histories)
     app.state.openapi = openapi.Document(app.version, routes := [route for router in ROUTERS for route in router.routes])
-    return Gate(app, RouteTable(routes), Sessions(container, callers.keys), container, callers)
+    sockets: dict[str, ASGIApp] = {
+        sessions.PATH: Sessions(container, callers.keys),
+        event_sockets.PATH: EventSockets(container, callers.keys, app.state.projects_of_roots),
+    }
+    return Gate(app, RouteTable(routes), sockets, container, callers)

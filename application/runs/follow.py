@@ -5,7 +5,7 @@ compensation. The events themselves tell when no part is open any more (`applica
 """
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
@@ -15,8 +15,9 @@ from application.engine.reading.channels import Batch, Filter
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
-from application.reads import CurrentRuns
+from application.reads import CurrentRun, CurrentRuns
 from application.views.parts import OpenParts
+from domain.kernel import RecordedEvent
 
 PAGE = 500
 
@@ -29,6 +30,40 @@ class RunOver:
     """
 
     position: int
+
+
+class FollowedRun:
+    """Tells when nothing follows in the stream of a run any more. The reader gives it all events of the run after its position."""
+
+    __slots__ = ("_known_to", "_parts")
+
+    def __init__(self, run: CurrentRun | None) -> None:
+        """`run`: as it is when the reader begins."""
+        self._known_to, self._parts = (run.view.position, run.parts) if run is not None else (0, OpenParts())
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the run has ended, and something of it is open."""
+        return self._parts.ended
+
+    @property
+    def known_to(self) -> int:
+        """The position of the run's last event when the reader began."""
+        return self._known_to
+
+    def after(self, events: Iterable[RecordedEvent], reached: int) -> bool:
+        """Whether nothing follows, after further events up to a position."""
+        self._parts = self._parts.after(event for event in events if event.position > self._known_to)
+        return reached >= self._known_to and self._parts.over
+
+    def is_given_up(self, reached: int) -> bool:
+        """Whether nothing is waited for, if nothing was heard for a while. The parts of such a run are cancelled by nobody.
+
+        That is so while the sagas are down, or after a reaction was put aside. The outcome of an attempt is waited for, and so is
+        the end of a compensation, whose calls may be tried again after a long while.
+        """
+        parts = self._parts
+        return reached >= self._known_to and parts.ended and not parts.attempts and not parts.goes_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +88,9 @@ class RunStreams:
             HistoryEnded: the log has a later history.
         """
         reached, selection = after or 0, _Selection(topics, self.live.silence_s)
-        run = await self.runs.now(tenant_id, run_id)
-        known_to, parts = (run.view.position, run.parts) if run is not None else (0, OpenParts())
-        if parts.over:
+        end = FollowedRun(await self.runs.now(tenant_id, run_id))
+        known_to = end.known_to
+        if end.after((), known_to):
             while reached < known_to and not self.live.closed:
                 page = Batch(
                     await self.feed.read_tenant(tenant_id, after=reached, until=known_to, limit=PAGE, root_id=run_id, rooted=True)
@@ -73,8 +108,7 @@ class RunStreams:
                 if (shown := selection.of(events)) is not None:
                     yield shown
                 reached = events[-1].position if events else reached
-                parts = parts.after(event for event in events if event.position > known_to)
-                if reached >= known_to and (parts.over or (not events and _stays_open(parts))):
+                if end.after(events, reached) or (not events and end.is_given_up(reached)):
                     yield RunOver(reached)
                     return
 
@@ -86,15 +120,6 @@ class RunStreams:
         """
         run = await self.runs.now(tenant_id, run_id)
         return run is not None and run.parts.over and run.view.position <= after
-
-
-def _stays_open(parts: OpenParts) -> bool:
-    """Whether a run that has ended, and of which nothing was heard for a while, is given up: its parts are cancelled by nobody.
-
-    That is so while the sagas are down, or after a reaction was put aside. The outcome of an attempt is waited for, and so is the
-    end of a compensation, whose calls may be tried again after a long while.
-    """
-    return parts.ended and not parts.attempts and not parts.goes_back
 
 
 class _Selection:

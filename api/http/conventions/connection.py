@@ -21,13 +21,19 @@ from api.http.conventions.cycle import EXTENSIONS, RequestCycle
 from api.http.conventions.deadlines import Deadline, SendWatch
 from api.http.conventions.door import ConnectionSlot, Door
 from api.http.conventions.errors import HeadTooLarge, RequestTimeout, TooManyConnections, not_http_problem, tidelog_problem
+from api.http.conventions.websockets import SocketConnection
 from api.http.sessions.connection import SessionConnection
 from api.http.sessions.limits import PATH as SESSIONS
+from api.http.sockets.connection import EventConnection
+from api.http.sockets.limits import PATH as EVENTS
 from api.metrics import CONNECTIONS, REFUSED
 from domain.errors import TidelogError, Unavailable
 
 PIECE = 4_096
 """Bytes that the parser gets at a time. Of pipelined requests only those in one piece are parsed; the others wait unparsed."""
+
+SOCKETS: dict[bytes, type[SocketConnection]] = {SESSIONS.encode(): SessionConnection, EVENTS.encode(): EventConnection}
+"""Path of a WebSocket → its connection."""
 
 # The phases of a connection. They are plain numbers because each request compares them about ten times.
 IDLE = 0
@@ -114,7 +120,7 @@ class HttpConnection(HttpToolsProtocol):
         self._muted = False
         """The parser reads a made-up head, after which it expects the body."""
         self._upgrades = False
-        """The message asks for the WebSocket of workers, and nothing else is under way."""
+        """The message asks for a WebSocket that there is, and nothing else is under way."""
 
     # --- beginning and end ------------------------------------------------------------------------------------------------
 
@@ -203,10 +209,10 @@ class HttpConnection(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return self._upgrades
 
-    def _asks_for_session(self) -> bool:
-        """Whether the head asks for the WebSocket of workers, as the next request of a connection on which none is under way."""
+    def _asks_for_socket(self) -> bool:
+        """Whether the head asks for a WebSocket that there is, as the next request of a connection on which none is under way."""
         return (
-            self.url.partition(b"?")[0] == SESSIONS.encode()
+            self.url.partition(b"?")[0] in SOCKETS
             and self.parser.get_method() == b"GET"
             and self._get_upgrade() == b"websocket"
             and not self._has_body()
@@ -230,10 +236,10 @@ class HttpConnection(HttpToolsProtocol):
         self._deadline.close()
         self._sending.close()
         self.connections.discard(self)
-        session = SessionConnection(
+        connection = SOCKETS[self.url.partition(b"?")[0]](
             self._door, slot, config=self.config, server_state=self.server_state, app_state=self.app_state, _loop=self.loop
         )
-        session.take_over(self.transport, b"".join(head))
+        connection.take_over(self.transport, b"".join(head))
 
     def _go_on_without_upgrade(self) -> None:
         """Ignores an unknown upgrade (RFC 9110, section 7.8). The parser takes the upgrade for the end of the message."""
@@ -297,7 +303,7 @@ class HttpConnection(HttpToolsProtocol):
         if version not in ("1.1", "1.0") or self._hosts > 1 or (not self._hosts and version == "1.1"):  # RFC 9112, section 3.2
             raise _Refused
         upgrade = self.parser.should_upgrade()
-        self._upgrades = upgrade and self._asks_for_session()
+        self._upgrades = upgrade and self._asks_for_socket()
         self._begin_request(version)
         self._enter(BODY)
         if upgrade:

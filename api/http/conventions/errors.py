@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from api.http.sockets.errors import AlreadySubscribed, TooManySubscriptions
 from application.engine.ports.blobs import BlobInUse, BlobsFull
 from application.plans.refusal import InvalidPlan
 from application.triggers.deliveries import TooManyDeliveries
@@ -125,6 +126,8 @@ STATUS: Mapping[type[TidelogError], int] = {
     TooManyConnections: 429,
     UnsupportedBody: 415,
     UpgradeRequired: 426,
+    TooManySubscriptions: 429,
+    AlreadySubscribed: 409,
     messages.MalformedMessage: 400,
     messages.NoCommonVersion: 426,
     messages.SilentWorker: 408,

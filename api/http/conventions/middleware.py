@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -37,13 +37,13 @@ _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
 class Gate:
-    """The ASGI layer around `routes` and `sessions`. `app`: the `request.app` of endpoints."""
+    """The ASGI layer around `routes` and `sockets`. `app`: the `request.app` of endpoints."""
 
-    def __init__(self, app: FastAPI, routes: RouteTable, sessions: ASGIApp, container: Container, callers: Callers) -> None:
-        """`sessions`: the application of the WebSocket of workers, which lets its callers in itself."""
+    def __init__(self, app: FastAPI, routes: RouteTable, sockets: Mapping[str, ASGIApp], container: Container, callers: Callers) -> None:
+        """`sockets`: the applications of WebSockets by their paths. They let their callers in themselves."""
         self._app = app
         self._routes = routes
-        self._sessions = sessions
+        self._sockets = sockets
         self._callers = callers
         self._container = container
         self._live = container.live
@@ -58,7 +58,7 @@ class Gate:
         state: dict[str, Any] = scope.setdefault("state", {})
         state["headers"], state["container"] = dict(scope["headers"]), self._container
         _trace(state["headers"], state)
-        await (self._answer if scope["type"] == "http" else self._sessions)(scope, receive, send)
+        await (self._answer if scope["type"] == "http" else self._sockets[scope["path"]])(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""

@@ -25,12 +25,16 @@ from api.http.conventions.errors import UpgradeRequired
 from api.http.conventions.narrowing import must_be_seen
 from api.http.conventions.parameters import Parameters
 from api.http.conventions.permissions import BY_PATH, Permission
-from api.http.sessions.limits import PATH as SESSIONS
-from api.http.sessions.limits import PROTOCOL
+from api.http.sessions import limits as sessions
+from api.http.sockets import limits as sockets
 from domain.errors import Forbidden
 
 ACTION = "x-action"
 """The field of an operation in the OpenAPI document that has the name of the route's action."""
+
+
+PROTOCOLS = {sessions.PATH: sessions.PROTOCOL, sockets.PATH: sockets.PROTOCOL}
+"""Path of a WebSocket → its subprotocol."""
 
 
 class DirectRoute(APIRoute):
@@ -156,8 +160,8 @@ class RouteTable:
     def _without_route(self, method: str, scope: Scope) -> Response:
         """The answer to a request without a route. Raises HTTPException (404, 405), UpgradeRequired."""
         path: str = scope["path"]
-        if path == SESSIONS:
-            raise UpgradeRequired(f"{path} is a WebSocket with the subprotocol {PROTOCOL}")
+        if (protocol := PROTOCOLS.get(path)) is not None:
+            raise UpgradeRequired(f"{path} is a WebSocket with the subprotocol {protocol}")
         methods = self._methods if path == "*" else self._methods_of(path)
         if methods:
             allow = {"Allow": ", ".join(sorted([*methods, "OPTIONS"]))}

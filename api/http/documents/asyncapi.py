@@ -1,5 +1,5 @@
-"""The AsyncAPI 3.0 document of the messages of the system: events, and the session of a worker. It is made from the registry of
-events and from the models of the session's messages, so it is always true."""
+"""The AsyncAPI 3.0 document of the messages of the system: events, their WebSocket, and the session of a worker. It is made from
+the registry of events and from the models of messages, so it is always true."""
 
 from functools import cache
 from typing import Any
@@ -13,8 +13,9 @@ from starlette.responses import Response
 from api.http.conventions.answers import cached_document
 from api.http.conventions.permissions import public
 from api.http.conventions.routing import ACTION, DirectRoute
-from api.http.documents import openapi, session_messages
+from api.http.documents import openapi, session_messages, socket_messages
 from api.http.sessions.limits import OPENING, PATH, PROTOCOL
+from api.http.sockets import limits as sockets
 from application.engine.reading.cloudevents import CONTENT_TYPE, ENVELOPE, schema_uri
 from domain.access import Action, roles_that_may
 from domain.kernel import Event
@@ -25,8 +26,8 @@ router = APIRouter(tags=["documents"], route_class=DirectRoute)
 SCHEMAS = "#/components/schemas/{model}"
 DESCRIPTION = """
 Events of the log as CloudEvents 1.0, in the order in which they were recorded. The application sends, subscribers receive: as
-server-sent events over HTTP, and, if the fan-out is switched on, as messages of a JetStream stream. Workers get their work, and
-report about it, over a WebSocket.
+server-sent events over HTTP, over a WebSocket, and, if the fan-out is switched on, as messages of a JetStream stream. Workers get
+their work, and report about it, over another WebSocket.
 """
 NATS_DESCRIPTION = """
 One message for each event, once and in order, in a JetStream stream that keeps messages for a time. Subscribe to subjects with
@@ -76,12 +77,18 @@ def build(version: str) -> dict[str, Any]:
             "runEvents": _sse("/v1/runs/{run_id}/events", "Events of one run, until it has ended", [*events, "end", "reset"])
             | {"parameters": {"run_id": {"description": "Id of the run, a UUID"}}},
             "subjects": _subjects(found),
+            "eventSocket": _event_socket(),
             "workerSession": _session(),
         },
         "operations": {
             "streamTenantEvents": _operation("tenantEvents", [*events, "resync", "reset"], http=True) | _needs(Action.EVENTS_READ),
             "streamRunEvents": _operation("runEvents", [*events, "end", "reset"], http=True) | _needs(Action.EVENTS_READ),
             "publishEvents": _operation("subjects", [*events], http=False),
+            "sendOnSocket": _operation("eventSocket", socket_messages.names(socket_messages.SERVER), http=False)
+            | _needs(sockets.OPENING),
+            "receiveOnSocket": _operation("eventSocket", socket_messages.names(socket_messages.CLIENT), http=False)
+            | {"action": "receive"}
+            | _needs(sockets.OPENING),
             "sendToWorker": _operation("workerSession", _said_by("server"), http=False) | _needs(OPENING),
             "receiveFromWorker": _operation("workerSession", _said_by("worker"), http=False)
             | {"action": "receive"}
@@ -93,9 +100,10 @@ def build(version: str) -> dict[str, Any]:
                 **{
                     name: {"name": name, "summary": text, "payload": CONTROLS.get(name, NO_DATA)} for name, text in controls.items()
                 },
+                **socket_messages.messages(),
                 **{key: {"contentType": "application/json", **said} for key, said in session_messages.messages().items()},
             },
-            "schemas": {**_schemas(found), **session_messages.schemas()},
+            "schemas": {**_schemas(found), **socket_messages.schemas(), **session_messages.schemas()},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "httpApiKey", "in": "header", "name": "X-API-Key"},
@@ -127,6 +135,8 @@ def _servers() -> dict[str, Any]:
         "https": {**http, "protocol": "https", "description": "The same behind a proxy that speaks TLS"},
         "ws": {**http, "protocol": "ws", "description": "WebSocket of the workers", "security": bearer},
         "wss": {**http, "protocol": "wss", "description": "The same behind a proxy that speaks TLS", "security": bearer},
+        "eventWs": {**http, "protocol": "ws", "description": "WebSocket of event streams"},
+        "eventWss": {**http, "protocol": "wss", "description": "The same behind a proxy that speaks TLS"},
         "nats": {"host": "{address}", "protocol": "nats", "variables": {"address": address}},
     }
 
@@ -165,6 +175,17 @@ def _session() -> dict[str, Any]:
         "description": f"Subprotocol `{PROTOCOL}`. A frame is a JSON array of messages. Reference: worker-sessions.md",
         "servers": [_reference("servers", "ws"), _reference("servers", "wss")],
         "messages": {key: _reference("components", "messages", key) for key in session_messages.messages()},
+        "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+    }
+
+
+def _event_socket() -> dict[str, Any]:
+    return {
+        "address": sockets.PATH,
+        "title": "Event streams over a WebSocket",
+        "description": f"Subprotocol `{sockets.PROTOCOL}`. A frame is one JSON object. Reference: streams.md",
+        "servers": [_reference("servers", name) for name in ("eventWs", "eventWss")],
+        "messages": {key: _reference("components", "messages", key) for key in socket_messages.messages()},
         "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
     }
 

@@ -289,7 +289,7 @@ async def _is_over(request: Request, streams: RunStreams, run_id: UUID, after: i
 
 def _sse(encoder: CloudEventEncoder, history: History, events: Sequence[RecordedEvent]) -> bytes:
     return b"".join(
-        b"id: %s\nevent: %s\ndata: %s\n\n" % (history.cursor(event.position).encode(), event.topic.encode(), encoder.encode(event))
+        b"id: %s\nevent: %s\ndata: %s\n\n" % (history.cursor(event.position).encode(), event.topic.encode(), encoder.shared(event))
         for event in events
     )
 

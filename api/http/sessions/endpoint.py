@@ -4,7 +4,6 @@ import asyncio
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -13,10 +12,11 @@ from uuid_utils.compat import uuid7
 from api.container import Container
 from api.http.conventions import behalf
 from api.http.conventions.audit import COUNTED, count_refusal
-from api.http.conventions.errors import response_to, status_of
+from api.http.conventions.errors import status_of
 from api.http.conventions.keys import Keys
 from api.http.conventions.middleware import must_be_single
 from api.http.conventions.request import Principal
+from api.http.conventions.websockets import must_be_of_this_site, refuse
 from api.http.sessions.answers import Answers
 from api.http.sessions.connection import SessionConnection
 from api.http.sessions.frames import Unreadable, read
@@ -31,7 +31,7 @@ from application.workers.hosting.credit import KINDS
 from application.workers.hosting.messages import MalformedMessage, Refused, Saying
 from application.workers.hosting.session import HostedSession, Visitor
 from domain.access import KeyIsNarrowed, NotPermitted, Role, may, must_be_allowed
-from domain.errors import Forbidden, InvalidCommand, TidelogError, Unauthenticated, Unavailable
+from domain.errors import InvalidCommand, TidelogError, Unauthenticated, Unavailable
 
 log = structlog.get_logger(__name__)
 _RECEIVED = SESSION_MESSAGES.labels("received")
@@ -56,13 +56,7 @@ class Sessions:
         try:
             principal = await self._admitted(scope, connection)
         except Exception as error:  # noqa: BLE001  # every error gets an answer
-            response = response_to(scope, error)  # type: ignore[arg-type]  # a Scope is a dict
-            REQUESTS.labels("GET", PATH, response.status_code).inc()
-            if response.status_code in COUNTED:
-                count_refusal(self._container, scope, OPENING)
-            headers = [*response.raw_headers, (b"tidelog-trace-id", state["trace_id"].encode())]
-            await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
-            await send({"type": "websocket.http.response.body", "body": bytes(response.body)})
+            await refuse(self._container, scope, send, error, path=PATH, opening=OPENING)
             return
         REQUESTS.labels("GET", PATH, 101).inc()
         await receive()  # `websocket.connect`
@@ -84,7 +78,7 @@ class Sessions:
             raise InvalidCommand("a session takes no parameters")
         if behalf.NAME in headers:
             raise InvalidCommand("a session is for all runs: its reports say for whom each run is, and Tidelog-On-Behalf-Of cannot")
-        _must_be_of_this_site(headers)
+        must_be_of_this_site(headers)
         only = {b"authorization": headers.get(b"authorization", b"")}  # no other header, which another site could have set
         principal, state["key"] = await self._keys.principal(only)
         state["principal"] = principal
@@ -175,10 +169,3 @@ def _take_at_once(context: Context, session: HostedSession, outbox: Outbox, role
         return False
     context.run(_take, session, outbox, role, text)
     return True
-
-
-def _must_be_of_this_site(headers: dict[bytes, bytes]) -> None:
-    """Raises Forbidden for a page of another site: a browser sends `Origin`, a worker does not."""
-    origin = headers.get(b"origin", b"").decode("latin-1")
-    if origin and urlsplit(origin).netloc.lower() != headers.get(b"host", b"").decode("latin-1").lower():
-        raise Forbidden(f"a session may not be opened by a page of {origin[:200]}")

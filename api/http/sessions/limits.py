@@ -18,5 +18,3 @@ CROWDED = 1024 * 1024
 """Bytes that wait to be sent, from which on no more work is sent and nothing is read."""
 MAX_WAITING = 16 * 1024 * 1024
 """Bytes that wait to be sent, from which on the connection is broken off."""
-END_S = 5.0
-"""Seconds in which the last messages must be sent, and the peer must have closed."""

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import structlog
 from starlette.types import Send
 
+from api.http.conventions.websockets import END_S
 from api.http.sessions.answers import Answers
-from api.http.sessions.limits import CROWDED, END_S, MAX_FRAME, MAX_MESSAGE, MAX_MESSAGES, MAX_WAITING
+from api.http.sessions.limits import CROWDED, MAX_FRAME, MAX_MESSAGE, MAX_MESSAGES, MAX_WAITING
 from api.metrics import SESSION_MESSAGES
 from application.workers.hosting.messages import Answer, Ending, Refused
 from domain.errors import PayloadTooLarge, TidelogError

@@ -20,6 +20,8 @@ the same wherever it is met: so no host stands in it."""
 NOT_IN_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 """Characters that an attribute of a CloudEvent must not have (CloudEvents 1.0, section "Type System")."""
 UNKNOWN = "unknown"
+MOST_SHARED, MOST_SHARED_BYTES = 256, 16 * 1024
+"""How many encoded events are remembered, and up to which size."""
 
 ENVELOPE: dict[str, Any] = {
     "title": "CloudEvent",
@@ -97,6 +99,21 @@ class CloudEventEncoder:
 
     def __init__(self, topics: Container[str]) -> None:
         self._topics = topics
+        self._recent: dict[int, tuple[RecordedEvent, bytes]] = {}
+        """By position, oldest first."""
+
+    def shared(self, recorded: RecordedEvent) -> bytes:
+        """As `encode`, and remembered for a while: all readers of a process that follow the log get the same event, with whatever
+        filters."""
+        found = self._recent.get(recorded.position)
+        if found is not None and found[0] is recorded:
+            return found[1]
+        made = self.encode(recorded)
+        if len(made) <= MOST_SHARED_BYTES:
+            if len(self._recent) >= MOST_SHARED:
+                del self._recent[next(iter(self._recent))]
+            self._recent[recorded.position] = recorded, made
+        return made
 
     def encode(self, recorded: RecordedEvent, *, by_reference: bool = False) -> bytes:
         """One event as a CloudEvents JSON object. `data` is the stored JSON, byte for byte.

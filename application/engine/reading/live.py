@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from application.engine.ports.log import AppendRequest, AppendResult, EventFeed, Subscription
-from application.engine.reading.channels import Batch, Channel, Filter, LiveListener, TooSlow
+from application.engine.reading.channels import Batch, Channel, FeedListener, Filter, LiveListener, TooSlow
 from application.engine.reading.event_pages import read_wanted
 from application.engine.reading.histories import History, HistoryEnded
 from application.engine.reading.history_keeper import HistoryKeeper
@@ -63,7 +63,7 @@ class LiveFeed:
         self._linger_s = linger_s
         self._degraded = degraded
         self._channels: dict[Filter, Channel] = {}
-        self._due: deque[LiveListener | Watch] = deque()
+        self._due: deque[FeedListener | Watch] = deque()
         self._watches = Watches()
         self._overhearing: set[Callable[[Sequence[RecordedEvent]], None]] = set()
         self.own = OwnEvents()
@@ -174,7 +174,7 @@ class LiveFeed:
                     channel.offer(batch)
                     self._wake_in_turn(channel.listeners)
 
-    def _wake_in_turn(self, those: Iterable[LiveListener | Watch]) -> None:
+    def _wake_in_turn(self, those: Iterable[FeedListener | Watch]) -> None:
         idle = not self._due
         for one in those:
             if not one.due:
@@ -202,7 +202,7 @@ class LiveFeed:
             TooSlow: more came than the bound of the queue while the caller was busy.
             HistoryEnded: the log has a later history.
         """
-        await self._joined(history)
+        await self.joined(history)
         if self.closed:
             return
         channel = self._channels.setdefault(wanted, Channel())
@@ -210,12 +210,11 @@ class LiveFeed:
         channel.listeners.add(listener)
         try:
             joined_at = self.position
-            reached = joined_at if after is None else after
-            while reached < joined_at:
-                page, looked_to = await read_wanted(self._feed, wanted, after=reached, until=joined_at, limit=PAGE)
-                if page:
-                    yield Batch(page)
-                reached = page[-1].position if len(page) == PAGE else joined_at if looked_to is None else looked_to
+            reached = joined_at if after is None else max(after, joined_at)
+            if after is not None:
+                async with aclosing(self.replay(wanted, after, joined_at)) as pages:
+                    async for page in pages:
+                        yield page
             while not self.closed:
                 if not (listener.queued or listener.overflowed or listener.ended or listener.silent):
                     await listener.wait()
@@ -231,12 +230,34 @@ class LiveFeed:
                         continue
                 yield live
         finally:
-            listener.close()
-            channel.listeners.discard(listener)
-            if not channel.listeners and self._channels.get(wanted) is channel:
-                del self._channels[wanted]
+            self.leave(wanted, listener)
 
-    async def _joined(self, history: History) -> None:
+    async def replay(self, wanted: Filter, after: int, until: int) -> AsyncGenerator[Batch, None]:
+        """The stored events of a filter after a position and up to another one, in pages. Raises Unavailable."""
+        while after < until:
+            page, looked_to = await read_wanted(self._feed, wanted, after=after, until=until, limit=PAGE)
+            if page:
+                yield Batch(page)
+            after = page[-1].position if len(page) == PAGE else until if looked_to is None else looked_to
+
+    def listen(self, wanted: Filter, woken: Callable[[], None]) -> FeedListener:
+        """Listens from `position` on, without a task: `woken` is called when there is something to take, and must not wait. The
+        caller has awaited `joined`, nothing else since then, and calls `leave`.
+        """
+        channel = self._channels.setdefault(wanted, Channel())
+        listener = FeedListener(channel, self._queue_events, woken)
+        channel.listeners.add(listener)
+        return listener
+
+    def leave(self, wanted: Filter, listener: FeedListener) -> None:
+        """Ends a listener."""
+        channel = listener.channel
+        listener.close()
+        channel.listeners.discard(listener)
+        if not channel.listeners and self._channels.get(wanted) is channel:
+            del self._channels[wanted]
+
+    async def joined(self, history: History) -> None:
         """Returns when a history is being read, or the process is about to stop. Raises HistoryEnded."""
         while True:
             restarted = self._restarted
