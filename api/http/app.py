@@ -88,6 +88,6 @@ def create_app(container: Container, *, console_files: Path = console.FOLDER) ->
     app.state.openapi = openapi.Document(app.version, routes := [route for router in ROUTERS for route in router.routes])
     sockets: dict[str, ASGIApp] = {
         sessions.PATH: Sessions(container, callers.keys),
-        event_sockets.PATH: EventSockets(container, callers.keys, app.state.projects_of_roots),
+        event_sockets.PATH: EventSockets(container, callers, app.state.projects_of_roots),
     }
     return Gate(app, RouteTable(routes), sockets, container, callers)

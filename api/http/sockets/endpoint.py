@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from api.container import Container
-from api.http.conventions.keys import Keys
+from api.http.conventions.callers import Callers
 from api.http.conventions.middleware import must_be_single
 from api.http.conventions.request import Principal
 from api.http.conventions.websockets import must_be_of_this_site, refuse
@@ -26,9 +26,11 @@ from domain.kernel import RecordedEvent
 class EventSockets:
     """The ASGI application of `PATH`. The gate has put the headers and the trace into the scope."""
 
-    def __init__(self, container: Container, keys: Keys, of_roots: ProjectsOfRoots, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(
+        self, container: Container, callers: Callers, of_roots: ProjectsOfRoots, *, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
         self._container = container
-        self._keys = keys
+        self._callers = callers
         self._of_roots = of_roots
         self._beats = Beats(heartbeat_s)
 
@@ -46,7 +48,7 @@ class EventSockets:
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL, "headers": trace})
         SOCKETS.inc()
         try:
-            await self._serve(principal, state, connection, receive)
+            await self._serve(principal, scope, connection, receive)
         finally:
             SOCKETS.dec()
 
@@ -59,8 +61,7 @@ class EventSockets:
         if scope["query_string"]:
             raise InvalidCommand("the WebSocket takes no parameters: a filter is in the message `subscribe`")
         must_be_of_this_site(headers)
-        principal, state["key"] = await self._keys.principal(headers)
-        state["principal"] = principal
+        principal = await self._callers.admit(scope)
         connection.identify(principal.key_id)
         must_be_allowed(principal.role, OPENING)
         if PROTOCOL not in scope["subprotocols"]:
@@ -68,17 +69,17 @@ class EventSockets:
         log_context.of_request(principal.tenant_id, state["trace_id"])
         return principal
 
-    async def _serve(self, principal: Principal, state: dict[str, Any], connection: EventConnection, receive: Receive) -> None:
+    async def _serve(self, principal: Principal, scope: Scope, connection: EventConnection, receive: Receive) -> None:
         container = self._container
         seen = None
         if principal.projects is not None:
             seen = Narrowed(principal.tenant_id, principal.projects, self._of_roots, container.feed)
         socket = EventSocket(
             connection, container.live, container.feed, container.histories, container.replays,
-            tenant_id=principal.tenant_id, seen=seen, trace_id=state["trace_id"], encoded=self._encoded,
+            tenant_id=principal.tenant_id, seen=seen, trace_id=scope["state"]["trace_id"], encoded=self._encoded,
         )  # fmt: skip
-        ended = Unauthenticated("the API key is not valid any more")
-        release = self._keys.hold(state["key"], partial(socket.end_with, 4401, "key", ended))
+        ended = Unauthenticated("the API key is not valid any more, or the browser was signed out")
+        release = self._callers.hold(scope, partial(socket.end_with, 4401, "key", ended))
         connection.write(WELCOME)
         self._beats.add(socket)
         try:
