@@ -43,9 +43,11 @@ def project() -> AppendRequest:
 
 
 @asynccontextmanager
-async def subscribers(port: int, count: int, after: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The clients, connected."""
-    command = ["-m", "benchmarks.subscribers", str(port), KEY, str(count), str(after)]
+async def subscribers(
+    port: int, count: int, after: int | str, clients: str = "subscribers"
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The clients, connected. `clients`: their module."""
+    command = ["-m", f"benchmarks.{clients}", str(port), KEY, str(count), str(after)]
     pipe = subprocess.PIPE
     child = await asyncio.create_subprocess_exec(sys.executable, *command, stdin=pipe, stdout=pipe, limit=2**20)
     try:
@@ -88,9 +90,10 @@ def scheduled(pid: int) -> tuple[float, float]:
 
 
 async def one_round(
-    store: PostgresEventStore, feed: PostgresEventFeed, port: int, api: int, options: argparse.Namespace
-) -> dict[str, float]:
-    async with subscribers(port, options.subscribers, await feed.head()) as child:
+    store: PostgresEventStore, feed: PostgresEventFeed, port: int, api: int, options: argparse.Namespace,
+    clients: str = "subscribers",
+) -> dict[str, float]:  # fmt: skip
+    async with subscribers(port, options.subscribers, await feed.head(), clients) as child:
         assert await line_of(child) == "ready\n" and child.stdin is not None
         began, (ran, waited) = time.perf_counter(), scheduled(api)
         called = await append_steadily(store, options.rate, options.seconds)
@@ -107,7 +110,9 @@ async def one_round(
         }
 
 
-async def main(options: argparse.Namespace) -> None:
+@asynccontextmanager
+async def system() -> AsyncIterator[tuple[PostgresEventStore, PostgresEventFeed, int, int]]:
+    """A store, a feed, the port of an api process, and the id of that process."""
     async with embedded() as services, AsyncExitStack() as stack:
         port = free_port()
         env = environment(services, TIDELOG_PORT=str(port), TIDELOG_BOOTSTRAP_KEY_SHA256=hashlib.sha256(KEY.encode()).hexdigest())
@@ -119,14 +124,18 @@ async def main(options: argparse.Namespace) -> None:
         await store.start()
         stack.push_async_callback(store.close)
         await asyncio.to_thread(wait_for, f"http://127.0.0.1:{port}/health/ready")
-        feed = PostgresEventFeed(pool)
+        yield store, PostgresEventFeed(pool), port, api
+
+
+async def main(options: argparse.Namespace) -> None:
+    async with system() as (store, feed, port, api):
         rounds = [await one_round(store, feed, port, api, options) for _ in range(options.rounds)]
     report(rounds, options)
 
 
-def report(rounds: list[dict[str, float]], options: argparse.Namespace) -> None:
+def report(rounds: list[dict[str, float]], options: argparse.Namespace, what: str = "subscribers") -> None:
     middle = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-    title = f"{options.subscribers:,} subscribers of one tenant, {options.rate} events/s for {options.seconds:g} s"
+    title = f"{options.subscribers:,} {what} of one tenant, {options.rate} events/s for {options.seconds:g} s"
     print(f"\n{title}, {options.rounds} rounds (medians)")
     p50, p99, longest = middle["p50_ms"], middle["p99_ms"], middle["max_ms"]
     print(f"  append → client  p50 {p50:.1f} ms  p99 {p99:.1f} ms  max {longest:.1f} ms (reach: p99 ≤ 50 ms)")

@@ -11,6 +11,8 @@ import re
 import sys
 import time
 from array import array
+from collections.abc import Coroutine
+from typing import Any
 
 import uvloop
 
@@ -71,7 +73,11 @@ async def main(port: int, key: str, count: int, after: int) -> None:
         f"GET /v1/events?after={after} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
         "Accept: text/event-stream\r\n\r\n"
     ).encode()
-    subscribers = await connected(port, request, count)
+    await measure(connected(port, request, count))
+
+
+async def measure(connecting: Coroutine[Any, Any, list[Subscriber]]) -> None:
+    subscribers = await connecting
     print("ready", flush=True)
     cpu = time.process_time()
     given = json.loads(await asyncio.to_thread(sys.stdin.readline))
