@@ -31,9 +31,7 @@ async def idle(port: int, api: int, count: int, few: int) -> None:
         after = rss_mb(api)
         with_many = await busy(api)
     each = (after - before) * 1024 / count
-    print(
-        f"\n{count:,} idle sockets, each with a subscription: {after - before:.0f} MB more, {each:.1f} KB each, {after:.0f} MB in all"
-    )
+    print(f"\n{count:,} idle sockets with a subscription: {after - before:.0f} MB more, {each:.1f} KB each, {after:.0f} MB in all")
     print(f"  CPU of the api process: {alone:.1%} without a socket, {with_few:.1%} with {few}, {with_many:.1%} with {count:,}")
     table.row(f"{count:,} idle WebSockets of events", f"{after - before:.0f} MB", "", "≤ 300 MB", met=after - before <= 300)
     measured = f"{with_few:.1%} of a core (without them {alone:.1%})"

@@ -12,7 +12,10 @@ from typing import Any, Literal
 
 import psycopg
 
+from adapters.postgres.log.histories import PostgresHistories
+from adapters.postgres.pool import open_pool
 from adapters.postgres.shares import sizes
+from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
 from domain.errors import Unavailable
 from projections.kernel import Database
@@ -29,6 +32,16 @@ async def live_feed(system: System, **limits: Any) -> AsyncIterator[LiveFeed]:
         yield feed
     finally:
         await stopped(reading)
+
+
+async def begun_elsewhere(system: System, last_common: int) -> str:
+    """Begins a history in another process; this process learns of the history by a notification. Returns the history's id."""
+    pool = await open_pool(system.database_url, role="test", max_size=1)
+    try:
+        _, now = await HistoryKeeper(PostgresHistories(pool)).restored("a test", last_common)
+    finally:
+        await pool.close()
+    return now.history_id
 
 
 async def hold(stack: AsyncExitStack, system: System, name: Literal["read_database", "command_database"]) -> None:

@@ -15,6 +15,7 @@ from api.assembly import platform
 from api.http.conventions import keys
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.session_kit import worker_at
+from tests.integration.sockets_kit import reader
 from tests.integration.system_kit import System, eventually, new_id, running, sha256, streaming
 from tests.pace import ANSWER_S, slowness_lately
 from tidelog.client import Client
@@ -75,11 +76,11 @@ async def expired(system: System) -> tuple[Issued, Any]:
 
 @pytest.mark.parametrize("kind", [revoked, rotated_at_once, rotated, expired], ids=lambda kind: kind.__name__)
 async def test_a_key_ends_in_every_process(system: System, other: System, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a request, a stream of events that is silent, and a worker's session; the read model is not asked."""
+    """Against a request, a silent stream of events, a silent WebSocket and a worker's session; the read model is not asked."""
     monkeypatch.setattr(keys, "KNOWN_S", 3_600.0)
     (_, key), end = await kind(system)
     async with AsyncExitStack() as stack:
-        clients, streams, workers = [], [], []
+        clients, streams, sockets, workers = [], [], [], []
         for number, process in enumerate((system, other)):
             url = await process.url()
             client = await stack.enter_async_context(
@@ -89,6 +90,9 @@ async def test_a_key_ends_in_every_process(system: System, other: System, kind: 
             clients.append(client)
             stream = await stack.enter_async_context(streaming(url, key, "/v1/events", types="run.cancelled"))
             streams.append(asyncio.create_task(stream.rest(120)))
+            socket = await stack.enter_async_context(reader(url, key))
+            await socket.subscribe(types=["run.cancelled"])
+            sockets.append(socket)
             worker = await stack.enter_async_context(worker_at(url, key, name=f"w{number}"))
             await worker.hello(["a"])
             workers.append(worker)
@@ -96,6 +100,9 @@ async def test_a_key_ends_in_every_process(system: System, other: System, kind: 
         for worker in workers:
             assert (await worker.wait(t="error"))["problem"]["code"] == "unauthenticated"
             assert await worker.until_closed() == 4401
+        for socket in sockets:
+            assert (await socket.next("error"))["problem"]["code"] == "unauthenticated"
+            assert await socket.until_closed() == 4401
         for stream in streams:
             await stream
 

@@ -3,20 +3,24 @@
 import asyncio
 import json
 import random
+import socket as tcp
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import httpx2
 import pytest
 import pytest_asyncio
 from websockets.exceptions import InvalidStatus
 
+from api.http.sockets.endpoint import EventSockets
 from api.http.sockets.limits import MAX_FRAME, MAX_SUBSCRIPTIONS
-from api.metrics import AUDIT_REFUSALS
+from api.metrics import AUDIT_REFUSALS, SOCKETS
 from domain.projects import CreateProject
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
+from tests.integration.parts_kit import begun_elsewhere, live_feed
 from tests.integration.sockets_kit import Message, Reader, positions, reader, socket
 from tests.integration.system_kit import System, eventually, new_id, running, served, streaming
 from tests.pace import within
@@ -444,3 +448,81 @@ async def test_before_a_process_stops_clients_are_told_to_come_again(shared: Sys
             assert positions(await one.events(1)) == [last]
         assert 0 <= (await one.next("reconnect"))["after_ms"] < 2_000
         assert await one.until_closed() == 1001
+
+
+# --- slow clients, histories ----------------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_does_not_read_is_told_and_misses_nothing(shared: System) -> None:
+    """Each of its subscriptions has what it has got without a gap, and a cursor with which the rest comes."""
+    async with live_feed(shared, queue_events=20) as feed, served(replace(shared.container, live=feed)) as url:
+        before = await head(shared)
+        connection = tcp.socket()
+        connection.setsockopt(tcp.SOL_SOCKET, tcp.SO_RCVBUF, 4096)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, (httpx2.URL(url).host, httpx2.URL(url).port))
+        async with reader(url, shared.key, sock=connection, max_queue=1) as one:
+            for id in ("a", "b"):
+                await one.subscribe(id, types=["project.created"])
+                await one.next("live", id=id)
+
+            async def both_gone() -> bool:
+                await asyncio.gather(*(projects(shared, 1, size=200_000) for _ in range(4)))
+                await projects(shared, 20)
+                assert feed.most_queued <= 20
+                return feed.listeners == 0
+
+            await eventually(both_gone, "the end of both subscriptions", timeout_s=60)
+            last = await projects(shared, 1)
+            for id in ("a", "b"):
+                over = await one.next("resync", id=id)
+                had = [event for m in one.came if m["type"] == "events" and m["id"] == id for event in m["events"]]
+                assert positions(had) == list(range(before + 1, before + 1 + len(had))) and had[-1]["position"] < last
+                one.came = [message for message in one.came if message["id"] != id]
+                await one.subscribe(id, types=["project.created"], after=over["cursor"])
+                assert positions(await one.events(last - had[-1]["position"], id)) == list(range(had[-1]["position"] + 1, last + 1))
+
+
+async def test_the_end_of_a_history_is_told_to_those_it_concerns(system: System) -> None:
+    """Of three subscriptions two have events that are void. The third goes on, and does not notice."""
+    url, common = await system.url(), await projects(system, 5)
+    async with reader(url, system.key) as one, reader(url, system.key) as again:
+        await one.subscribe("behind", after=str(common - 2), types=["tenant.created"])
+        await one.subscribe("a", after="0")
+        await one.next("live", id="a")
+        last = await projects(system, 3)
+        await one.events(3, "a")
+        await again.subscribe("narrow", after=str(last))
+        history = await begun_elsewhere(system, common)
+        reset = await one.next("reset", id="a")
+        assert (reset["history"], reset["last_common_position"], reset["reason"]) == (history, common, "a test")
+        assert (await again.next("reset"))["last_common_position"] == common
+        one.came.clear()
+        await one.subscribe("a", after=reset["cursor"])
+        assert positions(await one.events(3, "a")) == list(range(common + 1, last + 1))
+        assert (await one.next("live", id="a"))["cursor"].split("-")[1] == history
+        new = await projects(system, 1)
+        assert positions(await one.events(1, "a")) == [new]
+        await one.say("unsubscribe", id="behind")
+        assert (await one.next("unsubscribed", id="behind"))["cursor"].split("-")[1] == history
+
+
+async def test_a_client_without_a_sign_of_life_is_cut_off_and_others_hear_of_the_server(
+    shared: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EventSockets.__init__, "__kwdefaults__", {"heartbeat_s": 1.0})
+    async with served(shared.container) as url, reader(url, shared.key) as alive, reader(url, shared.key) as gone:
+        transport = gone.connection.transport
+        transport.pause_reading()  # so nothing answers to a ping
+        async with within(20):
+            while json.loads(await alive.connection.recv())["type"] != "heartbeat":
+                pass
+        await eventually(lambda: _is_cut(shared), "the end of the silent one")
+        transport.resume_reading()
+        assert await gone.until_closed() == 4408
+        await alive.subscribe()
+        assert (await alive.next("live"))["id"] == "a"
+
+
+async def _is_cut(system: System) -> bool:
+    return SOCKETS._value.get() == 1

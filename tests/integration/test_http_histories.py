@@ -10,11 +10,8 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from adapters.postgres.log.histories import PostgresHistories
-from adapters.postgres.pool import open_pool
-from application.engine.reading.history_keeper import HistoryKeeper
 from domain.projects import CreateProject
-from tests.integration.parts_kit import live_feed
+from tests.integration.parts_kit import begun_elsewhere, live_feed
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, eventually, new_id, position_of, served, streaming
 from tests.pace import ANSWER_S, within
@@ -34,16 +31,6 @@ async def projects(system: System, count: int) -> int:
     for _ in range(count):
         await system.command(CreateProject(project_id=new_id(), name="p"))
     return await system.container.feed.head()
-
-
-async def begun_elsewhere(system: System, last_common: int) -> str:
-    """Begins a history in another process; this process learns of the history by a notification. Returns the history's id."""
-    pool = await open_pool(system.database_url, role="test", max_size=1)
-    try:
-        _, now = await HistoryKeeper(PostgresHistories(pool)).restored("a test", last_common)
-    finally:
-        await pool.close()
-    return now.history_id
 
 
 async def current(system: System) -> str:

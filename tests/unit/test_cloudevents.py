@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from application.engine.reading import cloudevents
 from application.engine.reading.cloudevents import CONTENT_TYPE, CloudEventEncoder, schema_path, schema_uri
 from domain.kernel import RecordedEvent
 from domain.registry import REGISTRY
@@ -112,3 +113,35 @@ def test_the_sdks_that_are_installed_take_every_event(tmp_path: Path) -> None:
         event: Any = importlib.import_module("cloudevents.core.v1.event").CloudEvent
         for text in texts:
             assert read(event, text).get_id() == json.loads(text)["id"]
+
+
+def test_what_is_shared_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    class Counting(CloudEventEncoder):
+        def encode(self, recorded: RecordedEvent, *, by_reference: bool = False) -> bytes:
+            made.append(recorded.position)
+            return super().encode(recorded, by_reference=by_reference)
+
+    monkeypatch.setattr(cloudevents, "MOST_SHARED", 2)
+    encoder = Counting(REGISTRY.events)
+    one, two, three = (recorded("run.started", position=position) for position in (1, 2, 3))
+    for event in (one, one, two, one, two):
+        assert encoder.shared(event) == ENCODER.encode(event)
+    assert made == [1, 2]
+    other = recorded("run.completed", position=2)  # of another history
+    assert encoder.shared(other) == ENCODER.encode(other)
+    assert made == [1, 2, 2]
+    made.clear()
+    for event in (other, three, one, three, two):
+        assert encoder.shared(event) == ENCODER.encode(event)
+    assert made == [3, 1, 2], "the oldest is forgotten"
+
+
+@pytest.mark.parametrize(("more", "kept"), [(0, True), (-1, False)])
+def test_what_is_large_is_not_kept(monkeypatch: pytest.MonkeyPatch, more: int, kept: bool) -> None:
+    event = recorded("run.started")
+    size = len(ENCODER.encode(event))
+    monkeypatch.setattr(cloudevents, "MOST_SHARED_BYTES", size + more)
+    encoder = CloudEventEncoder(REGISTRY.events)
+    assert (encoder.shared(event) is encoder.shared(event)) is kept

@@ -11,8 +11,9 @@ STEP_S = 1.0
 class Alive(Protocol):
     over: bool
 
-    def beat(self) -> None:
-        """Gives a sign of life, and looks for one of the peer. Must not raise."""
+    def beat(self, *, in_time: bool) -> None:
+        """Gives a sign of life, and looks for one of the peer. Must not raise. `in_time`: False if this process was busy or stopped
+        for long, so that what the peer has said may be unread."""
         ...
 
 
@@ -35,9 +36,9 @@ class Beats:
         loop = asyncio.get_running_loop()
         now = loop.time()
         while self._due and (self._due[0][1].over or self._due[0][0] <= now):
-            _, one = self._due.popleft()
+            due, one = self._due.popleft()
             if not one.over:
-                one.beat()
+                one.beat(in_time=now - due < STEP_S + self._every_s / 2)
                 self._due.append((now + self._every_s, one))
         if self._due:
             self._timer = loop.call_later(max(min(STEP_S, self._every_s), self._due[0][0] - now), self._beat)

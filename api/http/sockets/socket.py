@@ -165,10 +165,10 @@ class EventSocket:
 
     # --- the end --------------------------------------------------------------------------------------------------------------
 
-    def beat(self) -> None:
-        """A sign of life in both directions. A peer that gave none for two beats is gone."""
+    def beat(self, *, in_time: bool) -> None:
+        """A sign of life in both directions. A peer without one since the last beat is gone, if this process would have heard it."""
         connection = self._connection
-        if not (connection.heard or connection.read_paused):
+        if in_time and not (connection.heard or connection.read_paused):
             connection.close(4408, "silent")
             return
         connection.heard = False

@@ -114,8 +114,8 @@ class LiveFeed:
         self.closed = True
         self._started.set()  # for callers that wait for a log which cannot be read
         self._restarted.set()
-        for channel in self._channels.values():
-            for listener in channel.listeners:
+        for channel in tuple(self._channels.values()):
+            for listener in tuple(channel.listeners):  # one that is woken may leave
                 listener.wake()
         for watch in self._watches.all():
             watch.wake()
@@ -134,7 +134,7 @@ class LiveFeed:
         self.own.forget()
         channels, self._channels = self._channels, {}
         for channel in channels.values():
-            for listener in channel.listeners:
+            for listener in tuple(channel.listeners):  # one that is woken may leave
                 listener.ended = True
                 listener.wake()
         self._wake_in_turn(self._watches.all())
