@@ -21,7 +21,7 @@ class WelcomeOfSocket(Shown):
     """The first message, with the bounds of the connection."""
 
     type: Literal["welcome"]
-    heartbeat_s: float = Field(description="After so many seconds without a message the server says `heartbeat`")
+    heartbeat_s: float = Field(description="The server says `heartbeat` each time after so many seconds")
     max_subscriptions: int
     max_frame_bytes: int = Field(description="Of a frame of the client")
     max_window: int

@@ -40,7 +40,8 @@ WELCOME = framed(
         "welcome", heartbeat_s=HEARTBEAT_S, max_subscriptions=MAX_SUBSCRIPTIONS, max_frame_bytes=MAX_FRAME, max_window=MAX_WINDOW
     )
 )
-HEARTBEAT = framed(frames.message("heartbeat"))
+SIGN_OF_LIFE = PING + framed(frames.message("heartbeat"))
+"""Clients answer to pings; scripts of browsers see no pings."""
 PONG = framed(frames.message("pong"))
 
 
@@ -48,7 +49,7 @@ class EventSocket:
     """`seen`: what the key sees. None: the whole tenant. `encoded`: events as CloudEvents, with a comma after each."""
 
     __slots__ = (
-        "_connection", "_ending", "_said", "_subscriptions", "_tenant_id", "_trace_id", "_waiting",
+        "_connection", "_ending", "_subscriptions", "_tenant_id", "_trace_id", "_waiting",
         "encoded", "feed", "histories", "live", "over", "reading", "runs", "seen",
     )  # fmt: skip
 
@@ -67,8 +68,6 @@ class EventSocket:
         self._waiting: dict[Subscription, None] = {}
         """Those that have something to send, in the order in which they may."""
         self._ending: set[asyncio.Task[None]] = set()
-        self._said = True
-        """Whether anything was said since the last beat."""
         self.over = False
         connection.relieved = self._relieved
         connection.stopping = self._stop
@@ -137,7 +136,6 @@ class EventSocket:
     # --- what the server says -------------------------------------------------------------------------------------------------
 
     def write(self, frame: bytes) -> None:
-        self._said = True
         self._connection.write(frame)
 
     def say(self, type: str, **fields: Any) -> None:
@@ -166,14 +164,13 @@ class EventSocket:
     # --- the end --------------------------------------------------------------------------------------------------------------
 
     def beat(self, *, in_time: bool) -> None:
-        """A sign of life in both directions. A peer without one since the last beat is gone, if this process would have heard it."""
+        """A sign of life both ways. A peer without one since the last beat is gone, if this process could have heard it."""
         connection = self._connection
         if in_time and not (connection.heard or connection.read_paused):
             connection.close(4408, "silent")
             return
         connection.heard = False
-        connection.write(PING if self._said else PING + HEARTBEAT)
-        self._said = False
+        connection.write(SIGN_OF_LIFE)
 
     def end_with(self, code: int, reason: str, error: TidelogError) -> None:
         """Closes the connection with an error."""
