@@ -35,6 +35,7 @@ from api.http.routes import (
     ids,
     invocations,
     keys,
+    looking_back,
     plans,
     projections,
     projects,
@@ -59,7 +60,7 @@ from application.narrowing import ProjectsOfRoots
 
 ROUTERS = (
     runs.router, steering.router, forks.router, run_contents.router, signals.router, compensations.router, values.of_runs,
-    events.router,
+    events.router, looking_back.router,
     ids.router, agents.router, tools.router, workflows.router, commands.router, calls.router, breakers.router, plans.router,
     schedules.router, projects.router, blobs.router, keys.router, browser_sessions.router,
     workers.router, reports.router, blobs.of_work,

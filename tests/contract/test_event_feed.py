@@ -91,6 +91,35 @@ async def test_a_look_through_the_log_is_bounded(log: LogSide) -> None:
     assert await log.feed.look_through(A, AskedBy("nobody"), after=2_050, limit=10) == ([], None)
 
 
+async def test_beginnings_of_events_and_their_number(log: LogSide) -> None:
+    root, other = new_id(), new_id()
+    large = b'{"text":"' + b"x" * 5_000 + b'"}'
+    for tenant, inside, stream, state in ((A, root, root, b"{}"), (B, other, other, b"{}"), (A, root, new_id(), large)):
+        appended = StreamAppend(stream, inside, 0, tuple(NewEvent(topic, 1, state) for topic in ("a", "b", "a")))
+        await log.store.append(one_command(tenant, new_id(), (appended,), "{}"))
+
+    async def rows(tenant: UUID, root_id: UUID | None, **wanted: Any) -> list[int]:
+        return positions(await log.feed.rows(tenant, root_id, **{"after": 0, "limit": 10} | wanted))
+
+    assert await rows(A, root) == [1, 2, 3, 7, 8, 9] == await rows(A, None) and await rows(B, root) == []
+    assert await rows(A, root, after=1, until=8, skip=1, limit=3) == [3, 7, 8]
+    assert await rows(A, root, topics=["a"], skip=1) == [3, 7, 9] and await rows(A, None, after=2, skip=2, limit=1) == [8]
+    cut = await log.feed.rows(A, root, after=6, limit=1)
+    assert cut == [event._replace(state=large[:1_024]) for event in await log.feed.at([7])]
+
+    async def count(tenant: UUID, **wanted: Any) -> tuple[int, list[int]]:
+        return await log.feed.count(tenant, root, **{"after": 0, "every": 2, "limit": 10} | wanted)
+
+    assert await count(A) == (6, [2, 7, 9]) and await count(B) == (0, []) and await count(A, limit=3) == (3, [2])
+    assert await count(A, after=2, until=8) == (3, [7]) and await count(A, topics=["a"]) == (4, [3, 9])
+
+    whole = await log.feed.at([2, 4, 7])
+    names = [(event.stream_id, event.version) for event in reversed(whole)]
+    assert positions(await log.feed.named(A, names)) == [2, 7] and positions(await log.feed.named(B, names)) == [4]
+    assert (await log.feed.named(A, names))[1].state == large[:1_024] and await log.feed.named(A, [(root, 9)]) == []
+    assert await log.feed.named(A, []) == []
+
+
 async def test_after_is_a_complete_cursor(log: LogSide) -> None:
     """Pages of any size give each event once and in order, and nothing after the last event."""
     for _ in range(7):

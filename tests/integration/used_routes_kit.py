@@ -178,6 +178,9 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     for path in ("/v1/events", f"/v1/runs/{run_id}/events"):
         assert (await http.get(path, params={"limit": 2, "as_of": position})).json()["next_cursor"]
     assert (await http.get(f"/v1/events/{started.json()['position']}")).json()["type"] == "agent_run.requested"
+    for asked in ("causes", "effects?limit=1"):
+        assert (await http.get(f"/v1/events/{started.json()['position']}/{asked}")).json()["data"]
+    assert (await http.get(f"/v1/runs/{run_id}/rows", params={"around": position, "limit": 2})).json()["total"]
     stream = {"Accept": "text/event-stream"}
     end = (await http.get(f"/v1/runs/{run_id}/events", headers=stream)).text.rpartition("id: ")[2].partition("\n")[0]
     assert (await http.get(f"/v1/runs/{run_id}/events", headers={**stream, "Last-Event-ID": end})).status_code == 204

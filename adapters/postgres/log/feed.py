@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from adapters.postgres.log import walks
+from adapters.postgres.log import rows, walks
 from adapters.postgres.log.event_store import EVENT_COLUMNS, LAST_POSITION
 from adapters.postgres.pool import Connections, read_for, translate_errors
 from application.engine.ports.log import AskedBy, FoundEvents
@@ -125,6 +125,47 @@ class PostgresEventFeed:
         parameters = (list(tenants), list(root_ids), list(afters), limit)
         return [RecordedEvent._make(row) for row in await self._fetch(ROOTS_SQL, parameters, tenant_id)]
 
+    async def rows(
+        self,
+        tenant_id: UUID,
+        root_id: UUID | None,
+        *,
+        after: int,
+        limit: int,
+        until: int | None = None,
+        skip: int = 0,
+        topics: Sequence[str] | None = None,
+    ) -> list[RecordedEvent]:
+        query, parameters = tenant_query(
+            tenant_id, after=after, limit=limit, until=until, root_id=root_id, topics=topics, newest_first=False, rooted=True,
+            columns=rows.HEADS,
+        )  # fmt: skip
+        found = await self._fetch(f"{query} OFFSET %s", [*parameters, skip], tenant_id)
+        return [RecordedEvent._make(row) for row in found]
+
+    async def named(self, tenant_id: UUID, names: Sequence[tuple[UUID, int]]) -> list[RecordedEvent]:
+        streams, versions = [stream for stream, _ in names], [version for _, version in names]
+        found = await self._fetch(rows.NAMED_SQL, (streams, versions, tenant_id), tenant_id)
+        return [RecordedEvent._make(row) for row in found]
+
+    async def count(
+        self,
+        tenant_id: UUID,
+        root_id: UUID,
+        *,
+        after: int,
+        every: int,
+        limit: int,
+        until: int | None = None,
+        topics: Sequence[str] | None = None,
+    ) -> tuple[int, list[int]]:
+        parameters = {
+            "tenant": tenant_id, "root": root_id, "after": after, "until": LAST_POSITION if until is None else until,
+            "every": every, "limit": limit, "topics": None if topics is None else list(topics),
+        }  # fmt: skip
+        [(count, marks)] = await self._fetch(rows.COUNT_SQL, parameters, tenant_id)
+        return count, marks or []
+
     async def head(self) -> int:
         return int((await self._fetch(HEAD_SQL, ()))[0][0])
 
@@ -159,6 +200,7 @@ def tenant_query(
     topics: Sequence[str] | None,
     newest_first: bool,
     rooted: bool = False,
+    columns: str = EVENT_COLUMNS,
 ) -> tuple[str, list[Any]]:
     """The statement and parameters of `read_tenant`: by event_root_idx for one run, else by event_tenant_idx.
 
@@ -183,7 +225,7 @@ def tenant_query(
         parameters.append(list(topics))
     order = "DESC" if newest_first else "ASC"
     query = (
-        f"SELECT {EVENT_COLUMNS} FROM event WHERE {' AND '.join(conditions)} "
+        f"SELECT {columns} FROM event WHERE {' AND '.join(conditions)} "
         f"ORDER BY {', '.join(f'{column} {order}' for column in order_by)} LIMIT %s"
     )
     return query, [*parameters, limit]

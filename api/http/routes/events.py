@@ -106,7 +106,7 @@ async def get_events(
     `next_cursor`.
     """
     asked = AskedBy(actor, on_behalf_of)
-    wanted = Filter(principal_of(request).tenant_id, root_id, _topics(types), asked)
+    wanted = Filter(principal_of(request).tenant_id, root_id, topics_of(types), asked)
     seen = seen_by(request)
     if _wants_stream(request):
         _must_not_be_of_pages(request)
@@ -144,7 +144,7 @@ async def get_run_events(
     recorded_before: EndTime = None,
 ) -> Response:
     """With `Accept: text/event-stream`: the stream ends with `event: end` when the run has ended and all events were sent."""
-    container, tenant_id, topics = container_of(request), principal_of(request).tenant_id, _topics(types)
+    container, tenant_id, topics = container_of(request), principal_of(request).tenant_id, topics_of(types)
     if _wants_stream(request):
         _must_not_be_of_pages(request)
         streams = RunStreams(container.live, container.feed, container.histories, container.replays)
@@ -179,7 +179,7 @@ def _must_not_be_of_pages(request: Request) -> None:
             raise InvalidCommand(f"{name} is for pages; a stream begins at `after` and has no end", pointer=f"/{name}")
 
 
-def _topics(types: str | None) -> frozenset[str] | None:
+def topics_of(types: str | None) -> frozenset[str] | None:
     if types is None:
         return None
     topics = frozenset(part.strip() for part in types.split(",") if part.strip())

@@ -259,6 +259,40 @@ class EventFeed(Protocol):
         """
         ...
 
+    async def rows(
+        self,
+        tenant_id: UUID,
+        root_id: UUID | None,
+        *,
+        after: int,
+        limit: int,
+        until: int | None = None,
+        skip: int = 0,
+        topics: Sequence[str] | None = None,
+    ) -> list[RecordedEvent]:
+        """As `read_tenant`, `rooted`, with the first 1,024 bytes of each state alone. `skip`: so many of them are left out."""
+        ...
+
+    async def named(self, tenant_id: UUID, names: Sequence[tuple[UUID, int]]) -> list[RecordedEvent]:
+        """The tenant's events with these names, stream and version, in order of position, with the first 1,024 bytes of each state
+        alone. What is not there is left out.
+        """
+        ...
+
+    async def count(
+        self,
+        tenant_id: UUID,
+        root_id: UUID,
+        *,
+        after: int,
+        every: int,
+        limit: int,
+        until: int | None = None,
+        topics: Sequence[str] | None = None,
+    ) -> tuple[int, list[int]]:
+        """How many wanted events inside a root follow, up to `limit`, and the positions of each `every`-th of them."""
+        ...
+
     async def head(self) -> int:
         """The position of the newest event; 0 for an empty log."""
         ...

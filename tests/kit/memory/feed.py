@@ -12,6 +12,7 @@ from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 
 PAGE = 1_000
+HEAD_BYTES = 1_024
 LAST_ID = UUID(int=2**128 - 1)
 
 
@@ -82,6 +83,44 @@ class MemoryEventFeed:
             assert tenant_id in (None, owner)
             found += await self.read_tenant(owner, after=after, limit=limit, root_id=root_id)
         return sorted(found)
+
+    async def rows(
+        self,
+        tenant_id: UUID,
+        root_id: UUID | None,
+        *,
+        after: int,
+        limit: int,
+        until: int | None = None,
+        skip: int = 0,
+        topics: Sequence[str] | None = None,
+    ) -> list[RecordedEvent]:
+        wanted = await self.read_tenant(
+            tenant_id, after=after, until=until, limit=skip + limit, root_id=root_id, topics=topics, rooted=True
+        )
+        return [event._replace(state=event.state[:HEAD_BYTES]) for event in wanted[skip:]]
+
+    async def named(self, tenant_id: UUID, names: Sequence[tuple[UUID, int]]) -> list[RecordedEvent]:
+        wanted = set(names)
+        return [
+            event._replace(state=event.state[:HEAD_BYTES])
+            for event in self._ask()
+            if event.tenant_id == tenant_id and (event.stream_id, event.version) in wanted
+        ]
+
+    async def count(
+        self,
+        tenant_id: UUID,
+        root_id: UUID,
+        *,
+        after: int,
+        every: int,
+        limit: int,
+        until: int | None = None,
+        topics: Sequence[str] | None = None,
+    ) -> tuple[int, list[int]]:
+        found = await self.read_tenant(tenant_id, after=after, until=until, limit=limit, root_id=root_id, topics=topics)
+        return len(found), [event.position for event in found[every - 1 :: every]]
 
     async def head(self) -> int:
         return len(self._ask())

@@ -1,0 +1,111 @@
+"""Rows of a run, causes and effects over HTTP, as a page asks for them."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from domain.tenants import DEFAULT_TENANT_ID
+from tests.integration.played_worker import PlayedWorker
+from tests.integration.system_kit import System, new_id
+
+
+async def got(http: httpx2.AsyncClient, path: str, **query: Any) -> dict[str, Any]:
+    response = await http.get(path, params=query)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+async def failed_run(system: System, player: PlayedWorker) -> str:
+    run_id = await system.start("inner", "outer")
+    alpha = await player.next("inner")
+    await alpha.call("look", "sum", n=1)
+    await (await player.next("sum", "tool")).complete(1)
+    await alpha.ok("record", key="large", result="x" * 20_000)
+    await alpha.complete(1)
+    await (await player.next("outer")).fail("permanent", "broken")
+    await system.settled()
+    return run_id
+
+
+@pytest.fixture
+def rows_of() -> Any:
+    async def rows(http: httpx2.AsyncClient, run_id: str, **query: Any) -> dict[str, Any]:
+        return await got(http, f"/v1/runs/{run_id}/rows", **query)
+
+    return rows
+
+
+async def test_a_page_sees_a_run_in_short_and_why_it_failed(shared: System, rows_of: Any) -> None:
+    player = shared.worker("looking-back")
+    await player.register("inner", "outer", tools=["sum"])
+    run_id = await failed_run(shared, player)
+    events = await shared.events(run_id)
+    page = await rows_of(shared.http, run_id)
+    rows, positions = page["data"], [event.position for event in events]
+    assert [(row["position"], row["type"], f"{row['stream']}:{row['version']}") for row in rows] == [
+        (event.position, event.topic, event.name) for event in events
+    ]
+    assert (page["first"], page["total"]) == (0, len(events)) and "at" not in page
+    [call] = [row for row in rows if row["type"] == "invocation.succeeded"]
+    assert (call["step"], call["call"], call["tool"]) == ("inner", "look", "sum") and "agent" not in call and "cut" not in call
+    [recorded] = [row for row in rows if row["type"] == "agent_run.step_recorded"]
+    assert (recorded["step"], recorded["call"], recorded["agent"], recorded["cut"]) == ("inner", "large", "inner", True)
+    # windows, by number, by position, by type, as of
+    window = await rows_of(shared.http, run_id, **{"from": 3, "limit": 2})
+    assert [row["position"] for row in window["data"]] == positions[3:5] and window["total"] == len(events)
+    around = await rows_of(shared.http, run_id, around=positions[6], limit=4)
+    assert [row["position"] for row in around["data"]] == positions[4:8] and around["at"] == 6
+    typed = await rows_of(shared.http, run_id, types="run.failed,run.started", limit=1, **{"from": 1})
+    assert [row["text"] for row in typed["data"]] == ["TestError: broken"] and typed["total"] == 2
+    then = await shared.http.get(f"/v1/runs/{run_id}/rows", params={"as_of": str(positions[4]), "from": 4})
+    assert then.json()["total"] == 5 and then.headers["Tidelog-Position"] == str(positions[4])
+    # why
+    chain = await got(shared.http, f"/v1/events/{positions[-1]}/causes")
+    told = [(link["event"]["type"], link["event"].get("step"), link["by"]) for link in chain["data"]]
+    assert told == [
+        ("run.failed", "outer", "event"), ("agent_run.failed", "outer", "work"), ("agent_run.requested", "outer", "event"),
+        ("run.step_scheduled", "outer", "event"), ("agent_run.completed", "inner", "work"),
+        ("agent_run.requested", "inner", "event"), ("run.step_scheduled", "inner", "event"), ("run.started", None, "request"),
+    ]  # fmt: skip
+    assert chain["next"] is None and chain["origin"] == chain["data"][-1]
+    request = chain["origin"]["request"]
+    assert request["actor"].startswith("key:") and len(request["trace_id"]) == 32
+    [named] = (await got(shared.http, f"/v1/ids/{request['command_id']}"))["data"][-1:]
+    assert named["position"] == positions[0]
+    short = await got(shared.http, f"/v1/events/{positions[-1]}/causes", limit=3)
+    assert short["data"] == chain["data"][:3] and short["next"] == chain["data"][3]["event"]["position"]
+    # and forward
+    for effect, cause in zip(chain["data"], chain["data"][1:], strict=False):
+        found = await got(shared.http, f"/v1/events/{cause['event']['position']}/effects")
+        mine = [each for each in found["data"] if each["event"] == effect["event"]]
+        assert [(each["by"], each["root_id"]) for each in mine] == [(effect["by"], run_id)] and found["next_cursor"] is None
+    first = await got(shared.http, f"/v1/events/{chain['data'][5]['event']['position']}/effects", limit=1)
+    rest = await got(
+        shared.http, f"/v1/events/{chain['data'][5]['event']['position']}/effects", limit=9, cursor=first["next_cursor"]
+    )
+    assert [each["event"]["type"] for each in first["data"] + rest["data"]] == [
+        "agent_run.claimed", "agent_run.call_started", "agent_run.step_recorded", "agent_run.completed",
+    ]  # fmt: skip
+
+
+async def test_nothing_is_told_of_what_is_foreign_or_not_there(shared: System) -> None:
+    await shared.worker("alone").register("alone")
+    run_id = await shared.start("alone")
+    await shared.settled()
+    [*_, last] = await shared.events(run_id)
+    _, key = await shared.tenant(f"other-{new_id()}")
+    async with shared.client(key) as other:
+        for path, nobodys in (
+            (f"/v1/runs/{run_id}/rows", f"/v1/runs/{new_id()}/rows"),
+            (f"/v1/runs/{last.stream_id}/rows?types=run.started", f"/v1/runs/{new_id()}/rows?types=run.started"),
+            (f"/v1/events/{last.position}/causes", "/v1/events/900000000/causes"),
+            (f"/v1/events/{last.position}/effects", "/v1/events/900000000/effects"),
+        ):
+            told, absent = await other.get(path), await other.get(nobodys)
+            assert told.status_code == absent.status_code == 404
+            assert told.json()["detail"][:20] == absent.json()["detail"][:20]
+        for path in ("rows?from=-1", "rows?limit=1001", "rows?types=nothing.happened", "rows?around=-1", "rows?as_of=yesterday"):
+            assert (await shared.http.get(f"/v1/runs/{run_id}/{path}")).status_code == 422
+        assert (await shared.http.get(f"/v1/events/{last.position}/effects?cursor=x")).status_code == 422
+    assert last.tenant_id == DEFAULT_TENANT_ID
