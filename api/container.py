@@ -26,7 +26,7 @@ from application.engine.ports.work_logs import WorkLogs
 from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.engine.reading.live import LiveFeed
-from application.looking_back.rows import Rows
+from application.looking_back.rows import EventRows
 from application.plans.check import PlanChecks
 from application.plans.registry import WorkflowLookup
 from application.reads import CurrentRuns, Reads
@@ -81,7 +81,7 @@ class Container:
     feed: EventFeed
     """For the reads of requests: it shows one tenant at a time."""
     index: LogIndex
-    rows: Rows
+    rows: EventRows
     """Events in short, by number."""
     histories: HistoryKeeper
     command_database: Database

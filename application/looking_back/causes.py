@@ -14,7 +14,7 @@ from uuid import UUID
 
 from application.engine.ports.log import EventFeed
 from application.engine.reading.event_pages import Sees
-from application.looking_back.rows import EventRow, Rows, said_by
+from application.looking_back.rows import EventRow, EventRows, said_by
 from domain.errors import NotFound
 from domain.kernel import Metadata, RecordedEvent
 
@@ -31,7 +31,7 @@ OF_WORKERS: Mapping[str, str] = {"message.sent": "sender_id", "context.value_set
 _NAME = re.compile(r"([0-9a-f-]{36}):([1-9][0-9]{0,17})")
 
 
-class Request(NamedTuple):
+class AskedRequest(NamedTuple):
     """A request, as the events that it brought about know it."""
 
     command_id: UUID
@@ -41,59 +41,59 @@ class Request(NamedTuple):
     at: datetime
 
 
-class Cause(NamedTuple):
+class FoundCause(NamedTuple):
     by: By
     event: tuple[UUID, int] | None
     """Stream and version of the event that is the cause. None: a request, or nobody knows."""
-    request: Request | None
+    request: AskedRequest | None
 
 
-class Link(NamedTuple):
+class CausalLink(NamedTuple):
     """An event on a chain of causes. Its cause is the next event of the chain."""
 
     row: EventRow
     root_id: UUID
     by: By
-    request: Request | None
+    request: AskedRequest | None
 
 
-class Chain(NamedTuple):
-    links: Sequence[Link]
+class CausalChain(NamedTuple):
+    links: Sequence[CausalLink]
     """The event itself, its cause, and so on."""
     next: int | None
     """Position of the next event. None: the chain is complete."""
-    origin: Link | None
+    origin: CausalLink | None
     """The first event of the run, or of another root, in which the event is."""
 
 
-class Effect(NamedTuple):
+class CausedEvent(NamedTuple):
     row: EventRow
     root_id: UUID
     by: By
 
 
-class Effects(NamedTuple):
-    effects: Sequence[Effect]
+class CausedEvents(NamedTuple):
+    effects: Sequence[CausedEvent]
     reached: int | None
     """Position up to which events were looked at. None: there are no more."""
 
 
-def cause_of(event: RecordedEvent, first: RecordedEvent | None) -> Cause:
+def cause_of(event: RecordedEvent, first: RecordedEvent | None) -> FoundCause:
     """What an event follows from. `first`: the first event of its root."""
     try:
         metadata = Metadata.model_validate_json(event.metadata)
     except ValueError:  # of a program that only uses the log
-        return Cause("unknown", None, None)
+        return FoundCause("unknown", None, None)
     if (named := _named(metadata.causation_id)) is not None:
-        return Cause("event", named, None)
-    request = Request(
+        return FoundCause("event", named, None)
+    request = AskedRequest(
         metadata.command_id, metadata.actor, metadata.on_behalf_of, _trace_id(metadata.traceparent), event.recorded_at
     )
     if (work := _work_of(event)) is not None:
-        return Cause("work", work, request)
+        return FoundCause("work", work, request)
     if first is not None and event.version > 1 and event.stream_id == first.stream_id and event.metadata == first.metadata:
-        return Cause("event", (first.stream_id, first.version), None)  # what began the run has scheduled its first steps, too
-    return Cause("request", None, request)
+        return FoundCause("event", (first.stream_id, first.version), None)  # what began the run has scheduled its first steps, too
+    return FoundCause("request", None, request)
 
 
 def _named(text: str) -> tuple[UUID, int] | None:
@@ -125,13 +125,13 @@ class Causation:
     """Follows causes. `sees`: the events that the caller sees; None for all."""
 
     feed: EventFeed
-    rows: Rows
+    rows: EventRows
     tenant_id: UUID
     sees: Sees | None = None
 
-    async def chain(self, position: int, limit: int) -> Chain:
+    async def chain(self, position: int, limit: int) -> CausalChain:
         """From an event back to the request that began it. Raises NotFound, Unavailable."""
-        event, found = await self._at(position), list[tuple[RecordedEvent, Cause]]()
+        event, found = await self._at(position), list[tuple[RecordedEvent, FoundCause]]()
         firsts: dict[UUID, RecordedEvent | None] = {}
         seen: set[int] = set()
         following: RecordedEvent | None = event
@@ -148,14 +148,14 @@ class Causation:
         first = firsts[event.root_id]
         events = [each for each, _ in found] + ([] if first is None else [first])
         rows = await self.rows.of(self.tenant_id, events)
-        links = [Link(row, each.root_id, cause.by, cause.request) for row, (each, cause) in zip(rows, found, strict=False)]
+        links = [CausalLink(row, each.root_id, cause.by, cause.request) for row, (each, cause) in zip(rows, found, strict=False)]
         origin = None
         if first is not None:
             cause = cause_of(first, first)
-            origin = Link(rows[-1], first.root_id, cause.by, cause.request)
-        return Chain(links, None if more is None else more.position, origin)
+            origin = CausalLink(rows[-1], first.root_id, cause.by, cause.request)
+        return CausalChain(links, None if more is None else more.position, origin)
 
-    async def effects(self, position: int, after: int | None, limit: int) -> Effects:
+    async def effects(self, position: int, after: int | None, limit: int) -> CausedEvents:
         """Events that follow from an event directly, in order, after a position. Raises NotFound, Unavailable."""
         event, start = await self._at(position), max(position, after or 0)
         looked, reached = await self._look(event.root_id, start, None, LOOKED_AT)
@@ -174,7 +174,7 @@ class Causation:
             found = found[:limit]
             reached = found[-1][0].position
         rows = await self.rows.of(self.tenant_id, [each for each, _ in found])
-        return Effects([Effect(row, each.root_id, by) for row, (each, by) in zip(rows, found, strict=True)], reached)
+        return CausedEvents([CausedEvent(row, each.root_id, by) for row, (each, by) in zip(rows, found, strict=True)], reached)
 
     async def _look(self, root_id: UUID | None, after: int, until: int | None, most: int) -> tuple[list[RecordedEvent], int | None]:
         """The next events, and the last position of them if there may be more."""

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from application.engine.ports.log import EventFeed
+from application.engine.ports.log import HEAD_BYTES, EventFeed
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.kernel import RecordedEvent, who_asked
 from domain.runs import RunStarted
@@ -64,7 +64,7 @@ class Window(NamedTuple):
     """The number of the row that was asked for by its position."""
 
 
-class Wanted(NamedTuple):
+class RowsWanted(NamedTuple):
     """Which rows of a run."""
 
     tenant_id: UUID
@@ -74,7 +74,7 @@ class Wanted(NamedTuple):
     """Only events up to this position. None: all."""
 
 
-class Place(NamedTuple):
+class RowPlace(NamedTuple):
     """Where rows stand in the log."""
 
     after: int
@@ -96,7 +96,7 @@ class RowNumbers:
         self._changes = histories.changes
         self._marks: OrderedDict[_Key, list[int]] = OrderedDict()
 
-    async def total(self, wanted: Wanted, until: int | None) -> int:
+    async def total(self, wanted: RowsWanted, until: int | None) -> int:
         """How many rows there are up to a position. Raises Unavailable."""
         marks = await self._known(wanted)
         known = len(marks) if until is None else bisect_right(marks, until)
@@ -112,14 +112,14 @@ class RowNumbers:
             if count < COUNTED_AT_ONCE:
                 return known * EVERY + count % EVERY
 
-    async def place(self, wanted: Wanted, first: int, limit: int) -> Place:
+    async def place(self, wanted: RowsWanted, first: int, limit: int) -> RowPlace:
         """Where rows stand, the first of which is among those of `total`."""
         marks = await self._known(wanted)
         whole, rest = divmod(first, EVERY)
         end = (first + limit - 1) // EVERY
-        return Place(marks[whole - 1] if whole else 0, rest, marks[end] if end < len(marks) else wanted.until)
+        return RowPlace(marks[whole - 1] if whole else 0, rest, marks[end] if end < len(marks) else wanted.until)
 
-    async def _known(self, wanted: Wanted) -> list[int]:
+    async def _known(self, wanted: RowsWanted) -> list[int]:
         if self._changes != self._histories.changes:  # of a new history other events are true
             self._changes = self._histories.changes
             self._marks.clear()
@@ -131,7 +131,7 @@ class RowNumbers:
         return marks
 
 
-class Rows:
+class EventRows:
     """Makes rows of events."""
 
     def __init__(self, feed: EventFeed, histories: HistoryKeeper) -> None:
@@ -147,7 +147,7 @@ class Rows:
         first = await self._feed.named(tenant_id, [(run_id, 1)])
         return bool(first) and first[0].topic == RunStarted.TOPIC
 
-    async def window(self, wanted: Wanted, first: int, limit: int, around: int | None = None) -> Window:
+    async def window(self, wanted: RowsWanted, first: int, limit: int, around: int | None = None) -> Window:
         """At most `limit` rows from a number on; or those around the event at a position. Raises Unavailable."""
         total, at = await self.numbers.total(wanted, wanted.until), None
         if around is not None:
@@ -193,8 +193,6 @@ class Rows:
         )  # fmt: skip
 
 
-HEAD_BYTES = 1_024
-"""How much of the data of an event is read for its row."""
 OF_QUEUES = frozenset({"run.queued", "run.begun"})
 """The key of these events is that of the run, and of no call."""
 _ABOUT = ("step", "agent", "key", "tool", "agent_run_id")

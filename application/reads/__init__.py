@@ -12,7 +12,7 @@ from application.reads.agents import AgentReads, ProjectReads
 from application.reads.answers import MOST_NAMES, ConsumerProgress, ConsumerReads, Positioned
 from application.reads.approvals import ApprovalReads, ApprovalsWanted, Mine
 from application.reads.bulk_actions import BulkActionReads, OpenBulkAction, OpenBulkActions
-from application.reads.runs import ActivityReads, CurrentRun, CurrentRuns, DueInRun, MessageReads, RunReads, RunsWanted
+from application.reads.runs import ActivityReads, CurrentRun, CurrentRuns, DueInRun, MessageReads, RunCounts, RunReads, RunsWanted
 from application.reads.starts import AllTriggers, MadeByAgents, ScheduleReads, SchedulesWanted, StoredTrigger, TriggerReads
 from application.reads.tools import BreakerReads, DataTool, DataToolReads, InvocationReads, InvocationsWanted, ToolReads
 from application.reads.usage import UsageBy, UsageReads, UsageWanted
@@ -49,6 +49,7 @@ __all__ = [
     "Positioned",
     "ProjectReads",
     "Reads",
+    "RunCounts",
     "RunReads",
     "RunsWanted",
     "ScheduleReads",

@@ -52,12 +52,32 @@ class RunsWanted(NamedTuple):
     """Only forks of this run."""
     concurrency_key: str | None = None
     """Only runs with this key."""
+    statuses: Sequence[str] = ()
+    """Only runs of one of these statuses. Then `status` is None."""
+    longer_s: float | None = None
+    """Only runs that took so many seconds, or have gone on for so long."""
+    shorter_s: float | None = None
+    """Only runs that took less, or have gone on for less."""
 
     @property
     def needs_terms(self) -> bool:
         """Whether more is asked for than the rows of runs know."""
         exact = (self.agent, self.actor, self.on_behalf_of, self.error, self.parent, self.workflow, self.origin)
         return any(value is not None for value in (*exact, self.forked_from, self.concurrency_key)) or bool(self.metadata)
+
+    @property
+    def of_now(self) -> str | None:
+        """A filter that tells of now, and of no other time."""
+        named = ("error", "unmoved_s", "longer_s", "shorter_s")
+        return next((name for name in named if getattr(self, name) is not None), None)
+
+
+class RunCounts(NamedTuple):
+    """Numbers of runs by status. `DEGRADED` counts runs that are among the completed ones, too."""
+
+    counts: Mapping[str, int]
+    more: frozenset[str]
+    """Statuses with more runs than were counted."""
 
 
 class DueInRun(NamedTuple):
@@ -83,11 +103,18 @@ class RunReads(Protocol):
         """
         ...
 
+    async def counts(self, tenant_id: UUID, wanted: RunsWanted) -> "Positioned[RunCounts]":
+        """How many runs of each status there are, counted up to a number. The status in what is wanted does not count.
+
+        Raises ProjectionBehind as `list`.
+        """
+        ...
+
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
         """The list as it was at a position that the read model has reached. A page before the last one may have fewer than `limit`
         runs, or none.
 
-        Raises InvalidCommand if the tenant has no run `before`, or for the filter `error`, which knows no earlier state;
+        Raises InvalidCommand if the tenant has no run `before`, or for a filter that knows no earlier state (`of_now`);
         ProjectionBehind; PayloadTooLarge for a page whose runs have more events than one answer counts.
         """
         ...

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from application.engine.ports.pages import Page
-from application.reads import DueInRun, Positioned, RunsWanted
+from application.reads import DueInRun, Positioned, RunCounts, RunsWanted
 from application.views.large import Field, Held
 from application.views.runs import NEWEST_CALLS, JournalEntryView, PartView, RunCallView, RunSummary, RunView
 from domain.errors import ProjectionBehind
@@ -31,7 +31,7 @@ from projections.run_terms import PROJECTION as RUN_TERMS
 from projections.runs import documents
 from projections.runs.folded import calls_in, evolve_view, parts_of_step, replay
 from projections.runs.journal import journal
-from projections.runs.lists import list_runs
+from projections.runs.lists import count_runs, list_runs
 from projections.runs.lists_as_of import list_runs_as_of
 from projections.runs.queries import ONE_SNAPSHOT, get_run, must_be_a_step, page_of_parts, read_calls, read_parts
 from projections.runs.rows import apply, apply_as_live
@@ -76,6 +76,12 @@ class RunQueries:
                 position = await self._position_of_terms(connection, position)
             page = await list_runs(connection, tenant_id, wanted)
             return Positioned(await with_starters(connection, tenant_id, page), position)
+
+    async def counts(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[RunCounts]:
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
+            if wanted.needs_terms:
+                position = await self._position_of_terms(connection, position)
+            return Positioned(await count_runs(connection, tenant_id, wanted), position)
 
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
         async with reading_at(self._database, PROJECTION.name, position, tenant_id) as connection:

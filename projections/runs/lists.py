@@ -5,8 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
-from application.reads import RunsWanted
-from application.views.runs import OriginBrief, ParentBrief, RunSummary
+from application.reads import RunCounts, RunsWanted
+from application.views.runs import DEGRADED, OriginBrief, ParentBrief, RunSummary
 from domain.runs import WorkflowRef
 from projections.kernel import Connection, listed
 from projections.moments import page_of_then
@@ -34,13 +34,31 @@ async def list_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted)
     """Newest first, by the time of the start; runs of the same time by id. Raises InvalidCommand if there is no run `before`."""
     terms = terms_of(tenant_id, wanted)
     walk = await walks.walk_of(connection, tenant_id, wanted)
-    if not terms and wanted.unmoved_s is None:
+    if not terms and (wanted.unmoved_s, wanted.longer_s, wanted.shorter_s) == (None, None, None):
         rows = await walks.page(connection, walk)
         data = [summary_of(row) for row in rows[: wanted.limit]]
         return Page(data, encode_cursor(str(data[-1].run_id)) if len(rows) > wanted.limit else None)
-    then = walks.NOW | {"unmoved": wanted.unmoved_s}
-    found, last = await walks.looked(connection, walk, terms, then, status=wanted.status)
+    then = walks.NOW | {"unmoved": wanted.unmoved_s, "longer": wanted.longer_s, "shorter": wanted.shorter_s}
+    found, last = await walks.looked(connection, walk, terms, then, status=walk["status"])
     return page_of_then([summary_of(row) for row in found], wanted.limit, lambda run: run.run_id, last)
+
+
+async def count_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted) -> RunCounts:
+    """By status, up to a number each. With terms, of the newest runs that one page looks at."""
+    wanted = wanted._replace(status=None, statuses=(), before=None)
+    terms = terms_of(tenant_id, wanted)
+    walk = await walks.walk_of(connection, tenant_id, wanted)
+    if not terms and (wanted.unmoved_s, wanted.longer_s, wanted.shorter_s) == (None, None, None):
+        counts = await walks.counted(connection, walk)
+        more = frozenset(status for status, count in counts.items() if count > walks.COUNTED)
+        return RunCounts({status: min(count, walks.COUNTED) for status, count in counts.items()}, more)
+    then = walks.NOW | {"unmoved": wanted.unmoved_s, "longer": wanted.longer_s, "shorter": wanted.shorter_s}
+    found, last = await walks.looked(connection, {**walk, "limit": walks.LOOKED_AT + 1}, terms, then, status=None)
+    counts = dict.fromkeys(walks.STATUSES, 0)
+    for run in map(summary_of, found):
+        counts[run.status] += 1
+        counts[DEGRADED] += run.degraded
+    return RunCounts(counts, frozenset(walks.STATUSES if last is not None else ()))
 
 
 def summary_of(row: Sequence[Any]) -> RunSummary:

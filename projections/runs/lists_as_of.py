@@ -82,6 +82,11 @@ CROSS JOIN LATERAL (
 ) AS e
 """
 HAS_RETRIED = "SELECT EXISTS (SELECT FROM run WHERE tenant_id = %s AND retries IS NOT NULL)"
+HOW_LONG = "how long a run has gone on is told of now"
+OF_NOW = {
+    "error": "runs are found by the errors that they have now",
+    "unmoved_s": "how long nothing has happened to a run is told of now",
+}
 STATUSES: dict[str, RunStatus] = {RunCompleted.TOPIC: "completed", RunFailed.TOPIC: "failed", RunCancelled.TOPIC: "cancelled"}
 
 
@@ -90,23 +95,21 @@ async def list_runs_as_of(connection: Connection, tenant_id: UUID, position: int
 
     Raises InvalidCommand if there is no run `before`, and for the filter `error`; PayloadTooLarge.
     """
-    if wanted.error is not None:
-        why = "error cannot be combined with as_of: runs are found by the errors that they have now"
-        raise InvalidCommand(why, pointer="/error")
-    if wanted.unmoved_s is not None:
-        why = "unmoved_s cannot be combined with as_of: how long nothing has happened to a run is told of now"
-        raise InvalidCommand(why, pointer="/unmoved_s")
+    if (name := wanted.of_now) is not None:
+        raise InvalidCommand(f"{name} cannot be combined with as_of: {OF_NOW.get(name, HOW_LONG)}", pointer=f"/{name}")
     terms, status = terms_of(tenant_id, wanted), wanted.status
+    statuses = wanted.statuses or ([] if status is None else [status])
     moment = await moment_of(connection, position)
     if moment is None:
         return Page([], None)
     walk = await walks.walk_of(connection, tenant_id, wanted, end=moment.time + timedelta(microseconds=1))
-    any_status = status is not None and await _has_retried(connection, tenant_id)
-    ended = status not in (None, *GOING_ON) and not any_status
-    at = {"position": position, "time": moment.time, "running": status in GOING_ON, "ended": ended, "unmoved": None}
-    found, last = await walks.looked(connection, walk, terms, at, status=status if ended else None)
+    any_status = bool(statuses) and await _has_retried(connection, tenant_id)
+    ended = bool(statuses) and not {*statuses} & GOING_ON and not any_status
+    running = bool(statuses) and {*statuses} <= GOING_ON
+    at = walks.NOW | {"position": position, "time": moment.time, "running": running, "ended": ended}
+    found, last = await walks.looked(connection, walk, terms, at, status=walk["status"] if ended else None)
     then = await _summaries(connection, tenant_id, moment, found)
-    shown = [run for run in then if status in (None, run.status, DEGRADED if run.degraded else None)]
+    shown = [run for run in then if not statuses or run.status in statuses or (run.degraded and DEGRADED in statuses)]
     return page_of_then(shown, wanted.limit, lambda run: run.run_id, last)
 
 

@@ -72,7 +72,13 @@ THEN = """
 coalesce(start_position, 0) <= %(position)s AND (NOT %(running)s OR finished_at IS NULL OR finished_at >= %(time)s::timestamptz)
 AND (NOT %(ended)s OR finished_at <= %(time)s::timestamptz OR view IS NOT NULL)
 AND (%(unmoved)s::float8 IS NULL OR updated_at < now() - make_interval(secs => %(unmoved)s::float8))
+AND (%(longer)s::float8 IS NULL OR coalesce(finished_at, CASE WHEN status IN ('queued', 'running', 'paused') THEN now() END)
+     >= created_at + make_interval(secs => %(longer)s::float8))
+AND (%(shorter)s::float8 IS NULL OR coalesce(finished_at, CASE WHEN status IN ('queued', 'running', 'paused') THEN now() END)
+     < created_at + make_interval(secs => %(shorter)s::float8))
 """
+SEVERAL = "several"
+"""In the place of a status: those of `statuses`."""
 
 
 def _page(where: str, by: str) -> str:
@@ -97,8 +103,36 @@ def _looked(where: str, by: str, others: str = "true", of: str = "run") -> str:
     """
 
 
-def _depth(where: str, by: str) -> str:
-    looked_at = f"SELECT created_at FROM run WHERE {where} ORDER BY {by} LIMIT %(looked_at)s"
+def _of_several(each: str, of_status: str, of_degraded: tuple[str, str], limit: str) -> str:
+    """The runs of several statuses, as a table. Degraded runs are completed: where those are wanted, they are among them."""
+    where, by = of_degraded
+    return f"""(
+        SELECT own.* FROM unnest(%(statuses)s::text[]) AS wanted (status) {each}
+        CROSS JOIN LATERAL (SELECT * FROM run WHERE {of_status} ORDER BY {BY_BOTH} LIMIT {limit}) AS own
+        UNION ALL SELECT own.* FROM (SELECT) AS always {each} CROSS JOIN LATERAL (
+            SELECT * FROM run WHERE {where} AND 'degraded' = ANY (%(statuses)s::text[])
+            AND 'completed' <> ALL (%(statuses)s::text[]) ORDER BY {by} LIMIT {limit}
+        ) AS own
+    )"""
+
+
+def _several_page(of: str) -> str:
+    return f"SELECT {COLUMNS} FROM {of} AS own ORDER BY {BY_TIME} LIMIT %(limit)s"
+
+
+def _several(limit: str) -> dict[Filters, str]:
+    """By the filter of projects."""
+    each, of_each = "CROSS JOIN unnest(%(within)s::uuid[]) AS each (project)", OF_EACH["degraded"]
+    of_status, of_both = (where.replace("%(status)s", "wanted.status") for where in (OF_STATUS, OF_BOTH))
+    return {
+        (SEVERAL, False): _of_several("", of_status, WALKS["degraded", False], limit).replace(BY_BOTH, BY_STATUS),
+        (SEVERAL, True): _of_several("", of_both, WALKS["degraded", True], limit),
+        (SEVERAL, None): _of_several(each, of_both.replace("%(project)s", "each.project"), of_each, limit),
+    }
+
+
+def _depth(where: str, by: str, of: str = "run") -> str:
+    looked_at = f"SELECT created_at FROM {of} AS found WHERE {where} ORDER BY {by} LIMIT %(looked_at)s"
     return f"SELECT count(*), min(created_at) FROM ({looked_at}) AS looked_at"
 
 
@@ -113,22 +147,29 @@ def _each_page(where: str, by: str) -> str:
 PAGE: dict[Filters, str] = {
     **{filters: _page(*walk) for filters, walk in WALKS.items()},
     **{(status, None): _each_page(*walk) for status, walk in OF_EACH.items()},
+    **{filters: _several_page(of) for filters, of in _several("%(limit)s").items()},
 }
 """A page of now without terms: all runs of the walk are wanted. None instead of a project: of several."""
 LOOKED: dict[Filters, str] = {
     **{filters: _looked(*walk) for filters, walk in WALKS.items()},
     **{(status, None): _each_looked(*walk) for status, walk in OF_EACH.items()},
+    **{filters: _looked("true", BY_TIME, of=of) for filters, of in _several("%(looked_at)s").items()},
 }
 LOOKED_WITH_TERMS: dict[Filters, str] = {
     **{filters: _looked(*walk, HAS_OTHERS) for filters, walk in WALKS.items()},
     **{(status, None): _each_looked(*walk, HAS_OTHERS) for status, walk in OF_EACH.items()},
+    **{filters: _looked("true", BY_TIME, HAS_OTHERS, of) for filters, of in _several("%(looked_at)s").items()},
 }
 # The row of a run is read only where the terms fit.
 LOOKED_BY_TERM = f"""
 SELECT {COLUMNS}, fits, number FROM (
     SELECT run.*, found_at, found_id, number, has AND run.tenant_id = %(tenant)s AND {THEN}
         AND (%(project)s::uuid IS NULL OR project_id = %(project)s)
-        AND CASE %(status)s::text WHEN 'degraded' THEN degraded ELSE coalesce(status = %(status)s, true) END AS fits
+        AND CASE %(status)s::text
+            WHEN 'degraded' THEN degraded
+            WHEN 'several' THEN status = ANY (%(statuses)s::text[]) OR degraded AND 'degraded' = ANY (%(statuses)s::text[])
+            ELSE coalesce(status = %(status)s, true)
+        END AS fits
     FROM (
         SELECT found.created_at AS found_at, found.run_id AS found_id, number, {HAS_OTHERS} AS has FROM (
             SELECT created_at, run_id, row_number() OVER (ORDER BY {BY_TIME}) AS number
@@ -139,8 +180,33 @@ SELECT {COLUMNS}, fits, number FROM (
     WHERE has OR number = %(looked_at)s
 ) AS looked_at WHERE fits OR number = %(looked_at)s ORDER BY found_at DESC, found_id DESC LIMIT %(limit)s
 """
+COUNTED = 1_000
+"""Runs of a status that are counted. With terms, the runs that a page looks at are."""
+
+
+def _count(status: str, of_projects: bool | None) -> str:
+    if of_projects is None:
+        where, by = OF_EACH["status" if status != DEGRADED else DEGRADED]
+        of = _of_each(where.replace("%(status)s", f"'{status}'"), by, str(COUNTED + 1))
+        return f"(SELECT count(*) FROM (SELECT FROM {of} AS own LIMIT {COUNTED + 1}) AS counted)"
+    where, _ = WALKS["status" if status != DEGRADED else DEGRADED, of_projects]
+    where = where.replace("%(status)s", f"'{status}'")
+    return f"(SELECT count(*) FROM (SELECT FROM run WHERE {where} LIMIT {COUNTED + 1}) AS counted)"
+
+
+def _counts(of_projects: bool | None) -> str:
+    numbers = ", ".join(_count(status, of_projects) for status in STATUSES)
+    return f"SELECT {numbers}"
+
+
+STATUSES = ("queued", "running", "paused", "completed", "failed", "cancelled", DEGRADED)
+COUNT = {of: _counts(of) for of in (False, True, None)}
+"""Of the tenant, of a project, of several."""
 # How many runs a page of a walk looks at, and the time of the last of them.
-DEPTH: dict[Filters, str] = {filters: _depth(*walk) for filters, walk in WALKS.items()}
+DEPTH: dict[Filters, str] = {
+    **{filters: _depth(*walk) for filters, walk in WALKS.items()},
+    **{filters: _depth("true", BY_TIME, of) for filters, of in _several("%(looked_at)s").items()},
+}
 DEPTH_OF_TERMS = f"""
 SELECT depth.number, depth.last, wanted.term FROM unnest(%(terms)s::bigint[]) AS wanted (term)
 CROSS JOIN LATERAL (
@@ -156,7 +222,10 @@ LOOKUPS = 6_000
 """Looks of a page for the terms of these runs, some microseconds each. With more than three terms a page looks at fewer runs."""
 FEW = 100
 """Runs that are looked at without the question whether another walk is shorter."""
-NOW = {"position": MAX_POSITION, "running": False, "ended": False, "time": "infinity", "unmoved": None}
+NOW = {
+    "position": MAX_POSITION, "running": False, "ended": False, "time": "infinity",
+    "unmoved": None, "longer": None, "shorter": None,
+}  # fmt: skip
 """The parameters of `THEN` for a list of now."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
@@ -177,7 +246,7 @@ NO_FILTER: Filters = (None, False)
 def filters_of(status: str | None, walk: Mapping[str, Any]) -> Filters:
     """The key of the statement for these filters."""
     of_projects = None if walk["within"] is not None else walk["project"] is not None
-    return (status if status in (None, DEGRADED) else "status"), of_projects
+    return (status if status in (None, DEGRADED, SEVERAL) else "status"), of_projects
 
 
 async def walk_of(connection: Connection, tenant_id: UUID, wanted: RunsWanted, end: datetime | None = None) -> dict[str, Any]:
@@ -196,7 +265,8 @@ async def walk_of(connection: Connection, tenant_id: UUID, wanted: RunsWanted, e
     if within is not None and wanted.project_id is not None:
         within = [project_id for project_id in within if project_id == wanted.project_id]
     return {
-        "tenant": tenant_id, "at": at, "before": before, "since": wanted.started_after or "-infinity", "status": wanted.status,
+        "tenant": tenant_id, "at": at, "before": before, "since": wanted.started_after or "-infinity",
+        "status": SEVERAL if wanted.statuses else wanted.status, "statuses": list(wanted.statuses),
         "project": wanted.project_id, "within": within, "limit": wanted.limit + 1,
     }  # fmt: skip
 
@@ -208,12 +278,21 @@ async def page(connection: Connection, walk: Mapping[str, Any]) -> list[Sequence
     return await (await connection.execute(sql, walk, prepare=False)).fetchall()
 
 
+async def counted(connection: Connection, walk: Mapping[str, Any]) -> dict[str, int]:
+    """The numbers of runs by status, each at most one more than `COUNTED`."""
+    _, of_projects = filters_of(None, walk)
+    found = await (await connection.execute(COUNT[of_projects], walk, prepare=False)).fetchone()
+    assert found is not None
+    return dict(zip(STATUSES, found, strict=True))
+
+
 async def looked(
     connection: Connection, walk: Mapping[str, Any], terms: Sequence[int], then: Mapping[str, Any] = NOW, *, status: str | None
 ) -> Looked:
     """`status`: the runs of the walk have this one. `then`: the parameters of `THEN`."""
     filters = filters_of(status, walk)
-    looked_at = min(LOOKED_AT, LOOKUPS // len(terms)) if terms else moments.LOOKED_AT
+    most = LOOKED_AT if terms or (then["longer"], then["shorter"]) != (None, None) else moments.LOOKED_AT
+    looked_at = min(most, LOOKUPS // len(terms)) if terms else most
     parameters = {**walk, **then, "status": status, "looked_at": looked_at}
     # A term has runs of all projects, and the last run of a page goes into the cursor.
     term = await _sparsest(connection, parameters, filters, terms) if terms and walk["within"] is None else None

@@ -42,6 +42,7 @@ REVIEWED = {
     ("projections/runs/walks.py", "page"),
     ("projections/runs/walks.py", "looked"),
     ("projections/runs/walks.py", "_sparsest"),
+    ("projections/runs/walks.py", "counted"),
     # The statement is a constant of `WALKS`, by the filters.
     ("projections/approvals.py", "ApprovalQueries.list"),
     # The statement is one of four constants.
@@ -75,6 +76,8 @@ REVIEWED_TEXTS = {
     ("projections/runs/walks.py", "_depth"),
     ("projections/runs/walks.py", "_of_each"),
     ("projections/runs/walks.py", "_each_page"),
+    ("projections/runs/walks.py", "_several_page"),
+    ("projections/runs/walks.py", "_counts"),
     ("projections/invocations/lists.py", "_statement"),
     ("projections/invocations/lists.py", "_floor"),
     ("projections/invocations/lists_as_of.py", "_statement"),

@@ -233,6 +233,51 @@ async def test_completed_runs_without_some_steps_are_listed(side: ReadSide) -> N
     assert [(run.degraded, run.missing) for run in listed] == [(True, ["beta"]), (False, []), (True, ["beta"])]
 
 
+async def test_runs_of_several_statuses_are_listed_and_counted(side: ReadSide) -> None:
+    ours, (degraded, cancelled, failed, running, elsewhere) = uuid7(), (uuid7() for _ in range(5))
+    error = Failure(type="KeyError", message="'ticket'")
+    plan = runs.parallel(("alpha", "beta"), None)
+    await give(side, runs.StartRun(run_id=degraded, project_id=ours, plan=plan), start(cancelled, project=ours))
+    await give(side, start(failed, metadata={"team": "a"}), start(running, project=ours, metadata={"team": "a"}))
+    await give(side, start(elsewhere), start(uuid7()), tenant=OTHER)
+    alpha, beta = (runs.agent_run_id_of(degraded, key) for key in ("alpha", "beta"))
+    await give(side, runs.CompleteStep(run_id=degraded, step="alpha", agent_run_id=alpha))
+    await give(side, runs.FailStep(run_id=degraded, step="beta", agent_run_id=beta, error=error))
+    await give(side, runs.CancelRun(run_id=cancelled))
+    await give(side, runs.FailStep(run_id=failed, step="alpha", agent_run_id=runs.agent_run_id_of(failed, "alpha"), error=error))
+    expected: Sequence[tuple[dict[str, Any], list[UUID]]] = (
+        ({"statuses": ("failed", "cancelled")}, [failed, cancelled]),
+        ({"statuses": ("failed", "degraded")}, [failed, degraded]),
+        ({"statuses": ("completed", "degraded")}, [degraded]),
+        ({"statuses": ("running", "degraded"), "project_id": ours}, [running, degraded]),
+        ({"statuses": ("running", "failed"), "within": [ours]}, [running]),
+        ({"statuses": ("cancelled", "degraded"), "within": [ours, TENANT]}, [cancelled, degraded]),
+        ({"statuses": ("running", "failed"), "metadata": [("team", "a")]}, [running, failed]),
+        ({"statuses": ("failed", "cancelled"), "metadata": [("team", "a")], "project_id": TENANT}, [failed]),
+        ({"statuses": ("queued", "paused")}, []),
+    )
+    for asked, listed in expected:
+        assert await found(side, **asked) == listed, asked
+
+    async def counted(tenant: UUID = TENANT, **asked: Any) -> dict[str, int]:
+        counts = (await side.reads.counts(tenant, RunsWanted(1, **asked))).value
+        assert not counts.more
+        return {status: count for status, count in counts.counts.items() if count}
+
+    assert await counted() == {"running": 1, "completed": 1, "degraded": 1, "cancelled": 1, "failed": 1}
+    assert await counted(status="failed", project_id=ours) == {"running": 1, "completed": 1, "degraded": 1, "cancelled": 1}
+    assert await counted(within=[TENANT]) == {"failed": 1} and await counted(OTHER) == {"running": 2}
+    assert await counted(metadata=[("team", "a")]) == {"failed": 1, "running": 1}
+    # how long they have taken
+    assert await ids(side, longer_s=0) == [running, failed, cancelled, degraded] == await ids(side, shorter_s=1_000)
+    assert await ids(side, longer_s=1_000) == [] == await ids(side, shorter_s=0, statuses=("running", "failed"))
+    assert await ids(side, shorter_s=1_000, statuses=("running", "degraded"), limit=1) == [running]
+    assert await counted(longer_s=0, project_id=TENANT) == {"failed": 1}
+    with pytest.raises(InvalidCommand) as caught:
+        await side.reads.list_as_of(TENANT, 1, RunsWanted(1, longer_s=1))
+    assert caught.value.pointer == "/longer_s"
+
+
 async def test_an_entry_of_a_list_has_the_run_in_short(side: ReadSide) -> None:
     run_id = uuid7()
     await give(side, start(run_id, "alpha", "beta"))

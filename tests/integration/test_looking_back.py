@@ -5,6 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from api.cli import diff
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, new_id
@@ -46,7 +47,7 @@ async def test_a_page_sees_a_run_in_short_and_why_it_failed(shared: System, rows
     assert [(row["position"], row["type"], f"{row['stream']}:{row['version']}") for row in rows] == [
         (event.position, event.topic, event.name) for event in events
     ]
-    assert (page["first"], page["total"]) == (0, len(events)) and "at" not in page
+    assert (page["first"], page["total"]) == (0, len(events)) and "number" not in page
     [call] = [row for row in rows if row["type"] == "invocation.succeeded"]
     assert (call["step"], call["call"], call["tool"]) == ("inner", "look", "sum") and "agent" not in call and "cut" not in call
     [recorded] = [row for row in rows if row["type"] == "agent_run.step_recorded"]
@@ -55,7 +56,7 @@ async def test_a_page_sees_a_run_in_short_and_why_it_failed(shared: System, rows
     window = await rows_of(shared.http, run_id, **{"from": 3, "limit": 2})
     assert [row["position"] for row in window["data"]] == positions[3:5] and window["total"] == len(events)
     around = await rows_of(shared.http, run_id, around=positions[6], limit=4)
-    assert [row["position"] for row in around["data"]] == positions[4:8] and around["at"] == 6
+    assert [row["position"] for row in around["data"]] == positions[4:8] and around["number"] == 6
     typed = await rows_of(shared.http, run_id, types="run.failed,run.started", limit=1, **{"from": 1})
     assert [row["text"] for row in typed["data"]] == ["TestError: broken"] and typed["total"] == 2
     then = await shared.http.get(f"/v1/runs/{run_id}/rows", params={"as_of": str(positions[4]), "from": 4})
@@ -87,6 +88,54 @@ async def test_a_page_sees_a_run_in_short_and_why_it_failed(shared: System, rows
     assert [each["event"]["type"] for each in first["data"] + rest["data"]] == [
         "agent_run.claimed", "agent_run.call_started", "agent_run.step_recorded", "agent_run.completed",
     ]  # fmt: skip
+
+
+async def test_two_runs_and_two_moments_of_one_are_compared(shared: System, capsys: pytest.CaptureFixture[str]) -> None:
+    player = shared.worker("compared")
+    await player.register("inner", "outer", tools=["sum"])
+    one, other = await failed_run(shared, player), await shared.start("inner", "outer", input={"n": 2})
+    alpha = await player.next("inner")
+    await alpha.call("look", "sum", n=1)
+    await (await player.next("sum", "tool")).complete(2)
+    await alpha.complete(1)
+    await shared.settled()
+    found = await got(shared.http, f"/v1/runs/{one}/diff", **{"with": other})
+    head = await shared.container.feed.head()
+    assert (found["run_id"], found["with_id"], found["position"], found["with_position"]) == (one, other, head, head)
+    assert found["first"] == found["data"][0] and found["count"] == len(found["data"])
+    told = [(each["step"], each["key"], each["what"], each["before"], each["after"]) for each in found["data"]]
+    assert told[0] == (None, None, "input", "null", '{"n": 2}')
+    assert ("inner", "look", "result", "1", "2") in told and found["same"] > 5
+    state = {change["path"]: (change["before"], change["after"]) for change in found["state"]}
+    assert state["status"] == ('"failed"', '"running"') and not [path for path in state if "created_at" in path or "_id" in path]
+    assert state["steps[outer].error.message"] == ('"broken"', None)
+    few = await got(shared.http, f"/v1/runs/{one}/diff", **{"with": other, "limit": 1})
+    assert few["data"] == found["data"][:1] and few["count"] == found["count"]
+    # two moments of one
+    [*_, failed, _, _] = events = await shared.events(one)
+    assert failed.topic == "agent_run.failed"
+    moments = await got(shared.http, f"/v1/runs/{one}/diff", as_of=failed.position - 1, with_as_of=events[-1].position)
+    assert (moments["with_id"], moments["first"]["what"], moments["first"]["before"]) == (one, "outcome", None)
+    assert {change["path"]: change["after"] for change in moments["state"]}["status"] == '"failed"'
+    same = await got(shared.http, f"/v1/runs/{one}/diff")
+    assert (same["count"], same["first"], same["state"]) == (0, None, [])
+    # what is not there
+    _, key = await shared.tenant(f"third-{new_id()}")
+    async with shared.client(key) as foreign:
+        theirs = await foreign.post("/v1/runs", json={"agent": "nobody"})
+        assert theirs.status_code == 404
+        assert (await foreign.get(f"/v1/runs/{one}/diff")).status_code == 404
+    for query in ({"with": new_id()}, {"as_of": events[0].position - 1}, {"with_as_of": 1}):
+        assert (await shared.http.get(f"/v1/runs/{one}/diff", params=query)).status_code == 404
+    for query in ({"as_of": "yesterday"}, {"with_as_of": "-1"}, {"with": "x"}):
+        refused = await shared.http.get(f"/v1/runs/{one}/diff", params=query)
+        assert refused.status_code == 422 and refused.json()["errors"][0]["pointer"] == f"/{next(iter(query))}"
+    diff.show(found)
+    diff.show(moments)
+    diff.show(same)
+    printed = capsys.readouterr().out
+    assert f"They differ first at input:\n  - null  (position {events[0].position})" in printed
+    assert 'steps[outer].status: "running" → "failed"' in printed and "They say the same" in printed
 
 
 async def test_nothing_is_told_of_what_is_foreign_or_not_there(shared: System) -> None:

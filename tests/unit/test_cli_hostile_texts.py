@@ -212,13 +212,16 @@ def _strings(value: Any) -> set[str]:
 
 def test_differences_of_runs_and_of_code_come_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     from api.cli import diff, dry_run
-    from tidelog.divergence import Comparison, Difference
+    from application.looking_back.divergence import RunDifference
     from tidelog.testing import Divergence, Replayed
 
-    found = Difference(HOSTILE, HOSTILE, "arguments", json.dumps(HOSTILE, ensure_ascii=False), None, 1, None)
-    diff._print(("a", "b"), Comparison([found, found], 2), 20)
-    other = Divergence(HOSTILE, "other arguments", HOSTILE, HOSTILE, {HOSTILE: HOSTILE})
-    dry_run.show([Replayed(HOSTILE, HOSTILE, divergences=[other])])
+    found = RunDifference(HOSTILE, HOSTILE, "arguments", json.dumps(HOSTILE, ensure_ascii=False), None, 1, None).document()
+    for other in ("b", "a"):
+        change = {"path": HOSTILE, "before": HOSTILE, "after": None}
+        shown = {"run_id": "a", "with_id": other, "position": 1, "with_position": 2, "count": 2, "same": 0, "data": [found] * 2}
+        diff.show({**shown, "state": [change]})
+    diverged = Divergence(HOSTILE, "other arguments", HOSTILE, HOSTILE, {HOSTILE: HOSTILE})
+    dry_run.show([Replayed(HOSTILE, HOSTILE, divergences=[diverged])])
     written = capsys.readouterr()
     assert written.out.count("RED") >= 8
     for line in (written.out + written.err).split("\n"):

@@ -11,7 +11,7 @@ from application.engine.ports.log import NewEvent, StreamAppend, one_command
 from application.engine.reading.history_keeper import HistoryKeeper
 from application.looking_back import causes, rows
 from application.looking_back.causes import Causation
-from application.looking_back.rows import EventRow, Rows, Wanted
+from application.looking_back.rows import EventRow, EventRows, RowsWanted
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 from tests.kit.engine import Engine, PlayedWorker
@@ -27,7 +27,7 @@ class Looking:
     def __init__(self, engine: Engine | None = None) -> None:
         self.log = engine.log if engine else MemoryLog()
         self.feed, self.histories = MemoryEventFeed(self.log), HistoryKeeper(MemoryHistories(self.log))
-        self.rows = Rows(self.feed, self.histories)
+        self.rows = EventRows(self.feed, self.histories)
         self.causation = Causation(self.feed, self.rows, TENANT)
 
     def add(
@@ -97,7 +97,7 @@ async def test_what_is_inside_of_work_names_its_step_and_its_call() -> None:
         await claim.step("wrote", "text")
         await claim.fail("permanent", "broken")
         await engine.settled()
-    window = await looking.rows.window(Wanted(TENANT, run_id), 0, 100)
+    window = await looking.rows.window(RowsWanted(TENANT, run_id), 0, 100)
     assert window.total == len(window.rows) == len(engine.topics(run_id)) and window.first == 0
     said = {row.type: row for row in window.rows}
     [step] = {row.step for row in window.rows if row.type.startswith(("agent_run.", "invocation."))}
@@ -125,10 +125,10 @@ async def test_any_window_of_a_long_run_is_found_by_its_number(monkeypatch: pyte
     for number in range(97):
         looking.add("beside.happened", stream=beside)
         own.append(looking.add("even" if number % 2 == 0 else "odd", stream=run))
-    every = Wanted(TENANT, run)
+    every = RowsWanted(TENANT, run)
 
     async def window(
-        wanted: Wanted, first: int, limit: int, around: int | None = None
+        wanted: RowsWanted, first: int, limit: int, around: int | None = None
     ) -> tuple[Sequence[int], int, int, int | None]:
         found = await looking.rows.window(wanted, first, limit, around)
         return [row.position for row in found.rows], found.first, found.total, found.at
@@ -143,10 +143,10 @@ async def test_any_window_of_a_long_run_is_found_by_its_number(monkeypatch: pyte
     assert await window(every, 115, 20) == (own[115:], 115, 122, None)
     # among some types, and as of a position
     odd = [position for number, position in enumerate(own[:97]) if number % 2]
-    assert await window(Wanted(TENANT, run, frozenset({"odd"})), 20, 15) == (odd[20:35], 20, 48, None)
-    assert await window(Wanted(TENANT, run, until=own[44]), 40, 10) == (own[40:45], 40, 45, None)
-    assert await window(Wanted(TENANT, run, until=own[44]), 0, 4, around=own[80]) == (own[43:45], 43, 45, 45)
-    assert await window(Wanted(OTHER, run), 0, 10) == ([], 0, 0, None)
+    assert await window(RowsWanted(TENANT, run, frozenset({"odd"})), 20, 15) == (odd[20:35], 20, 48, None)
+    assert await window(RowsWanted(TENANT, run, until=own[44]), 40, 10) == (own[40:45], 40, 45, None)
+    assert await window(RowsWanted(TENANT, run, until=own[44]), 0, 4, around=own[80]) == (own[43:45], 43, 45, 45)
+    assert await window(RowsWanted(OTHER, run), 0, 10) == ([], 0, 0, None)
     assert not await looking.rows.has(TENANT, run) and not await looking.rows.has(OTHER, run)
     started = new_id()
     looking.add("run.started", stream=started)
@@ -158,12 +158,12 @@ async def test_marks_of_another_history_do_not_count(monkeypatch: pytest.MonkeyP
     looking, run = Looking(), new_id()
     for _ in range(6):
         looking.add("first", stream=run)
-    assert (await looking.rows.window(Wanted(TENANT, run), 0, 9)).total == 6
+    assert (await looking.rows.window(RowsWanted(TENANT, run), 0, 9)).total == 6
     looking.log.cut(1)
     looking.histories.changes += 1
     looking.add("other", stream=new_id())
     looking.add("second", stream=run)
-    window = await looking.rows.window(Wanted(TENANT, run), 0, 9)
+    window = await looking.rows.window(RowsWanted(TENANT, run), 0, 9)
     assert [row.type for row in window.rows] == ["first", "second"] and window.total == 2
 
 
@@ -173,7 +173,7 @@ async def test_marks_are_kept_of_the_runs_that_were_asked_for_last(monkeypatch: 
     runs = [new_id() for _ in range(3)]
     for run in runs:
         looking.add("thing.happened", stream=run)
-        assert (await looking.rows.window(Wanted(TENANT, run), 0, 9)).total == 1
+        assert (await looking.rows.window(RowsWanted(TENANT, run), 0, 9)).total == 1
     assert [key[1] for key in looking.rows.numbers._marks] == runs[1:]
 
 
@@ -272,7 +272,7 @@ async def test_events_of_programs_that_only_use_the_log_have_rows_and_no_cause()
     for metadata, state in (("{}", b"\xff\x00"), ("not json", b'{"step": "one", '), ("[1]", b"1"), ('{"actor": 5}', b"{}")):
         append = StreamAppend(stream, stream, len(looking.log.streams.get(stream, ())), (NewEvent("a", 1, state),))
         looking.log.add(one_command(TENANT, new_id(), (append,), metadata))
-    found = (await looking.rows.window(Wanted(TENANT, stream), 0, 9)).rows
+    found = (await looking.rows.window(RowsWanted(TENANT, stream), 0, 9)).rows
     assert [(row.actor, row.step) for row in found] == [(None, None), (None, "one"), (None, None), (None, None)]
     assert [link.by for link in (await looking.causation.chain(found[1].position, 9)).links] == ["unknown"]
     assert json.loads(looking.log.events[0].metadata) == {}

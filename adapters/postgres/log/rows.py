@@ -1,10 +1,10 @@
 """The statements behind rows of events: the beginnings of events, and how many there are."""
 
-from adapters.postgres.log.event_store import EVENT_COLUMNS
-
-HEAD_BYTES = 1_024
-# A state that is stored in pieces is read up to there only.
-HEADS = EVENT_COLUMNS.replace(" state,", f" substring(state FROM 1 FOR {HEAD_BYTES}) AS state,")
+# As `EVENT_COLUMNS`. A state that is stored in pieces is read up to there only.
+HEADS = (
+    "notification_id, tenant_id, originator_id, originator_version, root_id, topic, schema_version, "
+    "substring(state FROM 1 FOR 1024) AS state, metadata, recorded_at, settled"
+)
 
 NAMED_SQL = f"""
     SELECT found.* FROM unnest(%s::uuid[], %s::bigint[]) AS wanted (stream_id, version)

@@ -39,7 +39,7 @@ from application.engine.reading.cloudevents import CloudEventEncoder
 from application.engine.retry_parked import EffectRetry
 from application.engine.sagas.manager import effects_of
 from application.engine.timers import effects_again
-from application.looking_back.rows import Rows
+from application.looking_back.rows import EventRows
 from application.plans.check import PlanChecks
 from application.reads import CurrentRuns
 from application.runs.forking.fork import Forks
@@ -274,7 +274,7 @@ async def container(parts: Parts) -> Container:
         feed=await storage.feed_of(parts, "reads"),
         command_database=await storage.database_of(parts, "commands"),
         index=await index(parts),
-        rows=Rows(await storage.feed_of(parts, "reads"), await histories.histories(parts)),
+        rows=EventRows(await storage.feed_of(parts, "reads"), await histories.histories(parts)),
         histories=await histories.histories(parts),
         commands=loop,
         cloud_events=CloudEventEncoder((await tables.catalog(parts)).registry.events),

@@ -21,7 +21,7 @@ from api.http.conventions.releases import must_all_know_bulk_actions, must_all_k
 from api.http.conventions.request import caller_of, container_of, principal_of
 from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
-from api.http.routes.runs import MAX_NAME, MAX_ORIGIN, Status
+from api.http.routes.run_filters import MAX_NAME, MAX_ORIGIN, Status
 from application.bulk_actions.orders import RIGHTS
 from application.bulk_actions.starting import check_filter, check_order, find_runs
 from application.engine.ports.pages import MAX_LIMIT, position_cursor

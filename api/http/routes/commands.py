@@ -27,6 +27,7 @@ from api.http.conventions.routing import DirectRoute
 from api.http.documents import openapi
 from api.http.routes.invocations import get_invocations
 from api.http.routes.run_contents import get_messages
+from api.http.routes.run_filters import RunFilters
 from api.http.routes.runs import RunAccepted, get_runs
 from application.engine.ports.pages import MAX_LIMIT, decode_cursor
 from application.references import ReferencesRefused, refers
@@ -193,7 +194,8 @@ async def _listed(request: Request, listing: Listing, path: str) -> Response:
             given[name] = given[name].isoformat()
     match listing.of:
         case "runs":
-            response = await get_runs(request, **given)
+            named = {name: given.pop(name) for name in ("status", "limit", "cursor", "as_of") if name in given}
+            response = await get_runs(request, RunFilters(**given), **named)
         case "invocations":
             must_be_allowed(role, Action.INVOCATIONS_READ)
             response = await get_invocations(request, **given)

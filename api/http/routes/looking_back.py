@@ -1,4 +1,4 @@
-"""Looking back over HTTP: the events of a run in short, the causes of an event, and its effects."""
+"""Looking back over HTTP: the events of a run in short, differences of runs, the causes of an event, and its effects."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -19,11 +19,11 @@ from api.http.routes.events import AsOf, Types, topics_of
 from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, encode_cursor, position_cursor
 from application.engine.ports.views import Timestamp
 from application.engine.reading.as_of import position_as_of
-from application.looking_back.causes import By, Causation, Link
-from application.looking_back.causes import Request as Asked
-from application.looking_back.rows import EventRow, Wanted
+from application.looking_back.causes import AskedRequest, By, CausalLink, Causation
+from application.looking_back.difference import Side, difference
+from application.looking_back.rows import EventRow, RowsWanted
 from domain.access import Action
-from domain.errors import NotFound
+from domain.errors import InvalidCommand, NotFound
 from domain.kernel import timestamp
 
 router = APIRouter(tags=["events"], route_class=DirectRoute)
@@ -59,7 +59,7 @@ class RowsView(openapi.Shown):
     """The number of the first row."""
     total: int
     """How many rows there are."""
-    at: int | None = None
+    number: int | None = None
     """With `around`: the number of the row of that position."""
 
 
@@ -88,15 +88,49 @@ class CausesView(openapi.Shown):
     """The first event of the run, or of another root, in which the event is."""
 
 
-class EffectView(openapi.Shown):
+class CausedEventView(openapi.Shown):
     event: EventRowView
     root_id: UUID
     by: By
 
 
-class EffectsView(openapi.Shown):
-    data: list[EffectView]
+class CausedEventsView(openapi.Shown):
+    data: list[CausedEventView]
     next_cursor: str | None
+
+
+class DifferenceView(openapi.Shown):
+    """What differs at one place. `before`, `after`: short texts of the values, null where the run says nothing there."""
+
+    step: str | None
+    key: str | None
+    what: str
+    before: str | None
+    after: str | None
+    position: int | None
+    """Of the event of the first run."""
+    other_position: int | None
+
+
+class ChangeView(openapi.Shown):
+    path: str
+    before: str | None
+    after: str | None
+
+
+class RunDiffView(openapi.Shown):
+    run_id: UUID
+    position: int
+    """Up to which the run was compared."""
+    with_id: UUID
+    with_position: int
+    count: int
+    """Of all differences."""
+    same: int
+    """How much both say alike."""
+    first: DifferenceView | None
+    data: list[DifferenceView]
+    state: list[ChangeView]
 
 
 @router.get(
@@ -126,13 +160,57 @@ async def get_rows(
     until = None
     if as_of is not None:
         until = await position_as_of(container.feed, container.histories, tenant_id, as_of, root_id=run_id)
-    wanted = Wanted(tenant_id, run_id, topics_of(types), until)
+    wanted = RowsWanted(tenant_id, run_id, topics_of(types), until)
     window = await container.rows.window(wanted, first, limit, around)
     found: dict[str, Any] = {"data": [shown(row) for row in window.rows], "first": window.first, "total": window.total}
     if window.at is not None:
-        found["at"] = window.at
+        found["number"] = window.at
     position = window.rows[-1].position if window.rows else until or 0
     return answer(found, position=position, headers={HISTORY: history.history_id})
+
+
+@router.get(
+    "/v1/runs/{run_id}/diff",
+    summary="Two positions of a run, or two runs, side by side",
+    responses={200: openapi.gives(RunDiffView)},
+)
+@needs(Action.RUNS_READ, Reach.RUN)
+async def get_diff(
+    request: Request,
+    run_id: UUID,
+    other: Annotated[UUID | None, Query(alias="with", description="The other run. Missing: the same")] = None,
+    as_of: Annotated[str | None, Query(description="The run as it was at this position or RFC 3339 time")] = None,
+    with_as_of: Annotated[str | None, Query(description="The other run, as it was then")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+) -> Response:
+    """`data`: what the two say differently, the first difference in front; whatever ran side by side is compared step by step and
+    key by key. `state`: what differs between the runs as `GET /v1/runs/{run_id}` shows them, 500 places at most. Ids and times do
+    not count.
+    """
+    container, tenant_id, seen = container_of(request), principal_of(request).tenant_id, seen_by(request)
+    other = other or run_id
+    for id in (run_id, other):
+        if not await container.rows.has(tenant_id, id) or (seen is not None and not await seen.has(id)):
+            raise NotFound(f"there is no run {id}")
+    one, two = Side(run_id, await _until(request, as_of, "as_of")), Side(other, await _until(request, with_as_of, "with_as_of"))
+    found = await difference(container.reads.runs, container.feed, tenant_id, one, two)
+    data = [each.document() for each in found.events.differences[:limit]]
+    return answer({
+        "run_id": str(one.run_id), "position": one.at, "with_id": str(two.run_id), "with_position": two.at,
+        "count": found.events.count, "same": found.events.same, "first": data[0] if data else None, "data": data,
+        "state": [change._asdict() for change in found.state],
+    })  # fmt: skip
+
+
+async def _until(request: Request, as_of: str | None, name: str) -> int:
+    """The position of a side. Raises InvalidCommand."""
+    container, tenant_id = container_of(request), principal_of(request).tenant_id
+    if as_of is None:
+        return await container.histories.at_most_head(MAX_POSITION)
+    try:
+        return await position_as_of(container.feed, container.histories, tenant_id, as_of)
+    except InvalidCommand:
+        raise InvalidCommand(f"{name} must be a position or an RFC 3339 time with its zone", pointer=f"/{name}") from None
 
 
 @router.get(
@@ -153,7 +231,7 @@ async def get_causes(request: Request, position: int, limit: Annotated[int, Quer
 @router.get(
     "/v1/events/{position}/effects",
     summary="What came of an event directly",
-    responses={200: openapi.gives(EffectsView, "Link")},
+    responses={200: openapi.gives(CausedEventsView, "Link")},
 )
 @needs(Action.EVENTS_READ, Reach.EVENT)
 async def get_effects(
@@ -179,11 +257,11 @@ def _place(position: int) -> int:
     return position if 0 < position <= MAX_POSITION else 0
 
 
-def _link(link: Link) -> Mapping[str, Any]:
+def _link(link: CausalLink) -> Mapping[str, Any]:
     return {"event": shown(link.row), "root_id": str(link.root_id), "by": link.by, "request": _asked(link.request)}
 
 
-def _asked(asked: Asked | None) -> Mapping[str, Any] | None:
+def _asked(asked: AskedRequest | None) -> Mapping[str, Any] | None:
     if asked is None:
         return None
     return {**asked._asdict(), "command_id": str(asked.command_id), "at": timestamp(asked.at)}

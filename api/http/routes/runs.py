@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 import orjson
@@ -32,11 +32,11 @@ from api.http.documents import openapi
 from api.http.routes.plans import must_be_valid, with_all_faults
 from api.http.routes.run_bodies import StartRunBody
 from api.http.routes.run_contents import ListAsOf
+from api.http.routes.run_filters import MAX_NAME, STATUSES, Filters, Status
 from application.budgets.books import budget_of
 from application.engine.commands.request import CommandOutcome
 from application.engine.ports.pages import MAX_LIMIT, MAX_POSITION, position_cursor, uuid_cursor
 from application.engine.ports.work_logs import Level
-from application.engine.reading.as_of import time_of
 from application.reads import Positioned, RunsWanted
 from application.runs.await_end import RunEnd, ended_run, watching_end
 from application.runs.logs import lines_of_run
@@ -48,20 +48,12 @@ from application.views.work_logs import WorkLineView
 from application.workflows.children import has_children
 from domain import runs as rules
 from domain.access import Action
-from domain.concurrency import LONGEST_KEY
-from domain.errors import AlreadyExists, InvalidCommand
+from domain.errors import AlreadyExists
 from domain.kernel import ShortText
 
 router = APIRouter(tags=["runs"], route_class=DirectRoute)
 
-Status = Literal["queued", "running", "paused", "completed", "failed", "cancelled", "degraded"]
-MAX_NAME = 500
-MAX_ORIGIN = 600
 AsOf = Annotated[str | None, Query(description="A position, or an RFC 3339 time: the run as replayed from the log up to there")]
-NamedValues = Annotated[
-    list[str] | None, Query(description="`name=value`: runs whose metadata have this value. A value that is no string: its JSON")
-]
-Time = Annotated[str | None, Query(description="An RFC 3339 time with its zone")]
 
 
 class RunAccepted(openapi.Shown):
@@ -221,52 +213,57 @@ async def _shown_at_end(end: RunEnd, wait_s: int, *, may_be_over: bool) -> orjso
 @needs(Action.RUNS_READ, Reach.LIMITED)
 async def get_runs(
     request: Request,
+    filters: Filters,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: str | None = None,
-    status: Status | None = None,
-    project_id: UUID | None = None,
-    agent: Annotated[str | None, Query(description="Runs with a step of this agent")] = None,
-    actor: Annotated[str | None, Query(description="Runs that this one started: `key:` and the id of a key")] = None,
-    on_behalf_of: Annotated[str | None, Query(description="Runs that were started on behalf of this one")] = None,
-    metadata: NamedValues = None,
-    error: Annotated[str | None, Query(description="Words that the errors of the run and of its failed steps have")] = None,
-    started_after: Time = None,
-    started_before: Time = None,
-    parent: Annotated[UUID | None, Query(description="Runs that steps of this run started")] = None,
-    workflow: Annotated[
-        str | None, Query(max_length=MAX_NAME, description="Runs of this workflow: `name`, or `name@version` for one version")
-    ] = None,
-    origin: Annotated[
-        str | None,
-        Query(
-            max_length=MAX_ORIGIN, description="Runs that this started: `schedule`, or `schedule:name` for one; `trigger:name` …"
-        ),
-    ] = None,
-    concurrency_key: Annotated[
-        str | None, Query(max_length=LONGEST_KEY, description="Runs with this key: those that hold it, wait for it, or had it")
-    ] = None,
-    unmoved_s: Annotated[
-        float | None, Query(ge=0, le=1e9, description="Open runs to which nothing has happened for so many seconds")
-    ] = None,
+    status: Annotated[str | None, Query(description=f"One of {', '.join(STATUSES)}, or several with commas between them")] = None,
     as_of: ListAsOf = None,
 ) -> Response:
     """A run is listed if all filters hold. `started_after` is the first time that counts, `started_before` the first that does not.
 
-    With `status=degraded`: the completed runs whose `missing` steps failed.
+    With `status=degraded`: the completed runs whose `missing` steps failed. `status=failed,cancelled`: runs of several statuses.
 
     With `as_of`, a page looks at 20,000 runs at most. With one of the filters from `agent` to `error`, `parent`, `workflow`,
     `origin` or `concurrency_key`, and another filter, a page looks at 2,000. So a page may have fewer runs than `limit`, or none,
     and a `next_cursor`.
-    `error` and `unmoved_s` have no `as_of`. With `unmoved_s`, and without a `status`, the status is `running`.
+    `error`, `unmoved_s`, `longer_s` and `shorter_s` have no `as_of`. With `unmoved_s`, and without a `status`, the status is
+    `running`.
     """
-    since, end = time_of("started_after", started_after), time_of("started_before", started_before)
-    wanted = RunsWanted(
-        limit, uuid_cursor(cursor), status, project_id, agent, actor, on_behalf_of, _named(metadata or []), error, since, end,
-        projects_of(request), parent, workflow, origin, unmoved_s, concurrency_key=concurrency_key,
-    )  # fmt: skip
-    if unmoved_s is not None and status is None:
-        wanted = wanted._replace(status="running")
+    wanted = filters.wanted(request, limit, uuid_cursor(cursor), status)
     return await listed(request, wanted, as_of)
+
+
+class RunCount(BaseModel):
+    count: int
+    more: bool
+    """There are more than were counted."""
+
+
+class RunCountsView(BaseModel):
+    queued: RunCount
+    running: RunCount
+    paused: RunCount
+    completed: RunCount
+    failed: RunCount
+    cancelled: RunCount
+    degraded: RunCount
+    """They are among the completed ones, too."""
+
+
+@router.get(
+    "/v1/runs/counts",
+    summary="How many runs of each status there are",
+    responses={200: openapi.gives(RunCountsView, POSITION)},
+    openapi_extra=openapi.takes_headers(POSITION),
+)
+@needs(Action.RUNS_READ, Reach.LIMITED)
+async def get_counts(request: Request, filters: Filters) -> Response:
+    """Up to 1,000 of each status. With a filter for which a page of the list looks at 2,000 runs, these are counted."""
+    wanted = filters.wanted(request, 1)
+    await caught_up(request, *_read_models(wanted))
+    found = await container_of(request).reads.runs.counts(principal_of(request).tenant_id, wanted)
+    counts, more = found.value
+    return answer({name: {"count": count, "more": name in more} for name, count in counts.items()}, position=found.position)
 
 
 @router.get(
@@ -293,7 +290,7 @@ async def get_children(
 
 async def listed(request: Request, wanted: RunsWanted, as_of: str | None) -> Response:
     reads, tenant_id = container_of(request).reads.runs, principal_of(request).tenant_id
-    read_models = ("runs", "run_terms") if wanted.needs_terms else ("runs",)
+    read_models = _read_models(wanted)
     if as_of is None:
         await caught_up(request, *read_models)
         return page_answer(request, RunPage, await reads.list(tenant_id, wanted))
@@ -301,11 +298,8 @@ async def listed(request: Request, wanted: RunsWanted, as_of: str | None) -> Res
     return page_answer(request, RunPage, listed)
 
 
-def _named(metadata: list[str]) -> list[tuple[str, str]]:
-    """Names and values. Raises InvalidCommand."""
-    if any("=" not in given for given in metadata):
-        raise InvalidCommand("metadata must be a name, `=` and a value", pointer="/metadata")
-    return [(name, value) for name, _, value in (given.partition("=") for given in metadata)]
+def _read_models(wanted: RunsWanted) -> tuple[str, ...]:
+    return ("runs", "run_terms") if wanted.needs_terms else ("runs",)
 
 
 @router.get(

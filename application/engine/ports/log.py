@@ -202,6 +202,10 @@ class FoundEvents(NamedTuple):
     reached: int | None
 
 
+HEAD_BYTES = 1_024
+"""How much of a state is read for events in short."""
+
+
 class EventFeed(Protocol):
     """The read side of the log, by position. Positions are contiguous, so `after` is a complete cursor."""
 

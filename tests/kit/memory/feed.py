@@ -6,13 +6,12 @@ from datetime import datetime
 from uuid import UUID
 
 from adapters.memory.log import MemoryLog
-from application.engine.ports.log import AskedBy, FoundEvents, StreamRange, StreamRow
+from application.engine.ports.log import HEAD_BYTES, AskedBy, FoundEvents, StreamRange, StreamRow
 from application.engine.reading.history_keeper import HistoryKeeper
 from domain.errors import NotFound
 from domain.kernel import RecordedEvent
 
 PAGE = 1_000
-HEAD_BYTES = 1_024
 LAST_ID = UUID(int=2**128 - 1)
 
 

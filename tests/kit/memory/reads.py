@@ -8,7 +8,7 @@ from uuid import UUID
 
 from adapters.memory.log import MemoryLog
 from application.engine.ports.pages import Page, encode_cursor
-from application.reads import DataTool, DueInRun, Positioned, RunsWanted
+from application.reads import DataTool, DueInRun, Positioned, RunCounts, RunsWanted
 from application.views.activity import OpenRunCount
 from application.views.large import Field, Held
 from application.views.runs import (
@@ -57,11 +57,23 @@ class MemoryRunReads:
     async def list(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[Page[RunSummary]]:
         return Positioned(await self.list_as_of(tenant_id, self.log.head, wanted), self.log.head)
 
+    async def counts(self, tenant_id: UUID, wanted: RunsWanted) -> Positioned[RunCounts]:
+        found = await self.list(tenant_id, wanted._replace(limit=10_000, before=None, status=None, statuses=()))
+        counts = dict.fromkeys(("queued", "running", "paused", "completed", "failed", "cancelled", DEGRADED), 0)
+        for run in found.value.data:
+            counts[run.status] += 1
+            counts[DEGRADED] += run.degraded
+        return Positioned(RunCounts(counts, frozenset()), found.position)
+
+    def _took(self, view: RunView, wanted: RunsWanted) -> bool:
+        took = ((view.finished_at or self.log.clock.now()) - view.created_at).total_seconds()
+        return (wanted.longer_s is None or took >= wanted.longer_s) and (wanted.shorter_s is None or took < wanted.shorter_s)
+
     async def list_as_of(self, tenant_id: UUID, position: int, wanted: RunsWanted) -> Page[RunSummary]:
         self.log.reach()
         limit, before, status, project_id, *_ = wanted
-        if wanted.error is not None and position < self.log.head:
-            raise InvalidCommand("error cannot be combined with as_of", pointer="/error")
+        if (name := wanted.of_now) is not None and position < self.log.head:
+            raise InvalidCommand(f"{name} cannot be combined with as_of", pointer=f"/{name}")
         terms = set(terms_of(tenant_id, wanted))
         events = [event for event in self.log.events if (event.tenant_id, event.topic) == (tenant_id, RunStarted.TOPIC)]
         started = {event.stream_id: (event.recorded_at, event.stream_id) for event in events}
@@ -74,7 +86,10 @@ class MemoryRunReads:
         found = [
             _summary(view)
             for view in views
-            if status in (None, view.status, DEGRADED if view.degraded else None)
+            if (status is None or status in _statuses(view))
+            and (not wanted.statuses or {*wanted.statuses} & _statuses(view))
+            and (wanted.within is None or view.project_id in wanted.within)
+            and self._took(view, wanted)
             and project_id in (None, view.project_id)
             and terms <= self._terms(tenant_id, view.run_id)
             and (wanted.started_after is None or view.created_at >= wanted.started_after)
@@ -133,6 +148,10 @@ class MemoryRunReads:
 
     def calls_in(self, view: RunView) -> Sequence[RunCallView]:
         return calls_in(view)
+
+
+def _statuses(view: RunView) -> set[str]:
+    return {view.status, DEGRADED} if view.degraded else {view.status}
 
 
 def _place(view: RunView) -> tuple[datetime, UUID]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Event = Mapping[str, Any]
-"""An event as `GET /v1/runs/{run_id}/events` gives it."""
+"""`type`, `subject`, `position` and `data` of an event, as `GET /v1/runs/{run_id}/events` gives them."""
 Place = tuple[str, str, str]
 """Step, key of the journal, and what is said there. The step and the key may be empty."""
 SHOWN = 300
@@ -23,7 +23,7 @@ ENDS = {"run.completed": "completed", "run.failed": "failed", "run.cancelled": "
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SaidOfRun:
     digest: bytes
     text: str
     position: int
@@ -32,7 +32,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RunDifference:
     """What differs at one place. `before`, `after`: short texts of the values, None where the run says nothing there."""
 
     step: str | None
@@ -53,19 +53,19 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Comparison:
+class RunComparison:
     """`differences`: the first ones, in the order of the runs. `count`: of all. `same`: how much both say alike."""
 
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[RunDifference] = field(default_factory=list)
     count: int = 0
     same: int = 0
 
 
-async def compare(one: AsyncIterator[Event], other: AsyncIterator[Event]) -> Comparison:
+async def compare(one: AsyncIterator[Event], other: AsyncIterator[Event]) -> RunComparison:
     """Compares two runs by their events, each in the order of the log."""
     sides = (_Side(), _Side())
-    found: list[tuple[int, Difference]] = []
-    comparison = Comparison()
+    found: list[tuple[int, RunDifference]] = []
+    comparison = RunComparison()
     streams = [aiter(one), aiter(other)]
     open_ = [True, True]
     while any(open_):
@@ -99,15 +99,15 @@ async def compare(one: AsyncIterator[Event], other: AsyncIterator[Event]) -> Com
     return comparison
 
 
-def _cut(found: list[tuple[int, Difference]]) -> None:
+def _cut(found: list[tuple[int, RunDifference]]) -> None:
     if len(found) > 2 * MOST_KEPT:
         found.sort(key=lambda one: one[0])
         del found[MOST_KEPT:]
 
 
-def _difference(place: Place, one: Said | None, other: Said | None) -> Difference:
+def _difference(place: Place, one: SaidOfRun | None, other: SaidOfRun | None) -> RunDifference:
     step, key, what = place
-    return Difference(
+    return RunDifference(
         step or None, key or None, what, None if one is None else one.text, None if other is None else other.text,
         None if one is None else one.position, None if other is None else other.position,
     )  # fmt: skip
@@ -117,7 +117,7 @@ class _Side:
     """What one run says, event by event."""
 
     def __init__(self) -> None:
-        self.pending: dict[Place, Said] = {}
+        self.pending: dict[Place, SaidOfRun] = {}
         self.taken_steps: set[str] = set()
         self.taken_entries: set[tuple[str, str]] = set()
         self._steps: dict[str, str] = {}
@@ -127,13 +127,13 @@ class _Side:
         self._counts: Counter[str] = Counter()
         self._number = 0
 
-    def feed(self, event: Event) -> Iterator[tuple[Place, Said]]:
+    def feed(self, event: Event) -> Iterator[tuple[Place, SaidOfRun]]:
         for step, key, what, value in self._said(event["type"], str(event["subject"]), event["data"]):
             self._number += 1
             text = json.dumps(value, sort_keys=True, ensure_ascii=False)
             shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
             digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
-            yield (step, key, what), Said(digest, shown, event["position"], self._number)
+            yield (step, key, what), SaidOfRun(digest, shown, event["position"], self._number)
 
     def _said(self, topic: str, subject: str, data: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
         if topic.startswith("run."):

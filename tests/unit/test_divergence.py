@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from tidelog.divergence import MOST_KEPT, Comparison, compare
+from application.looking_back.divergence import MOST_KEPT, RunComparison, compare
 
 A, B = "agent-a", "agent-b"
 PLAN = {"steps": [{"key": "a", "agent": "alpha", "agent_version": "1"}, {"key": "b", "agent": "beta", "after": ["a"]}]}
@@ -45,11 +45,11 @@ async def pages(events: Sequence[Mapping[str, Any]]) -> AsyncIterator[Mapping[st
         yield {"position": number, **each}
 
 
-async def compared(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> Comparison:
+async def compared(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> RunComparison:
     return await compare(pages(one), pages(other))
 
 
-def told(comparison: Comparison) -> list[tuple[str, str | None, str | None]]:
+def told(comparison: RunComparison) -> list[tuple[str, str | None, str | None]]:
     return [(str(each), each.before, each.after) for each in comparison.differences]
 
 
