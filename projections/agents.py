@@ -67,6 +67,12 @@ async def list_agents(
     return Page(data, encode_cursor(data[-1].name) if len(rows) > limit else None)
 
 
+ONE = """
+SELECT agent_id, name, version, revision, description, capabilities, input_schema, output_schema, registered_at FROM agent
+WHERE tenant_id = %s AND name = %s
+"""
+
+
 def _listed(row: Sequence[Any]) -> AgentView:
     def view(input_schema: Json, output_schema: Json, *, unreadable: bool = False) -> AgentView:
         return AgentView(
@@ -99,6 +105,11 @@ class AgentQueries:
     async def list(self, tenant_id: UUID, *, limit: int, after: str | None, capability: str | None) -> Positioned[Page[AgentView]]:
         async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
             return Positioned(await list_agents(connection, tenant_id, limit=limit, after=after, capability=capability), position)
+
+    async def get(self, tenant_id: UUID, name: str) -> Positioned[AgentView | None]:
+        async with reading(self._database, PROJECTION.name, tenant_id) as (connection, position):
+            row = await (await connection.execute(ONE, [tenant_id, name])).fetchone()
+            return Positioned(None if row is None else _listed(row), position)
 
     async def names(self, tenant_id: UUID) -> Sequence[str]:
         sql = "SELECT name FROM agent WHERE tenant_id = %s ORDER BY name LIMIT %s"

@@ -15,6 +15,10 @@ class AgentReads(Protocol):
         """Agents in the order of their names, after a name. `capability`: only agents with this capability."""
         ...
 
+    async def get(self, tenant_id: UUID, name: str) -> Positioned[AgentView | None]:
+        """An agent by its name. None: the tenant has no such agent."""
+        ...
+
     async def names(self, tenant_id: UUID) -> Sequence[str]:
         """The names of the registered agents in order, at most `MOST_NAMES`."""
         ...

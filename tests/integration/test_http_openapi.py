@@ -220,7 +220,7 @@ async def test_headers_that_routes_read_are_parameters(shared: System) -> None:
         )
         refused = await shared.http.request(method, asked, headers={"Tidelog-Position": "x"})
         assert refused.status_code in (404, 422), path
-    assert len(readers("Tidelog-Position")) == 45
+    assert len(readers("Tidelog-Position")) == 46
     paths = {path for method, path in found if method != "GET" and path.startswith("/v1/projections/")}
     assert {path for _, path in readers("Tidelog-Reason")} == paths | {
         *(path for _, path in of_schedules | {changed}),

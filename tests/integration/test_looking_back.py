@@ -90,6 +90,19 @@ async def test_a_page_sees_a_run_in_short_and_why_it_failed(shared: System, rows
     ]  # fmt: skip
 
 
+async def test_an_agent_is_shown_with_the_schema_of_its_input(shared: System) -> None:
+    schema = {"type": "object", "properties": {"topic": {"type": "string"}}}
+    await shared.worker("shown").register({"name": "shown", "version": "7", "input_schema": schema, "capabilities": ["writing"]})
+    await shared.settled()
+    agent = await got(shared.http, "/v1/agents/shown")
+    assert (agent["name"], agent["version"], agent["input_schema"], agent["capabilities"]) == ("shown", "7", schema, ["writing"])
+    assert agent["workers"] == 1
+    assert (await shared.http.get("/v1/agents/nobody")).json()["detail"] == "no agent 'nobody' is registered"
+    _, key = await shared.tenant(f"fourth-{new_id()}")
+    async with shared.client(key) as foreign:
+        assert (await foreign.get("/v1/agents/shown")).status_code == 404
+
+
 async def test_two_runs_and_two_moments_of_one_are_compared(shared: System, capsys: pytest.CaptureFixture[str]) -> None:
     player = shared.worker("compared")
     await player.register("inner", "outer", tools=["sum"])

@@ -180,6 +180,8 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     assert (await http.get(f"/v1/events/{started.json()['position']}")).json()["type"] == "agent_run.requested"
     for asked in ("causes", "effects?limit=1"):
         assert (await http.get(f"/v1/events/{started.json()['position']}/{asked}")).json()["data"]
+    agent = (await http.get("/v1/agents", params={"limit": 1})).json()["data"][0]
+    assert (await http.get(f"/v1/agents/{agent['name']}")).json() == agent
     assert (await http.get("/v1/runs/counts", params={"longer_s": 0})).json()["completed"]["count"]
     assert (await http.get(f"/v1/runs/{run_id}/diff", params={"with_as_of": position, "limit": 1})).json()["same"]
     assert (await http.get(f"/v1/runs/{run_id}/rows", params={"around": position, "limit": 2})).json()["total"]

@@ -190,7 +190,7 @@ def own_of(other: Other, path: str) -> dict[str, str]:
     """Values of the caller's own, by the names of the parameters of a path."""
     names = {
         "/v1/tools/": "own_http", "/v1/workflows/": "own_flow", "/v1/commands/": "own_flow", "/v1/schedules/": "own-schedule",
-        "/v1/triggers/": "own", "/v1/approval-policies/": "own",
+        "/v1/triggers/": "own", "/v1/approval-policies/": "own", "/v1/agents/": "own",
     }  # fmt: skip
     found = [name for beginning, name in names.items() if path.startswith(beginning)]
     if "/parts" in path:

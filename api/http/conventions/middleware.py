@@ -39,7 +39,9 @@ _TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 class Gate:
     """The ASGI layer around `routes` and `sockets`. `app`: the `request.app` of endpoints."""
 
-    def __init__(self, app: FastAPI, routes: RouteTable, sockets: Mapping[str, ASGIApp], container: Container, callers: Callers) -> None:
+    def __init__(
+        self, app: FastAPI, routes: RouteTable, sockets: Mapping[str, ASGIApp], container: Container, callers: Callers
+    ) -> None:
         """`sockets`: the applications of WebSockets by their paths. They let their callers in themselves."""
         self._app = app
         self._routes = routes
