@@ -1,15 +1,19 @@
 """Runs the real command `tidelog` as users do."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 from tests.kit import forked
-from tests.pace import Deadline
+from tests.pace import ANSWER_S, Deadline
 
 TIDELOG = Path(sys.executable).with_name("tidelog")
 
@@ -39,3 +43,36 @@ def until(condition: Callable[[], Any], patience_s: float = 20) -> Any:
         assert not deadline.over_here(), "it did not come about in time"
         time.sleep(0.05)
     return value
+
+
+@dataclass
+class Up:
+    """A running `tidelog up`."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def key(self) -> str:
+        return (self.data_dir / "api-key").read_text().strip()
+
+    def server(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.data_dir / "server.json").read_text())
+        return found
+
+    def pid(self, name: str) -> int | None:
+        server = self.server()
+        pid: int | None = {**server["processes"], **server["embedded"]}[name]["pid"]
+        return pid
+
+    def get(self, path: str, **params: Any) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx2.get(self.server()["url"] + path, params=params, headers=headers, timeout=ANSWER_S)
+
+    def post(self, path: str, **body: Any) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx2.post(self.server()["url"] + path, json=body, headers=headers, timeout=ANSWER_S)

@@ -12,16 +12,14 @@ import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from api.cli.history import RunHistory
 from api.supervisor.processes import die_with_parent
-from tests.e2e.cli_kit import TIDELOG, command, environment, exit_code, until
+from tests.e2e.cli_kit import TIDELOG, Up, command, environment, exit_code, until
 from tests.integration.session_kit import worker_at
 from tests.pace import ANSWER_S, finished
 
@@ -88,39 +86,6 @@ AGENTS = textwrap.dedent('''
 ''')
 
 
-@dataclass
-class Up:
-    """A running `tidelog up`."""
-
-    process: subprocess.Popen[bytes]
-    folder: Path
-
-    @property
-    def data_dir(self) -> Path:
-        return self.folder / "data"
-
-    @property
-    def key(self) -> str:
-        return (self.data_dir / "api-key").read_text().strip()
-
-    def server(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.data_dir / "server.json").read_text())
-        return found
-
-    def pid(self, name: str) -> int | None:
-        server = self.server()
-        pid: int | None = {**server["processes"], **server["embedded"]}[name]["pid"]
-        return pid
-
-    def get(self, path: str, **params: Any) -> httpx2.Response:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx2.get(self.server()["url"] + path, params=params, headers=headers, timeout=ANSWER_S)
-
-    def post(self, path: str, **body: Any) -> httpx2.Response:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx2.post(self.server()["url"] + path, json=body, headers=headers, timeout=ANSWER_S)
-
-
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """A folder that the servers' own account can reach, with agents in it."""
@@ -166,6 +131,25 @@ def run_id(up: Up) -> str:
     assert events[-1]["type"] == "run.completed"
     found: str = events[0]["subject"]
     return found
+
+
+def test_the_console_is_shown_with_a_link_that_signs_in_once(up: Up) -> None:
+    browser, seen = up.folder / "browser", up.folder / "seen"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {seen}\n')
+    browser.chmod(0o755)
+    done = command("console", "--open", "--data-dir", "data", "--json", cwd=up.folder, BROWSER=f"{browser} %s")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    address, _, link = shown["console_url"].partition("#link=")
+    assert shown["signs_in"] and address == f"{up.server()['url']}/console/"
+    page = up.data_dir / "open-console.html"
+    until(lambda: seen.exists() and seen.read_text())
+    assert seen.read_text().strip() == page.absolute().as_uri(), "the link is not in the arguments of a process"
+    assert shown["console_url"] in page.read_text() and stat.S_IMODE(page.stat().st_mode) == 0o600
+    signed = up.post("/v1/sessions", link=link)
+    assert (signed.status_code, signed.json()["label"]) == (201, "development"), signed.text
+    assert up.post("/v1/sessions", link=link).status_code == 401
+    assert json.loads((up.folder / "up.out").read_text())["console_url"] == address, "what programs read has no link"
 
 
 def test_files_of_the_server_are_private(up: Up) -> None:
