@@ -14,6 +14,8 @@ from websockets.typing import Subprotocol
 
 from api.http.documents import socket_messages
 from application.engine.reading.cloudevents import ENVELOPE
+from domain.projects import CreateProject
+from tests.integration.system_kit import System, new_id
 from tests.pace import within
 
 PATIENCE_S = 15.0
@@ -118,3 +120,15 @@ async def reader(url: str, key: str | None, **options: Any) -> AsyncIterator[Rea
 
 def positions(events: list[Message]) -> list[int]:
     return [event["position"] for event in events]
+
+
+async def projects(system: System, count: int, size: int = 10) -> int:
+    """Appends events, and returns the position of the last one."""
+    position = 0
+    for _ in range(count):
+        position = await system.command(CreateProject(project_id=new_id(), name="p", metadata={"x": "x" * size}))
+    return position
+
+
+async def head(system: System) -> int:
+    return await system.container.feed.head()

@@ -3,26 +3,20 @@
 import asyncio
 import json
 import random
-import socket as tcp
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import httpx2
 import pytest
 import pytest_asyncio
 from websockets.exceptions import InvalidStatus
 
-from api.http.sockets.endpoint import EventSockets
-from api.http.sockets.limits import MAX_FRAME, MAX_SUBSCRIPTIONS
-from api.metrics import AUDIT_REFUSALS, SOCKETS
-from domain.projects import CreateProject
+from api.metrics import AUDIT_REFUSALS
 from domain.registry import REGISTRY
 from domain.tenants import DEFAULT_TENANT_ID
-from tests.integration.parts_kit import begun_elsewhere, live_feed
-from tests.integration.sockets_kit import Message, Reader, positions, reader, socket
-from tests.integration.system_kit import System, eventually, new_id, running, served, streaming
+from tests.integration.sockets_kit import Message, Reader, head, positions, projects, reader, socket
+from tests.integration.system_kit import System, eventually, new_id, running, streaming
 from tests.pace import within
 
 
@@ -41,18 +35,6 @@ async def url(shared: System) -> str:
 async def one(shared: System, url: str) -> AsyncIterator[Reader]:
     async with reader(url, shared.key) as found:
         yield found
-
-
-async def projects(system: System, count: int, size: int = 10) -> int:
-    """Appends events, and returns the position of the last one."""
-    position = 0
-    for _ in range(count):
-        position = await system.command(CreateProject(project_id=new_id(), name="p", metadata={"x": "x" * size}))
-    return position
-
-
-async def head(system: System) -> int:
-    return await system.container.feed.head()
 
 
 # --- the same as server-sent events ---------------------------------------------------------------------------------------
@@ -332,197 +314,3 @@ def refusals() -> float:
 async def test_without_an_upgrade_the_answer_says_so(shared: System) -> None:
     answer = await shared.http.get("/v1/ws")
     assert (answer.status_code, answer.json()["code"]) == (426, "upgrade-required") and "tidelog.events.v1" in answer.text
-
-
-# --- what a client may not do ---------------------------------------------------------------------------------------------
-
-BOTH = json.dumps({"type": "subscribe", "id": "x", "filter": {"run_id": str(new_id()), "root_id": str(new_id())}})
-FRAMES: list[tuple[str | bytes, str, str | None]] = [
-    (b"\x00\x01", "malformed-message", None),
-    ("", "malformed-message", None),
-    ("nonsense", "malformed-message", None),
-    ("[]", "malformed-message", None),
-    ('"subscribe"', "malformed-message", None),
-    ("[" * 30_000, "malformed-message", None),
-    ('{"type":"subscribe","id":"x","filter":' + '{"a":' * 10_000 + "1" + "}" * 10_000 + "}", "malformed-message", None),
-    ("{}", "invalid-command", "/type"),
-    ('{"type":"publish","id":"x"}', "invalid-command", "/type"),
-    ('{"type":"subscribe"}', "invalid-request", "/id"),
-    ('{"type":"subscribe","id":""}', "invalid-request", "/id"),
-    ('{"type":"subscribe","id":7}', "invalid-request", "/id"),
-    ('{"type":"subscribe","id":"%s"}' % ("x" * 65), "invalid-request", "/id"),
-    ('{"type":"subscribe","id":"x","since":"0"}', "invalid-request", "/since"),
-    ('{"type":"subscribe","id":"x","after":"yesterday"}', "invalid-request", "/after"),
-    ('{"type":"subscribe","id":"x","window":0}', "invalid-request", "/window"),
-    ('{"type":"subscribe","id":"x","window":true}', "invalid-request", "/window"),
-    ('{"type":"subscribe","id":"x","filter":{"types":[]}}', "invalid-request", "/filter/types"),
-    ('{"type":"subscribe","id":"x","filter":{"types":["run.strated"]}}', "invalid-command", "/filter/types/0"),
-    ('{"type":"subscribe","id":"x","filter":{"slices":["run","runs"]}}', "invalid-command", "/filter/slices/1"),
-    ('{"type":"subscribe","id":"x","filter":{"run_id":"7"}}', "invalid-request", "/filter/run_id"),
-    (f'{{"type":"subscribe","id":"x","filter":{{"tenant_id":"{DEFAULT_TENANT_ID}"}}}}', "invalid-request", "/filter/tenant_id"),
-    ('{"type":"subscribe","id":"x","filter":{"actor":"a\\u0000"}}', "invalid-request", "/filter/actor"),
-    (BOTH, "invalid-command", "/filter/root_id"),
-    ('{"type":"ack","id":"x"}', "invalid-request", "/cursor"),
-    ('{"type":"subscribe","id":"x","after":"999999999"}', "position-beyond-head", None),
-]  # fmt: skip
-
-
-async def test_what_is_wrong_is_said_and_the_connection_goes_on(shared: System, one: Reader) -> None:
-    await one.subscribe("stays", types=["project.created"])
-    for frame, code, pointer in FRAMES:
-        await one.connection.send(frame)
-        error = await one.next("error")
-        problem = error["problem"]
-        assert problem["code"] == code, (frame[:200], problem)
-        assert pointer is None or [place["pointer"] for place in problem["errors"]] == [pointer], (frame[:200], problem)
-        assert error.get("ended", True) is True
-    await one.say("subscribe", id="stays")
-    again = await one.next("error")
-    assert (again["problem"]["code"], again["ended"]) == ("already-subscribed", False)
-    last = await projects(shared, 1)
-    assert positions(await one.events(1, "stays")) == [last]
-
-
-async def test_subscriptions_have_a_bound(shared: System, one: Reader) -> None:
-    for number in range(MAX_SUBSCRIPTIONS):
-        assert (await one.subscribe(str(number), types=["project.created"]))["type"] == "subscribed"
-    refused = await one.subscribe("more")
-    assert (refused["problem"]["code"], refused["problem"]["status"]) == ("too-many-subscriptions", 429)
-    await one.say("unsubscribe", id="7")
-    await one.next("unsubscribed", id="7")
-    assert (await one.subscribe("more", types=["project.created"]))["type"] == "subscribed"
-    last = await projects(shared, 1)
-    for id in ("0", "63", "more"):
-        assert positions(await one.events(1, id)) == [last]
-    await one.say("ping")
-    await one.next("pong")
-    assert not [m for m in one.came if m.get("id") == "7" and m["type"] == "events"]
-
-
-async def test_a_frame_that_is_too_large_ends_the_connection(shared: System, one: Reader) -> None:
-    await one.connection.send(json.dumps({"type": "subscribe", "id": "x" * (MAX_FRAME + 1)}))
-    assert await one.until_closed() == 1009
-
-
-async def test_coming_and_going_leaves_nothing_behind(shared: System, url: str) -> None:
-    live = shared.container.live
-    before = live.listeners
-    async with reader(url, shared.key) as one:
-        for number in range(200):
-            await one.say("subscribe", id="a", after="0", filter={"actor": f"nobody-{number}"})
-            await one.say("unsubscribe", id="a")
-        await one.say("ping")
-        await one.next("pong")
-
-        async def nobody() -> bool:
-            return live.listeners == before
-
-        await eventually(nobody)
-        for number in range(8):
-            await one.subscribe(str(number))
-        assert live.listeners == before + 8
-    await eventually(nobody)
-
-
-# --- large events, and the end of a process -------------------------------------------------------------------------------
-
-
-async def test_large_events_come_in_frames_of_some_hundred_kilobytes(shared: System, one: Reader) -> None:
-    before = await head(shared)
-    last = await projects(shared, 10, size=60_000)
-    await one.subscribe(after=str(before))
-    had: list[Message] = []
-    while not had or had[-1]["position"] < last:
-        frame = await one.next("events")
-        assert len(frame["events"]) <= 4
-        had += frame["events"]
-    assert positions(had) == list(range(before + 1, last + 1))
-
-
-async def test_before_a_process_stops_clients_are_told_to_come_again(shared: System) -> None:
-    async with AsyncExitStack() as stack:
-        async with served(shared.container) as url:
-            one = await stack.enter_async_context(reader(url, shared.key))
-            await one.subscribe()
-            last = await projects(shared, 1)
-            assert positions(await one.events(1)) == [last]
-        assert 0 <= (await one.next("reconnect"))["after_ms"] < 2_000
-        assert await one.until_closed() == 1001
-
-
-# --- slow clients, histories ----------------------------------------------------------------------------------------------
-
-
-async def test_a_client_that_does_not_read_is_told_and_misses_nothing(shared: System) -> None:
-    """Each of its subscriptions has what it has got without a gap, and a cursor with which the rest comes."""
-    async with live_feed(shared, queue_events=20) as feed, served(replace(shared.container, live=feed)) as url:
-        before = await head(shared)
-        connection = tcp.socket()
-        connection.setsockopt(tcp.SOL_SOCKET, tcp.SO_RCVBUF, 4096)
-        connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, (httpx2.URL(url).host, httpx2.URL(url).port))
-        async with reader(url, shared.key, sock=connection, max_queue=1) as one:
-            for id in ("a", "b"):
-                await one.subscribe(id, types=["project.created"])
-                await one.next("live", id=id)
-
-            async def both_gone() -> bool:
-                await asyncio.gather(*(projects(shared, 1, size=200_000) for _ in range(4)))
-                await projects(shared, 20)
-                assert feed.most_queued <= 20
-                return feed.listeners == 0
-
-            await eventually(both_gone, "the end of both subscriptions", timeout_s=60)
-            last = await projects(shared, 1)
-            for id in ("a", "b"):
-                over = await one.next("resync", id=id)
-                had = [event for m in one.came if m["type"] == "events" and m["id"] == id for event in m["events"]]
-                assert positions(had) == list(range(before + 1, before + 1 + len(had))) and had[-1]["position"] < last
-                one.came = [message for message in one.came if message["id"] != id]
-                await one.subscribe(id, types=["project.created"], after=over["cursor"])
-                assert positions(await one.events(last - had[-1]["position"], id)) == list(range(had[-1]["position"] + 1, last + 1))
-
-
-async def test_the_end_of_a_history_is_told_to_those_it_concerns(system: System) -> None:
-    """Of three subscriptions two have events that are void. The third goes on, and does not notice."""
-    url, common = await system.url(), await projects(system, 5)
-    async with reader(url, system.key) as one, reader(url, system.key) as again:
-        await one.subscribe("behind", after=str(common - 2), types=["tenant.created"])
-        await one.subscribe("a", after="0")
-        await one.next("live", id="a")
-        last = await projects(system, 3)
-        await one.events(3, "a")
-        await again.subscribe("narrow", after=str(last))
-        history = await begun_elsewhere(system, common)
-        reset = await one.next("reset", id="a")
-        assert (reset["history"], reset["last_common_position"], reset["reason"]) == (history, common, "a test")
-        assert (await again.next("reset"))["last_common_position"] == common
-        one.came.clear()
-        await one.subscribe("a", after=reset["cursor"])
-        assert positions(await one.events(3, "a")) == list(range(common + 1, last + 1))
-        assert (await one.next("live", id="a"))["cursor"].split("-")[1] == history
-        new = await projects(system, 1)
-        assert positions(await one.events(1, "a")) == [new]
-        await one.say("unsubscribe", id="behind")
-        assert (await one.next("unsubscribed", id="behind"))["cursor"].split("-")[1] == history
-
-
-async def test_a_client_without_a_sign_of_life_is_cut_off_and_others_hear_of_the_server(
-    shared: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(EventSockets.__init__, "__kwdefaults__", {"heartbeat_s": 1.0})
-    async with served(shared.container) as url, reader(url, shared.key) as alive, reader(url, shared.key) as gone:
-        transport = gone.connection.transport
-        transport.pause_reading()  # so nothing answers to a ping
-        async with within(20):
-            while json.loads(await alive.connection.recv())["type"] != "heartbeat":
-                pass
-        await eventually(lambda: _is_cut(shared), "the end of the silent one")
-        transport.resume_reading()
-        assert await gone.until_closed() == 4408
-        await alive.subscribe()
-        assert (await alive.next("live"))["id"] == "a"
-
-
-async def _is_cut(system: System) -> bool:
-    return SOCKETS._value.get() == 1

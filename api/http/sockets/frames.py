@@ -28,7 +28,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class EventFilter(_Part):
+class SocketFilter(_Part):
     """Which events a subscription brings: those that meet all that is given. Without anything: all of the key's tenant."""
 
     types: Annotated[list[str] | None, Field(min_length=1, max_length=_MOST_NAMES, description="Types, as run.started")] = None
@@ -69,7 +69,7 @@ class Subscribe(_Part):
 
     type: Literal["subscribe"]
     id: Id
-    filter: EventFilter = EventFilter()
+    filter: SocketFilter = SocketFilter()
     after: Annotated[
         str | None,
         Field(

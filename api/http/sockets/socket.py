@@ -24,7 +24,7 @@ from api.http.sockets.limits import (
     PATH,
     RECONNECT_MS,
 )
-from api.http.sockets.subscription import Subscription
+from api.http.sockets.subscription import SocketSubscription
 from api.metrics import SOCKET_SUBSCRIPTIONS
 from application.engine.background import end
 from application.engine.ports.log import EventFeed
@@ -64,8 +64,8 @@ class EventSocket:
         self.reading = asyncio.Lock()
         """One subscription of a connection asks the database at a time."""
         self._tenant_id, self._trace_id = tenant_id, trace_id
-        self._subscriptions: dict[str, Subscription] = {}
-        self._waiting: dict[Subscription, None] = {}
+        self._subscriptions: dict[str, SocketSubscription] = {}
+        self._waiting: dict[SocketSubscription, None] = {}
         """Those that have something to send, in the order in which they may."""
         self._ending: set[asyncio.Task[None]] = set()
         self.over = False
@@ -114,19 +114,19 @@ class EventSocket:
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise TooManySubscriptions(f"a connection may have {MAX_SUBSCRIPTIONS} subscriptions")
         wanted = said.filter.wanted(self._tenant_id)
-        subscription = Subscription(self, said.id, wanted, said.filter.run_id, said.window)
+        subscription = SocketSubscription(self, said.id, wanted, said.filter.run_id, said.window)
         self._subscriptions[said.id] = subscription
         SOCKET_SUBSCRIPTIONS.inc()
         subscription.begin(cursor_of(said.after))
 
-    def _end(self, subscription: Subscription) -> None:
+    def _end(self, subscription: SocketSubscription) -> None:
         task = subscription.close()
         if task is not None:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
             task.cancel()
 
-    def forget(self, subscription: Subscription) -> None:
+    def forget(self, subscription: SocketSubscription) -> None:
         """The subscription is over."""
         self._waiting.pop(subscription, None)
         if self._subscriptions.get(subscription.id) is subscription:
@@ -146,7 +146,7 @@ class EventSocket:
         about = {} if id is None else {"id": id, "ended": ended, "cursor": cursor}
         self.say("error", **about, problem=orjson.Fragment(bytes(problem.body)))
 
-    def is_crowded(self, subscription: Subscription) -> bool:
+    def is_crowded(self, subscription: SocketSubscription) -> bool:
         """Whether the client does not read fast enough. The subscription is called when it has read."""
         if not self._connection.is_blocked():
             return False

@@ -56,16 +56,16 @@ class Connected(Protocol):
 
     def say_problem(self, id: str | None, problem: Response, *, ended: bool, cursor: str | None = None) -> None: ...
 
-    def is_crowded(self, subscription: "Subscription") -> bool:
+    def is_crowded(self, subscription: "SocketSubscription") -> bool:
         """Whether the client does not read fast enough. The subscription's `send` is called when it has read."""
         ...
 
-    def forget(self, subscription: "Subscription") -> None:
+    def forget(self, subscription: "SocketSubscription") -> None:
         """The subscription is over."""
         ...
 
 
-class Subscription:
+class SocketSubscription:
     """`run_id`: of the run with which the subscription ends."""
 
     __slots__ = (
@@ -264,7 +264,7 @@ class Subscription:
             if not self._waiter.done():
                 self._waiter.set_result(None)
             return
-        while self._at_once and (self._rest or self._has_more()):
+        while self._at_once and (self._has_more() or self._rest):
             if self._socket.seen is not None:
                 self._at_once = False
                 self._start(self._send_seen)
@@ -277,7 +277,7 @@ class Subscription:
 
     async def _send_seen(self) -> None:
         """Sends what waits to a reader that does not see all of it."""
-        while not self.over and (self._rest or self._has_more()):
+        while not self.over and (self._has_more() or self._rest):
             await self._hand_over(self._next())
         if not self.over and self._listener is not None:
             self._task, self._at_once = None, True
