@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import os
 import socket as tcp
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import httpx2
 import pytest
 import pytest_asyncio
 
+from adapters.embedded import EmbeddedServices
 from api.http.conventions.door import Limits
 from api.http.sockets.endpoint import EventSockets
 from api.http.sockets.limits import MAX_FRAME, MAX_SUBSCRIPTIONS
@@ -19,7 +22,9 @@ from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.parts_kit import begun_elsewhere, live_feed
 from tests.integration.sockets_kit import Message, Reader, head, positions, projects, reader
 from tests.integration.system_kit import System, eventually, new_id, served
-from tests.pace import within
+from tests.kit import forked
+from tests.pace import ANSWER_S, within
+from tests.ports import free_port
 
 
 @pytest_asyncio.fixture
@@ -147,6 +152,52 @@ async def test_before_a_process_stops_clients_are_told_to_come_again(shared: Sys
             assert positions(await one.events(1)) == [last]
         assert 0 <= (await one.next("reconnect"))["after_ms"] < 2_000
         assert await one.until_closed() == 1001
+
+
+SERVE = """
+from api.roles import run
+from api.settings import load_settings
+run(load_settings(), {"api"})
+"""
+
+
+async def test_when_a_process_is_killed_its_clients_go_on_at_another_one(
+    shared: System, url: str, services: EmbeddedServices, tmp_path: Path
+) -> None:
+    port, before = free_port(), await head(shared)
+    environment = {
+        **os.environ, "TIDELOG_DATABASE_URL": shared.database_url, "TIDELOG_NATS_URL": services.nats_url,
+        "TIDELOG_PORT": str(port),
+    }  # fmt: skip
+    with (tmp_path / "log").open("wb") as log:
+        process = await forked.python("-c", SERVE, env=environment, stdout=log, stderr=log)
+    try:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_S) as http:
+            await eventually(lambda: _is_ready(http), "the other process", timeout_s=30)
+        async with reader(f"http://127.0.0.1:{port}", shared.key) as one:
+            await one.subscribe(after=str(before))
+            await projects(shared, 3)
+            frame = await one.next("events")
+            process.kill()
+            await projects(shared, 3)
+            had, cursor = frame["events"], frame["cursor"]
+            assert await one.until_closed() == 1006
+            for message in (message for message in one.came if message["type"] == "events"):
+                had, cursor = had + message["events"], message["cursor"]
+    finally:
+        process.kill()
+        await process.wait()
+    async with reader(url, shared.key) as again:
+        await again.subscribe(after=cursor)
+        had += await again.events(6 - len(had))
+    assert positions(had) == list(range(before + 1, before + 7))
+
+
+async def _is_ready(http: httpx2.AsyncClient) -> bool:
+    try:
+        return bool((await http.get("/health/ready")).status_code == 200)
+    except httpx2.TransportError:
+        return False
 
 
 # --- slow and silent clients, histories -----------------------------------------------------------------------------------
