@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import re
 import socket as tcp
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -18,12 +20,13 @@ from api.http.conventions.door import Limits
 from api.http.sockets.endpoint import EventSockets
 from api.http.sockets.limits import MAX_FRAME, MAX_SUBSCRIPTIONS
 from api.metrics import SOCKETS
+from application.engine.background import end
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.parts_kit import begun_elsewhere, live_feed
 from tests.integration.sockets_kit import Message, Reader, head, positions, projects, reader
 from tests.integration.system_kit import System, eventually, new_id, served
 from tests.kit import forked
-from tests.pace import ANSWER_S, within
+from tests.pace import ANSWER_S, in_time, within
 from tests.ports import free_port
 
 
@@ -279,3 +282,32 @@ async def test_a_client_without_a_sign_of_life_is_cut_off_and_others_hear_of_the
 
 async def _is_cut(system: System) -> bool:
     return SOCKETS._value.get() == 1
+
+
+# --- the how-to -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_program_of_the_how_to_misses_nothing(shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is lost once, and the run that it follows ends."""
+    text = (Path(__file__).parents[2] / "docs/how-to/follow-events-over-a-websocket.md").read_text("utf-8")
+    [program] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    await shared.worker().register("alpha")
+    run_id = await shared.start("alpha")
+    came: list[int] = []
+    async with AsyncExitStack() as stack:
+        async with served(shared.container) as url:
+            monkeypatch.setenv("TIDELOG_URL", url)
+            monkeypatch.setenv("TIDELOG_API_KEY", shared.key)
+            names: dict[str, Any] = {"__name__": "follow"}
+            exec(compile(program, "follow.py", "exec"), names)
+            following = asyncio.create_task(names["follow"]({"run": {"run_id": run_id}}, lambda _, e: came.append(e["position"])))
+            stack.push_async_callback(end, following)
+            await eventually(lambda: _any(came), "the first events")
+            names["URL"] = (await shared.url()).replace("http", "ws", 1) + "/v1/ws"
+        await shared.http.post(f"/v1/runs/{run_id}/cancel")
+        await in_time(following, 30)
+    assert came == [event.position for event in await shared.events(run_id)]
+
+
+async def _any(found: list[int]) -> bool:
+    return bool(found)
