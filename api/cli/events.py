@@ -207,3 +207,53 @@ def _show_one(event: dict[str, Any]) -> None:
         if name != "onbehalfof" or name in event:
             console.print(f"  [dim]{label:<12}[/dim]{output.escape(str(event.get(name, '')))}")
     console.print(JSON.from_data(event.get("data")))
+
+
+@app.command()
+@options.with_fields
+def why(
+    event: Annotated[str, typer.Argument(metavar="POSITION|ID", help="The position of an event, or its id, <stream>:<version>.")],
+    limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="At most so many causes.")] = 50,
+    effects: Annotated[bool, typer.Option("--effects", help="What came of it instead.")] = False,
+    where: options.Where = options.HERE,
+) -> None:
+    """Show why an event happened: the chain of its causes back to the request that began it, through all runs on the way.
+
+    Examples:
+
+      tidelog events why 1200
+
+      tidelog events why 1200 --effects
+    """
+    output.run(_why(event, limit, effects, where))
+
+
+async def _why(wanted: str, limit: int, effects: bool, where: options.Where) -> None:
+    _check(wanted)
+    async with server_of(where.data_dir, where.url, where.as_json) as server:
+        position = (await _positions(server, wanted))[-1]
+        path = f"/v1/events/{position}/{'effects' if effects else 'causes'}"
+        found = await server.get(path, {"limit": limit})
+    if where.as_json:
+        output.document(found)
+        return
+    for link in found["data"]:
+        output.say(output.one_line(_told(link)))
+        if (request := link.get("request")) is not None and link["by"] == "request":
+            trace = f", trace {request['trace_id']}" if request["trace_id"] else ""
+            behalf = f" for {request['on_behalf_of']}" if request["on_behalf_of"] else ""
+            output.say(output.one_line(f"  by {request['actor']}{behalf}, command {request['command_id']}{trace}"))
+    if not found["data"]:
+        output.say("Nothing has come of it so far.")
+    if following := found.get("next"):
+        output.say(f"… and so on: {output.program()} events why {int(following)}")
+    elif effects and found["next_cursor"]:
+        output.say("… more may have come of it: --json and its next_cursor")
+
+
+def _told(link: dict[str, Any]) -> str:
+    row = link["event"]
+    part = f".{row['part']}" if row.get("part") is not None else ""
+    about = [f"step {row['step']}{part}" if row.get("step") else "", row.get("call") or "", row.get("text") or ""]
+    said = ", ".join(filter(None, about))
+    return f"{row['position']:>8}  {row['type']}{f'  {said}' if said else ''}"

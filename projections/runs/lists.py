@@ -6,7 +6,7 @@ from uuid import UUID
 
 from application.engine.ports.pages import Page, encode_cursor
 from application.reads import RunCounts, RunsWanted
-from application.views.runs import DEGRADED, OriginBrief, ParentBrief, RunSummary
+from application.views.runs import DEGRADED, GOING_ON, OriginBrief, ParentBrief, RunSummary
 from domain.runs import WorkflowRef
 from projections.kernel import Connection, listed
 from projections.moments import page_of_then
@@ -45,7 +45,8 @@ async def list_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted)
 
 async def count_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted) -> RunCounts:
     """By status, up to a number each. With terms, of the newest runs that one page looks at."""
-    wanted = wanted._replace(status=None, statuses=(), before=None)
+    open_only = wanted.unmoved_s is not None  # what has ended does not move any more
+    wanted = wanted._replace(status=None, statuses=sorted(GOING_ON) if open_only else (), before=None)
     terms = terms_of(tenant_id, wanted)
     walk = await walks.walk_of(connection, tenant_id, wanted)
     if not terms and (wanted.unmoved_s, wanted.longer_s, wanted.shorter_s) == (None, None, None):
@@ -53,7 +54,7 @@ async def count_runs(connection: Connection, tenant_id: UUID, wanted: RunsWanted
         more = frozenset(status for status, count in counts.items() if count > walks.COUNTED)
         return RunCounts({status: min(count, walks.COUNTED) for status, count in counts.items()}, more)
     then = walks.NOW | {"unmoved": wanted.unmoved_s, "longer": wanted.longer_s, "shorter": wanted.shorter_s}
-    found, last = await walks.looked(connection, {**walk, "limit": walks.LOOKED_AT + 1}, terms, then, status=None)
+    found, last = await walks.looked(connection, {**walk, "limit": walks.LOOKED_AT + 1}, terms, then, status=walk["status"])
     counts = dict.fromkeys(walks.STATUSES, 0)
     for run in map(summary_of, found):
         counts[run.status] += 1

@@ -5,7 +5,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from api.cli import diff
+from api.cli import diff, events
+from api.cli.options import Where
 from domain.tenants import DEFAULT_TENANT_ID
 from tests.integration.played_worker import PlayedWorker
 from tests.integration.system_kit import System, new_id
@@ -37,24 +38,27 @@ def rows_of() -> Any:
     return rows
 
 
-async def test_a_page_sees_a_run_in_short_and_why_it_failed(shared: System, rows_of: Any) -> None:
+async def test_a_page_sees_a_run_in_short_and_why_it_failed(
+    shared: System, rows_of: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDELOG_API_KEY", shared.key)
     player = shared.worker("looking-back")
     await player.register("inner", "outer", tools=["sum"])
     run_id = await failed_run(shared, player)
-    events = await shared.events(run_id)
+    recorded = await shared.events(run_id)
     page = await rows_of(shared.http, run_id)
-    rows, positions = page["data"], [event.position for event in events]
+    rows, positions = page["data"], [event.position for event in recorded]
     assert [(row["position"], row["type"], f"{row['stream']}:{row['version']}") for row in rows] == [
-        (event.position, event.topic, event.name) for event in events
+        (event.position, event.topic, event.name) for event in recorded
     ]
-    assert (page["first"], page["total"]) == (0, len(events)) and "number" not in page
+    assert (page["first"], page["total"]) == (0, len(recorded)) and "number" not in page
     [call] = [row for row in rows if row["type"] == "invocation.succeeded"]
     assert (call["step"], call["call"], call["tool"]) == ("inner", "look", "sum") and "agent" not in call and "cut" not in call
-    [recorded] = [row for row in rows if row["type"] == "agent_run.step_recorded"]
-    assert (recorded["step"], recorded["call"], recorded["agent"], recorded["cut"]) == ("inner", "large", "inner", True)
+    [kept] = [row for row in rows if row["type"] == "agent_run.step_recorded"]
+    assert (kept["step"], kept["call"], kept["agent"], kept["cut"]) == ("inner", "large", "inner", True)
     # windows, by number, by position, by type, as of
     window = await rows_of(shared.http, run_id, **{"from": 3, "limit": 2})
-    assert [row["position"] for row in window["data"]] == positions[3:5] and window["total"] == len(events)
+    assert [row["position"] for row in window["data"]] == positions[3:5] and window["total"] == len(recorded)
     around = await rows_of(shared.http, run_id, around=positions[6], limit=4)
     assert [row["position"] for row in around["data"]] == positions[4:8] and around["number"] == 6
     typed = await rows_of(shared.http, run_id, types="run.failed,run.started", limit=1, **{"from": 1})
@@ -76,6 +80,11 @@ async def test_a_page_sees_a_run_in_short_and_why_it_failed(shared: System, rows
     assert named["position"] == positions[0]
     short = await got(shared.http, f"/v1/events/{positions[-1]}/causes", limit=3)
     assert short["data"] == chain["data"][:3] and short["next"] == chain["data"][3]["event"]["position"]
+    await events._why(str(positions[-1]), 3, False, Where(url=await shared.url()))
+    await events._why(str(positions[0]), 9, True, Where(url=await shared.url()))
+    printed = capsys.readouterr().out
+    assert f"{positions[-1]:>8}  run.failed  step outer, TestError: broken\n" in printed
+    assert f"events why {short['next']}\n" in printed and f"{positions[1]:>8}  run.step_scheduled  step inner\n" in printed
     # and forward
     for effect, cause in zip(chain["data"], chain["data"][1:], strict=False):
         found = await got(shared.http, f"/v1/events/{cause['event']['position']}/effects")
@@ -125,9 +134,9 @@ async def test_two_runs_and_two_moments_of_one_are_compared(shared: System, caps
     few = await got(shared.http, f"/v1/runs/{one}/diff", **{"with": other, "limit": 1})
     assert few["data"] == found["data"][:1] and few["count"] == found["count"]
     # two moments of one
-    [*_, failed, _, _] = events = await shared.events(one)
+    [*_, failed, _, _] = recorded = await shared.events(one)
     assert failed.topic == "agent_run.failed"
-    moments = await got(shared.http, f"/v1/runs/{one}/diff", as_of=failed.position - 1, with_as_of=events[-1].position)
+    moments = await got(shared.http, f"/v1/runs/{one}/diff", as_of=failed.position - 1, with_as_of=recorded[-1].position)
     assert (moments["with_id"], moments["first"]["what"], moments["first"]["before"]) == (one, "outcome", None)
     assert {change["path"]: change["after"] for change in moments["state"]}["status"] == '"failed"'
     same = await got(shared.http, f"/v1/runs/{one}/diff")
@@ -138,7 +147,7 @@ async def test_two_runs_and_two_moments_of_one_are_compared(shared: System, caps
         theirs = await foreign.post("/v1/runs", json={"agent": "nobody"})
         assert theirs.status_code == 404
         assert (await foreign.get(f"/v1/runs/{one}/diff")).status_code == 404
-    for query in ({"with": new_id()}, {"as_of": events[0].position - 1}, {"with_as_of": 1}):
+    for query in ({"with": new_id()}, {"as_of": recorded[0].position - 1}, {"with_as_of": 1}):
         assert (await shared.http.get(f"/v1/runs/{one}/diff", params=query)).status_code == 404
     for query in ({"as_of": "yesterday"}, {"with_as_of": "-1"}, {"with": "x"}):
         refused = await shared.http.get(f"/v1/runs/{one}/diff", params=query)
@@ -147,7 +156,7 @@ async def test_two_runs_and_two_moments_of_one_are_compared(shared: System, caps
     diff.show(moments)
     diff.show(same)
     printed = capsys.readouterr().out
-    assert f"They differ first at input:\n  - null  (position {events[0].position})" in printed
+    assert f"They differ first at input:\n  - null  (position {recorded[0].position})" in printed
     assert 'steps[outer].status: "running" → "failed"' in printed and "They say the same" in printed
 
 

@@ -168,6 +168,16 @@ def answers() -> dict[str, Any]:
         f"/v1/runs/{RUN}/events": sent,
         "/v1/events": sent,
         "/v1/events/3": sent[3],
+        "/v1/events/3/causes": {
+            "data": [
+                {
+                    "event": {"position": 3, "type": HOSTILE, "step": HOSTILE, "call": HOSTILE, "text": HOSTILE, "part": 0},
+                    "by": "request",
+                    "request": {"actor": HOSTILE, "on_behalf_of": HOSTILE, "command_id": HOSTILE, "trace_id": HOSTILE},
+                }
+            ],
+            "next": 2,
+        },
         "/v1/agents": [
             AGENT.model_dump(mode="json") | {"version": HOSTILE, "capabilities": [HOSTILE], "name": HOSTILE} | REGISTERED
         ],

@@ -320,6 +320,8 @@ async def test_a_foreign_value_is_answered_like_one_of_nobody(settled: Other, me
                 pair = Pair(pair.foreign, str(2**40))
             if (place.path, place.name) in NAMES_A_NEW_THING and pair.foreign in settled.seen.ids:
                 continue
+            if place.name in ("longer_s", "shorter_s"):
+                continue  # seconds, which are longer or shorter than those of a run of one's own
             if place.name == "cursor" and is_text_of_cursor(pair.foreign) != is_text_of_cursor(pair.absent):
                 continue  # three digits may be a cursor by chance
             names_a_tool = place.kind == "path" or place.name in ("replaced_by", "name")

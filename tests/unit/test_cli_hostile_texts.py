@@ -80,6 +80,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "keys revoke": [str(KEY)],
     "events tail": ["--no-follow"],
     "events show": ["3"],
+    "events why": ["3"],
     "agents list": [],
     "agents show": [HOSTILE],
     "workers list": [],

@@ -13,6 +13,7 @@ from application.views.activity import OpenRunCount
 from application.views.large import Field, Held
 from application.views.runs import (
     DEGRADED,
+    GOING_ON,
     NEWEST_CALLS,
     JournalEntryView,
     OriginBrief,
@@ -61,6 +62,8 @@ class MemoryRunReads:
         found = await self.list(tenant_id, wanted._replace(limit=10_000, before=None, status=None, statuses=()))
         counts = dict.fromkeys(("queued", "running", "paused", "completed", "failed", "cancelled", DEGRADED), 0)
         for run in found.value.data:
+            if wanted.unmoved_s is not None and run.status not in GOING_ON:
+                continue
             counts[run.status] += 1
             counts[DEGRADED] += run.degraded
         return Positioned(RunCounts(counts, frozenset()), found.position)
