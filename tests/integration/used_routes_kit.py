@@ -173,7 +173,8 @@ async def use_runs(shared: System, http: httpx2.AsyncClient) -> None:
     removed = (await http.post("/v1/projects", json={"name": "removed"})).json()["project_id"]
     assert (await http.delete(f"/v1/projects/{removed}")).status_code == 200
     assert (await http.get(f"/v1/ids/{run_id[:18]}")).json()["data"][0]["run_id"] == run_id
-    assert (await http.get("/v1/workers", params={"limit": 1})).status_code == 200
+    [session] = (await http.get("/v1/workers", params={"limit": 1})).json()["data"]
+    assert (await http.get(f"/v1/workers/{session['session_id']}/work")).status_code == 200
     assert (await http.get("/v1/workers/problems")).json()["data"] and (await http.get("/v1/log/gaps")).json()["missing"] == 0
     for path in ("/v1/events", f"/v1/runs/{run_id}/events"):
         assert (await http.get(path, params={"limit": 2, "as_of": position})).json()["next_cursor"]
