@@ -119,22 +119,28 @@ class PostgresSessionEndings(ChannelListener):
 
     def __init__(self, source: str | Notifications) -> None:
         super().__init__(source, CHANNEL)
-        self._ended: Callable[[UUID], None] = lambda _: None
-        self._doubt: Callable[[], None] = lambda: None
+        self._calls: list[tuple[Callable[[UUID], None], Callable[[], None]]] = []
+        self._joined = False
 
     @property
     def told(self) -> bool:
         return self.listening.is_set()
 
-    async def listen(self, ended: Callable[[UUID], None], doubt: Callable[[], None]) -> None:
-        self._ended, self._doubt = ended, doubt
-        await self.start()
+    async def listen(self, ended: Callable[[UUID], None], doubt: Callable[[], None]) -> Callable[[], None]:
+        one = (ended, doubt)
+        self._calls.append(one)
+        if not self._joined:
+            self._joined = True
+            await self.start()
+        return lambda: self._calls.remove(one)
 
     def on_notification(self, payload: str) -> None:
-        self._ended(UUID(payload))
+        for ended, _ in self._calls:
+            ended(UUID(payload))
 
     def missed(self) -> None:
-        self._doubt()
+        for _, doubt in self._calls:
+            doubt()
 
     def on_loss(self) -> None:
-        self._doubt()
+        self.missed()

@@ -103,7 +103,9 @@ async def test_a_link_is_taken_once_and_in_time(side: Side) -> None:
 async def test_each_end_before_its_time_is_told(side: Side) -> None:
     told: list[UUID] = []
     async with side.endings() as endings:
+        other: list[UUID] = []
         await endings.listen(told.append, lambda: None)
+        unlisten = await endings.listen(other.append, lambda: None)
 
         async def listens() -> bool:
             return endings.told
@@ -120,3 +122,12 @@ async def test_each_end_before_its_time_is_told(side: Side) -> None:
             return told == [one, three]
 
         await eventually(heard, "both ends")
+        assert other == told
+        unlisten()
+        await side.sessions.end(BY.tenant_id, two)
+
+        async def heard_again() -> bool:
+            return told == [one, three, two]
+
+        await eventually(heard_again, "the third end")
+        assert other == [one, three]

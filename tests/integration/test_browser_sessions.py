@@ -179,16 +179,34 @@ async def test_a_session_outlives_the_process_and_a_known_one_costs_no_query(sys
         await eventually(confirmed, "a known session")
 
 
-async def test_the_sessions_of_a_key_are_bounded_and_one_browser_has_one(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_browser_that_signs_in_anew_gives_its_session_up(system: System) -> None:
+    key, key_id = await key_of(system)
+    async with browser(system, key) as client:
+        before = (await client.get(SELF)).json()["session_id"]
+        assert (await client.post("/v1/sessions", json={"key": key}, headers=OWN)).json()["session_id"] != before
+    assert await system.sql("SELECT count(*), bool_or(session_id = %s) FROM browser_session WHERE key_id = %s", before, key_id) == [
+        (1, False)
+    ]
+
+
+async def test_a_session_whose_key_is_of_another_tenant_is_none(system: System) -> None:
+    key, key_id = await key_of(system)
+    async with browser(system, key) as client:
+        cookies = dict(client.cookies)
+    await system.sql("UPDATE browser_session SET tenant_id = %s WHERE key_id = %s", new_id(), key_id)
+    async with system.client(None, cookies=cookies) as client:
+        assert (await client.get(SELF)).status_code == 401
+
+
+async def test_the_sessions_of_a_key_are_bounded(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.http.conventions.callers.MOST_SESSIONS", 2)
     key, key_id = await key_of(system)
     async with browser(system, key) as first, browser(system, key) as second:
-        assert (await first.post("/v1/sessions", json={"key": key}, headers=OWN)).status_code == 201, "signs in anew"
-        assert (await second.get(SELF)).status_code == 200, "the first browser has given its session up"
+        assert (await first.get(SELF)).status_code == (await second.get(SELF)).status_code == 200
         async with browser(system, key):
 
             async def crowded_out() -> bool:
-                return (await second.get(SELF)).status_code == 401
+                return (await first.get(SELF)).status_code == 401
 
             await eventually(crowded_out, "the end of the oldest session")
             assert await system.sql("SELECT count(*) FROM browser_session WHERE key_id = %s", key_id) == [(2,)]

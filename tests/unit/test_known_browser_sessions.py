@@ -86,7 +86,9 @@ async def test_an_end_in_the_middle_of_a_look_up_counts(store: Store, known: Kno
         await known.session(TOKEN)
 
 
-async def test_after_a_gap_nothing_is_taken_for_known_and_what_is_held_is_looked_up(store: Store, known: KnownSessions) -> None:
+async def test_after_a_gap_nothing_is_taken_for_known_and_what_is_held_is_looked_up(
+    store: Store, known: KnownSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended: list[str] = []
     session, _ = await known.session(TOKEN)
     other = sha256(b"other").hexdigest()
@@ -103,6 +105,9 @@ async def test_after_a_gap_nothing_is_taken_for_known_and_what_is_held_is_looked
 
     await eventually(tried, "a look-up while the store is away")
     assert ended == []
+    monkeypatch.setattr(browser_sessions, "FRESH_S", 0.0)
+    with pytest.raises(Unavailable):
+        await known.session(TOKEN)
     store.away = False
 
     async def told() -> bool:

@@ -42,7 +42,8 @@ class KnownSessions:
     def __init__(self, store: BrowserSessions, endings: SessionEndings) -> None:
         self._store = store
         self._endings = endings
-        self._listens = False
+        self._unlisten: Callable[[], None] | None = None
+        """None: nobody has asked by a cookie yet."""
         self._known: dict[str, _Known] = {}
         """By the hash of the token, in the order of the look-ups, oldest first."""
         self._digests: dict[UUID, str] = {}
@@ -96,6 +97,8 @@ class KnownSessions:
         return release
 
     async def close(self) -> None:
+        if self._unlisten is not None:
+            self._unlisten()
         for timer in self._expiries.values():
             timer.cancel()
         self._expiries.clear()
@@ -106,9 +109,8 @@ class KnownSessions:
 
     async def _find(self, digests: Sequence[str]) -> Found[BrowserSession]:
         """Raises Unavailable."""
-        if not self._listens:
-            self._listens = True
-            await self._endings.listen(self.ended, self._doubt)
+        if self._unlisten is None:
+            self._unlisten = await self._endings.listen(self.ended, self._doubt)
         told, now = self._endings.told, time.monotonic()
         found = await self._store.find(digests)
         answers: dict[str, BrowserSession | Exception] = {}

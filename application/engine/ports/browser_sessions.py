@@ -57,9 +57,9 @@ class SessionEndings(Protocol):
         """Whether each end from now on is told."""
         ...
 
-    async def listen(self, ended: Callable[[UUID], None], doubt: Callable[[], None]) -> None:
+    async def listen(self, ended: Callable[[UUID], None], doubt: Callable[[], None]) -> Callable[[], None]:
         """`ended`: called with the id of each session that is ended. `doubt`: ends may have been missed, or may be from now on.
 
-        Called once. Neither may wait.
+        Neither may wait. Returns the function that ends this.
         """
         ...

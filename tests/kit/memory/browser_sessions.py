@@ -62,8 +62,10 @@ class MemoryBrowserSessions:
             del self._links[digest]
         return len(over) + len(old)
 
-    async def listen(self, ended: Callable[[UUID], None], doubt: Callable[[], None]) -> None:
-        self._hearing.append((ended, doubt))
+    async def listen(self, ended: Callable[[UUID], None], doubt: Callable[[], None]) -> Callable[[], None]:
+        one = (ended, doubt)
+        self._hearing.append(one)
+        return lambda: self._hearing.remove(one)
 
     def lose(self) -> None:
         """Whoever listens may have missed something."""
