@@ -50,7 +50,8 @@ async def main(options: argparse.Namespace) -> None:
     async with sse.system() as (store, feed, port, api):
         rounds = [await sse.one_round(store, feed, port, api, options, "socket_clients") for _ in range(options.rounds)]
         sse.report(rounds, options, "WebSockets")
-        await idle(port, api, options.idle, options.few)
+        if options.idle:
+            await idle(port, api, options.idle, options.few)
     print(f"load {os.getloadavg()[0]:.1f}")
 
 
@@ -60,6 +61,6 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--idle", type=int, default=10_000)
+    parser.add_argument("--idle", type=int, default=10_000, help="0: only the others")
     parser.add_argument("--few", type=int, default=200)
     uvloop.run(main(parser.parse_args()))
