@@ -46,6 +46,7 @@ class EventSockets:
         await receive()  # `websocket.connect`
         trace = [(b"tidelog-trace-id", state["trace_id"].encode())]
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL, "headers": trace})
+        connection.forget_request()
         SOCKETS.inc()
         try:
             await self._serve(principal, scope, connection, receive)

@@ -87,9 +87,9 @@ class SocketSubscription:
         self._history: History | None = None
         self._end: FollowedRun | None = None
         self._listener: FeedListener | None = None
-        self._rest: deque[Batch] = deque()
+        self._rest: Sequence[Batch] = ()
         """Parts of a batch that is being sent."""
-        self._on_way: deque[tuple[int, int]] = deque()
+        self._on_way: deque[tuple[int, int]] | None = None if window is None else deque()
         """Position and number of the events of each frame that the client has not acknowledged."""
         self._on_way_events = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -144,7 +144,7 @@ class SocketSubscription:
             self._listener = None
         if self._quiet is not None:
             self._quiet.cancel()
-        self._rest.clear()
+        self._rest = ()
         task, self._task = self._task, None
         return None if task is None or task.done() or task is asyncio.current_task() else task
 
@@ -248,7 +248,7 @@ class SocketSubscription:
         assert history is not None and listener is not None
         self._socket.live.leave(self._wanted, listener)
         self._listener, self._at_once = None, False
-        self._rest.clear()
+        self._rest = ()
         self._start(lambda: self._follow(Cursor(self.reached, history.history_id), told=True))
 
     # --- live events ----------------------------------------------------------------------------------------------------------
@@ -303,8 +303,9 @@ class SocketSubscription:
             batch = self._listener.take_some(self._most(), EVENTS_BYTES)
             if batch and batch[0].position <= self.reached:  # this process had not read up to the client's position then
                 batch = Batch(event for event in batch if event.position > self.reached)
-            self._rest.extend(batch.split(self._most(), EVENTS_BYTES))
-        return self._rest.popleft()
+            self._rest = batch.split(self._most(), EVENTS_BYTES)
+        first, *self._rest = self._rest
+        return first
 
     def _most(self) -> int:
         return MAX_EVENTS if self._window is None else min(self._window, MAX_EVENTS)
@@ -324,7 +325,7 @@ class SocketSubscription:
         shown = seen if self._selected is None else Batch(event for event in seen if self._selected(event))
         self.reached = max(self.reached, events[-1].position)
         if shown:
-            if self._window is not None:
+            if self._on_way is not None:
                 self._on_way.append((shown[-1].position, len(shown)))
                 self._on_way_events += len(shown)
             self._socket.write(framed(self._head, shown.once(self._written, "frame", whole=True)))
