@@ -17,7 +17,7 @@ const Health = lazy(() => import('../pages/health/HealthPage'))
 export function Pages() {
   const [location] = useLocation()
   return (
-    <Boundary key={location}>
+    <Boundary at={location}>
       <Suspense fallback={<Loading what="the page" />}>
         <Switch>
           <Route path="/">
@@ -45,11 +45,16 @@ export function Pages() {
 }
 
 /** Keeps a fault of one page from taking the console down. */
-class Boundary extends Component<{ children: ReactNode }, { error: unknown }> {
+class Boundary extends Component<{ at: string; children: ReactNode }, { error: unknown }> {
   override state: { error: unknown } = { error: null }
 
   static getDerivedStateFromError(error: unknown) {
     return { error }
+  }
+
+  // Another page gets a new chance; the same page, at another part of it, is not built anew.
+  override componentDidUpdate(before: { at: string }) {
+    if (before.at !== this.props.at && this.state.error !== null) this.setState({ error: null })
   }
 
   override render() {

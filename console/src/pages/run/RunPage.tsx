@@ -1,16 +1,21 @@
 import './run.css'
 
-import type { ComponentType } from 'react'
+import { type ComponentType, useEffect } from 'react'
 import { Link } from 'wouter'
 
 import type { Run } from '../../api/types'
-import { Id } from '../../ui/Copy'
 import { Empty, Loading, ProblemBox } from '../../ui/States'
-import { Status } from '../../ui/Status'
-import { Time, Took } from '../../ui/Time'
-import { isOver, useLiveRun, useRun } from './data'
+import { Actions } from './actions/Actions'
+import { partHref } from './address'
+import { Calls } from './Calls'
+import { Children } from './Children'
+import { goesOn, useLiveRun, useRun } from './data'
+import { Header } from './Header'
+import { Journal } from './Journal'
+import { Logs } from './Logs'
 import { useMoment } from './moment'
 import { Overview } from './Overview'
+import { Timeline } from './timeline/Timeline'
 
 /** What every part of the page gets: the run as it was at the moment that is shown. */
 export interface PartProps {
@@ -21,25 +26,30 @@ export interface PartProps {
 
 const PARTS: Readonly<Record<string, { name: string; part: ComponentType<PartProps> }>> = {
   overview: { name: 'Overview', part: Overview },
+  timeline: { name: 'Timeline', part: Timeline },
+  calls: { name: 'Calls', part: Calls },
+  journal: { name: 'Journal', part: Journal },
+  logs: { name: 'Logs', part: Logs },
+  children: { name: 'Children & forks', part: Children },
 }
 
 export default function RunPage({ runId, part }: { readonly runId: string; readonly part: string }) {
   const [at] = useMoment()
   const run = useRun(runId, at)
-  useLiveRun(runId, at === null && run.isSuccess && !isOver(run.data))
+  useEffect(() => {
+    document.title = `Run ${runId.slice(0, 8)} · Tidelog`
+  }, [runId])
   if (run.isPending) return <Loading what="the run" />
   if (run.isError) return <ProblemBox error={run.error} retry={() => void run.refetch()} />
   const Part = PARTS[part]?.part
   return (
     <>
-      <Header run={run.data} />
+      {at === null && goesOn(run.data) && <Live runId={runId} after={run.data.position} />}
+      <Header run={run.data} at={at} />
+      <Actions run={run.data} at={at} />
       <nav className="tabs" aria-label="Parts of the run">
         {Object.entries(PARTS).map(([path, { name }]) => (
-          <Link
-            key={path}
-            href={`/runs/${runId}/${path}${at === null ? '' : `?at=${encodeURIComponent(at)}`}`}
-            aria-current={path === part ? 'page' : undefined}
-          >
+          <Link key={path} href={partHref(runId, path, at)} aria-current={path === part ? 'page' : undefined}>
             {name}
           </Link>
         ))}
@@ -49,25 +59,8 @@ export default function RunPage({ runId, part }: { readonly runId: string; reado
   )
 }
 
-function Header({ run }: { readonly run: Run }) {
-  return (
-    <header className="stack">
-      <div className="spread">
-        <h1 className="row">
-          Run <Id of={run.run_id} what="run id" />
-          <Status of={run.status} />
-          {run.degraded && <Status of="degraded" />}
-        </h1>
-      </div>
-      <div className="row soft">
-        <span>
-          started <Time of={run.created_at} />
-        </span>
-        <span>
-          took <Took from={run.created_at} to={run.finished_at} />
-        </span>
-        <span>{run.event_count.toLocaleString('en')} events</span>
-      </div>
-    </header>
-  )
+/** Keeps what is shown of a run up to date while the run goes on. */
+function Live({ runId, after }: { readonly runId: string; readonly after: number }) {
+  useLiveRun(runId, after)
+  return null
 }

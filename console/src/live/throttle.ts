@@ -1,0 +1,41 @@
+/** A call that may be made at any rate, and does its work at most once in a while. */
+export interface Throttled {
+  readonly call: () => void
+  /** Nothing more is done. */
+  readonly end: () => void
+}
+
+/**
+ * Does `act` at the first call, and after it at most once in `ms`: calls in between are one more, at the end. Two never overlap,
+ * so a slow server is not asked again before it has answered.
+ */
+export function throttled(ms: number, act: () => Promise<unknown>): Throttled {
+  let wanted = false
+  let busy = false
+  let ended = false
+  const run = () => {
+    if (busy || ended) return
+    busy = true
+    wanted = false
+    const began = Date.now()
+    const after = () => {
+      setTimeout(
+        () => {
+          busy = false
+          if (wanted) run()
+        },
+        Math.max(0, ms - (Date.now() - began)),
+      )
+    }
+    act().then(after, after)
+  }
+  return {
+    call: () => {
+      wanted = true
+      run()
+    },
+    end: () => {
+      ended = true
+    },
+  }
+}

@@ -1,0 +1,78 @@
+import '@xyflow/react/dist/base.css'
+import './graph.css'
+
+import { Controls, MarkerType, ReactFlow, ReactFlowProvider } from '@xyflow/react'
+import { useMemo } from 'react'
+
+import type { Run } from '../../../api/types'
+import { Loading, ProblemBox } from '../../../ui/States'
+import { boxesOf, edgesOf, firstToSee, nodesOf } from './nodes'
+import { ChooseContext, StepBox } from './StepBox'
+import { useDrawing } from './useDrawing'
+
+const TYPES = { step: StepBox }
+const EDGES = { markerEnd: { type: MarkerType.ArrowClosed, width: 14, height: 14 } }
+const NO_LINK = { hideAttribution: true }
+
+/** Steps up to which the whole plan is in sight at first, and every step is in the page, so that the keyboard reaches it. */
+const WHOLE = 40
+const ALL = 200
+
+interface Props {
+  readonly run: Run
+  readonly chosen: string | null
+  readonly onChoose: (key: string | null) => void
+}
+
+/** The plan as a graph with live states. Only to look at: it can be moved and zoomed. */
+export default function PlanGraph({ run, chosen, onChoose }: Props) {
+  const boxes = useMemo(() => boxesOf(run), [run])
+  const { drawing, failed } = useDrawing(boxes)
+  const nodes = useMemo(
+    () => (drawing === null ? [] : nodesOf(run, boxes, drawing, chosen)),
+    [run, boxes, drawing, chosen],
+  )
+  const edges = useMemo(() => edgesOf(run), [run])
+  const choose = useMemo(() => (key: string) => onChoose(key === chosen ? null : key), [onChoose, chosen])
+  if (failed) return <ProblemBox error={new Error('The plan could not be drawn. See it as a list.')} />
+  if (drawing === null) return <Loading what="the graph" />
+  const first = chosen ?? firstToSee(run)
+  const seen = nodes.length > WHOLE && first !== undefined ? { nodes: [{ id: first }], maxZoom: 0.9 } : { maxZoom: 1 }
+  return (
+    <div
+      className="graph"
+      data-testid="graph"
+      style={{
+        aspectRatio: `${Math.round(drawing.width + 60)} / ${Math.round(drawing.height + 60)}`,
+        maxHeight: `min(${Math.round(drawing.height + 60)}px, 58vh)`,
+      }}
+    >
+      <ReactFlowProvider>
+        <ChooseContext value={choose}>
+          <ReactFlow
+            nodes={nodes}
+            edges={edges}
+            nodeTypes={TYPES}
+            defaultEdgeOptions={EDGES}
+            fitView
+            fitViewOptions={{ padding: 0.08, minZoom: 0.25, ...seen }}
+            minZoom={0.05}
+            maxZoom={1.5}
+            nodesDraggable={false}
+            nodesConnectable={false}
+            nodesFocusable={false}
+            edgesFocusable={false}
+            elementsSelectable={false}
+            zoomOnScroll={false}
+            preventScrolling={false}
+            onlyRenderVisibleElements={nodes.length > ALL}
+            proOptions={NO_LINK}
+            aria-label="The plan as a graph"
+          >
+            <Controls showInteractive={false} position="bottom-right" />
+          </ReactFlow>
+        </ChooseContext>
+      </ReactFlowProvider>
+    </div>
+  )
+}
