@@ -7,7 +7,7 @@ export interface Throttled {
 
 /**
  * Does `act` at the first call, and after it at most once in `ms`: calls in between are one more, at the end. Two never overlap,
- * so a slow server is not asked again before it has answered.
+ * so a slow server is not asked again before it has answered; and what takes long is done more seldom, a third of the time at most.
  */
 export function throttled(ms: number, act: () => Promise<unknown>): Throttled {
   let wanted = false
@@ -24,7 +24,7 @@ export function throttled(ms: number, act: () => Promise<unknown>): Throttled {
           busy = false
           if (wanted) run()
         },
-        Math.max(0, ms - (Date.now() - began)),
+        Math.max(2 * (Date.now() - began), ms - (Date.now() - began)),
       )
     }
     act().then(after, after)

@@ -16,7 +16,7 @@ export function Actions({ run, at }: PartProps) {
   const all: readonly { readonly act: RunAct; readonly button: React.ReactNode; readonly often: boolean }[] = [
     {
       act: 'retry',
-      often: isOver(run),
+      often: run.status === 'failed' || run.status === 'cancelled' || run.degraded,
       button: <Retry run={run} refused={why('retry')} tone={why('retry') === undefined ? 'main' : ''} />,
     },
     {

@@ -2,11 +2,11 @@ import '@xyflow/react/dist/base.css'
 import './graph.css'
 
 import { Controls, MarkerType, ReactFlow, ReactFlowProvider } from '@xyflow/react'
-import { useMemo } from 'react'
+import { useMemo, useState } from 'react'
 
 import type { Run } from '../../../api/types'
 import { Loading, ProblemBox } from '../../../ui/States'
-import { boxesOf, edgesOf, firstToSee, nodesOf } from './nodes'
+import { boxesOf, edgesOf, firstToSee, near, nodesOf } from './nodes'
 import { ChooseContext, StepBox } from './StepBox'
 import { useDrawing } from './useDrawing'
 
@@ -16,7 +16,7 @@ const NO_LINK = { hideAttribution: true }
 
 /** Steps up to which the whole plan is in sight at first, and every step is in the page, so that the keyboard reaches it. */
 const WHOLE = 40
-const ALL = 200
+const ALL = 100
 
 interface Props {
   readonly run: Run
@@ -24,8 +24,19 @@ interface Props {
   readonly onChoose: (key: string | null) => void
 }
 
+/**
+ * Steps that are drawn at most. A drawing of a thousand boxes is read by nobody, and stops the page for a second: of a larger plan
+ * we draw what is near the step that is looked at.
+ */
+const MOST = 150
+
 /** The plan as a graph with live states. Only to look at: it can be moved and zoomed. */
-export default function PlanGraph({ run, chosen, onChoose }: Props) {
+export default function PlanGraph({ run: whole, chosen, onChoose }: Props) {
+  const [center, setCenter] = useState(() => chosen ?? firstToSee(whole))
+  const run = useMemo(() => near(whole, center, MOST), [whole, center])
+  const left = whole.steps.length - run.steps.length
+  const away = chosen !== null && left > 0 && !run.steps.some(step => step.key === chosen)
+  if (away && whole.steps.some(step => step.key === chosen)) setCenter(chosen)
   const boxes = useMemo(() => boxesOf(run), [run])
   const { drawing, failed } = useDrawing(boxes)
   const nodes = useMemo(
@@ -36,43 +47,50 @@ export default function PlanGraph({ run, chosen, onChoose }: Props) {
   const choose = useMemo(() => (key: string) => onChoose(key === chosen ? null : key), [onChoose, chosen])
   if (failed) return <ProblemBox error={new Error('The plan could not be drawn. See it as a list.')} />
   if (drawing === null) return <Loading what="the graph" />
-  const first = chosen ?? firstToSee(run)
-  const seen = nodes.length > WHOLE && first !== undefined ? { nodes: [{ id: first }], maxZoom: 0.9 } : { maxZoom: 1 }
+  const seen = nodes.length > WHOLE && center !== undefined ? { nodes: [{ id: center }], maxZoom: 0.9 } : { maxZoom: 1 }
   return (
-    <div
-      className="graph"
-      data-testid="graph"
-      style={{
-        aspectRatio: `${Math.round(drawing.width + 60)} / ${Math.round(drawing.height + 60)}`,
-        maxHeight: `min(${Math.round(drawing.height + 60)}px, 58vh)`,
-      }}
-    >
-      <ReactFlowProvider>
-        <ChooseContext value={choose}>
-          <ReactFlow
-            nodes={nodes}
-            edges={edges}
-            nodeTypes={TYPES}
-            defaultEdgeOptions={EDGES}
-            fitView
-            fitViewOptions={{ padding: 0.08, minZoom: 0.25, ...seen }}
-            minZoom={0.05}
-            maxZoom={1.5}
-            nodesDraggable={false}
-            nodesConnectable={false}
-            nodesFocusable={false}
-            edgesFocusable={false}
-            elementsSelectable={false}
-            zoomOnScroll={false}
-            preventScrolling={false}
-            onlyRenderVisibleElements={nodes.length > ALL}
-            proOptions={NO_LINK}
-            aria-label="The plan as a graph"
-          >
-            <Controls showInteractive={false} position="bottom-right" />
-          </ReactFlow>
-        </ChooseContext>
-      </ReactFlowProvider>
-    </div>
+    <>
+      {left > 0 && (
+        <p className="soft">
+          {run.steps.length} of {whole.steps.length.toLocaleString('en')} steps are drawn, those near {center}. The list
+          has all.
+        </p>
+      )}
+      <div
+        className="graph"
+        data-testid="graph"
+        style={{
+          aspectRatio: `${Math.round(drawing.width + 60)} / ${Math.round(drawing.height + 60)}`,
+          maxHeight: `min(${Math.round(drawing.height + 60)}px, 58vh)`,
+        }}
+      >
+        <ReactFlowProvider key={center}>
+          <ChooseContext value={choose}>
+            <ReactFlow
+              nodes={nodes}
+              edges={edges}
+              nodeTypes={TYPES}
+              defaultEdgeOptions={EDGES}
+              fitView
+              fitViewOptions={{ padding: 0.08, minZoom: 0.25, ...seen }}
+              minZoom={0.05}
+              maxZoom={1.5}
+              nodesDraggable={false}
+              nodesConnectable={false}
+              nodesFocusable={false}
+              edgesFocusable={false}
+              elementsSelectable={false}
+              zoomOnScroll={false}
+              preventScrolling={false}
+              onlyRenderVisibleElements={nodes.length > ALL}
+              proOptions={NO_LINK}
+              aria-label="The plan as a graph"
+            >
+              <Controls showInteractive={false} position="bottom-right" />
+            </ReactFlow>
+          </ChooseContext>
+        </ReactFlowProvider>
+      </div>
+    </>
   )
 }

@@ -81,6 +81,21 @@ export function edgesOf(run: Run): Edge[] {
   )
 }
 
+/** The run with the steps that are nearest to one of them, along the edges: of a plan that is too large to be drawn. */
+export function near(run: Run, center: string | undefined, most: number): Run {
+  if (run.steps.length <= most || center === undefined) return run
+  const next = new Map<string, string[]>(run.steps.map(step => [step.key, [...step.after]]))
+  for (const step of run.steps) for (const before of step.after) next.get(before)?.push(step.key)
+  const found = new Set([center])
+  for (const key of found) {
+    for (const other of next.get(key) ?? []) {
+      if (found.size >= most) break
+      found.add(other)
+    }
+  }
+  return { ...run, steps: run.steps.filter(step => found.has(step.key)) }
+}
+
 /** The step that a reader wants to see first: one that failed, else one that goes on, else the first. */
 export function firstToSee(run: Run): string | undefined {
   const steps = run.steps
