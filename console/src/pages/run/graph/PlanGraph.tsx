@@ -28,7 +28,7 @@ interface Props {
  * Steps that are drawn at most. A drawing of a thousand boxes is read by nobody, and stops the page for a second: of a larger plan
  * we draw what is near the step that is looked at.
  */
-const MOST = 150
+const MOST = 100
 
 /** The plan as a graph with live states. Only to look at: it can be moved and zoomed. */
 export default function PlanGraph({ run: whole, chosen, onChoose }: Props) {

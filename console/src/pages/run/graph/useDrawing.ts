@@ -1,4 +1,4 @@
-import { useEffect, useState } from 'react'
+import { startTransition, useEffect, useState } from 'react'
 
 import type { Box, Drawing } from './box'
 
@@ -8,7 +8,8 @@ export function useDrawing(boxes: readonly Box[]): { drawing: Drawing | null; fa
   const [drawn, setDrawn] = useState<{ key: string; drawing: Drawing | null }>({ key: '', drawing: null })
   useEffect(() => {
     const worker = new Worker(new URL('./layout.worker.ts', import.meta.url), { type: 'module' })
-    worker.onmessage = (message: MessageEvent<Drawing>) => setDrawn({ key, drawing: message.data })
+    worker.onmessage = (message: MessageEvent<Drawing>) =>
+      startTransition(() => setDrawn({ key, drawing: message.data }))
     worker.onerror = () => setDrawn({ key, drawing: null })
     worker.postMessage(JSON.parse(key))
     return () => worker.terminate()
