@@ -1,3 +1,5 @@
+import { createContext, use } from 'react'
+
 import { useNow } from './clock'
 import { between, duration, relative } from './time'
 
@@ -12,6 +14,9 @@ export function Time({ of }: { readonly of: string | null | undefined }) {
   )
 }
 
+/** Until when what goes on is measured, in milliseconds since the epoch: a moment of the past. Null: until now. */
+export const UntilContext = createContext<number | null>(null)
+
 /** How long something took, or has taken until now. */
 export function Took({
   from,
@@ -20,7 +25,8 @@ export function Took({
   readonly from: string | null | undefined
   readonly to: string | null | undefined
 }) {
-  const now = useNow()
+  const clock = useNow()
+  const now = use(UntilContext) ?? clock
   if (from === null || from === undefined) return <span className="soft">–</span>
   return <span title={to ?? 'until now'}>{duration(between(from, to ?? null, Math.max(now, Date.parse(from))))}</span>
 }

@@ -4,11 +4,16 @@ import { useEffect } from 'react'
 import { api, dataOf } from '../../api/client'
 import type { LogLine, Run } from '../../api/types'
 import { Empty, Loading, ProblemBox } from '../../ui/States'
+import { useNarrow } from '../../ui/narrow'
 import { VirtualRows } from '../../ui/VirtualRows'
 import { useParam } from './address'
 import { goesOn } from './data'
 import type { PartProps } from './RunPage'
 
+const COLUMNS = ['Time', 'Level', 'Step', 'Text']
+const WIDE = '7rem 5rem minmax(6rem, 10rem) minmax(0, 1fr)'
+/** The text has a line of its own. */
+const NARROW = '6.5rem 4.5rem minmax(0, 1fr)'
 const LEVELS = ['debug', 'info', 'warning', 'error', 'critical'] as const
 type Level = (typeof LEVELS)[number]
 
@@ -95,6 +100,7 @@ function useLines(run: Run, step: string | null, level: Level | null) {
 
 /** Lines of a run or of a step of it. New ones come with the run's events. */
 export function LogTable({ run, at, step }: Props) {
+  const narrow = useNarrow()
   const [level, setLevel] = useParam('level')
   const [text, setText] = useParam('text')
   const [still, setStill] = useParam('still')
@@ -155,8 +161,8 @@ export function LogTable({ run, at, step }: Props) {
           rows={rows}
           keyOf={line => line.line ?? 'dropped'}
           label="Log lines"
-          columns={['Time', 'Level', 'Step', 'Text']}
-          widths="8rem 5rem minmax(6rem, 10rem) minmax(16rem, 1fr)"
+          columns={COLUMNS}
+          widths={narrow ? NARROW : WIDE}
           estimate={28}
           testId="log-row"
           stick={follows && still === null}

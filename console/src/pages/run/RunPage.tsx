@@ -5,6 +5,7 @@ import { Link } from 'wouter'
 
 import type { Run } from '../../api/types'
 import { Empty, Loading, ProblemBox } from '../../ui/States'
+import { UntilContext } from '../../ui/Time'
 import { Actions } from './actions/Actions'
 import { partHref } from './address'
 import { Calls } from './Calls'
@@ -43,7 +44,7 @@ export default function RunPage({ runId, part }: { readonly runId: string; reado
   if (run.isError) return <ProblemBox error={run.error} retry={() => void run.refetch()} />
   const Part = PARTS[part]?.part
   return (
-    <>
+    <UntilContext value={at === null ? null : Date.parse(run.data.updated_at)}>
       {at === null && goesOn(run.data) && <Live runId={runId} after={run.data.position} />}
       <Header run={run.data} at={at} />
       <Actions run={run.data} at={at} />
@@ -55,7 +56,7 @@ export default function RunPage({ runId, part }: { readonly runId: string; reado
         ))}
       </nav>
       {Part === undefined ? <Empty>A run has no such part.</Empty> : <Part run={run.data} at={at} />}
-    </>
+    </UntilContext>
   )
 }
 

@@ -1,7 +1,5 @@
-import { Link } from 'wouter'
-
 import { useSession } from '../../../app/session'
-import { goesOn, isOver } from '../data'
+import { isOver } from '../data'
 import type { PartProps } from '../RunPage'
 import { Compensate, GoOnCompensating } from './Compensate'
 import { Fork } from './Fork'
@@ -64,11 +62,6 @@ export function Actions({ run, at }: PartProps) {
           ))}
         </dl>
       </details>
-      {at !== null && goesOn(run) && (
-        <span className="soft">
-          You look at the past. <Link href={`/runs/${run.run_id}`}>Go back to now</Link>
-        </span>
-      )}
     </div>
   )
 }

@@ -10,9 +10,10 @@ import { boxesOf, edgesOf, firstToSee, near, nodesOf } from './nodes'
 import { ChooseContext, StepBox } from './StepBox'
 import { useDrawing } from './useDrawing'
 
+/** Room for the buttons at the right. */
+const PADDING = { top: '20px', bottom: '20px', left: '24px', right: '64px' } as const
 const TYPES = { step: StepBox }
 const EDGES = { markerEnd: { type: MarkerType.ArrowClosed, width: 14, height: 14 } }
-const NO_LINK = { hideAttribution: true }
 
 /** Steps up to which the whole plan is in sight at first, and every step is in the page, so that the keyboard reaches it. */
 const WHOLE = 40
@@ -60,7 +61,7 @@ export default function PlanGraph({ run: whole, chosen, onChoose }: Props) {
         className="graph"
         data-testid="graph"
         style={{
-          aspectRatio: `${Math.round(drawing.width + 60)} / ${Math.round(drawing.height + 60)}`,
+          aspectRatio: `${Math.round(drawing.width + 100)} / ${Math.round(drawing.height + 60)}`,
           maxHeight: `min(${Math.round(drawing.height + 60)}px, 58vh)`,
         }}
       >
@@ -72,7 +73,7 @@ export default function PlanGraph({ run: whole, chosen, onChoose }: Props) {
               nodeTypes={TYPES}
               defaultEdgeOptions={EDGES}
               fitView
-              fitViewOptions={{ padding: 0.08, minZoom: 0.25, ...seen }}
+              fitViewOptions={{ padding: PADDING, minZoom: 0.25, ...seen }}
               minZoom={0.05}
               maxZoom={1.5}
               nodesDraggable={false}
@@ -83,7 +84,6 @@ export default function PlanGraph({ run: whole, chosen, onChoose }: Props) {
               zoomOnScroll={false}
               preventScrolling={false}
               onlyRenderVisibleElements={nodes.length > ALL}
-              proOptions={NO_LINK}
               aria-label="The plan as a graph"
             >
               <Controls showInteractive={false} position="bottom-right" />
