@@ -39,10 +39,12 @@ interface Props {
   readonly more?: readonly Fault[]
   /** Whether what is missing is said before anything was typed. */
   readonly strict?: boolean
+  /** Without its name above it. */
+  readonly bare?: boolean
 }
 
 /** A form for a value, made from its JSON Schema; the same value as JSON one click away. Fields that a form cannot show are written as JSON. */
-export function SchemaForm({ form, name, more = [], strict = true }: Props) {
+export function SchemaForm({ form, name, more = [], strict = true, bare = false }: Props) {
   const { schema, value, set, faults } = form
   const shape = useMemo(() => told(schema, schema).shape, [schema])
   const [wanted, setWanted] = useState<'form' | 'json'>('form')
@@ -52,7 +54,7 @@ export function SchemaForm({ form, name, more = [], strict = true }: Props) {
   return (
     <div className="schema-form stack">
       <div className="spread">
-        <strong>{name}</strong>
+        {bare ? <span /> : <strong>{name}</strong>}
         {!simple && (
           <div className="switch" role="group" aria-label={`How to write ${name}`}>
             {(['form', 'json'] as const).map(one => (
