@@ -1,4 +1,16 @@
-/** How much waits for whoever is signed in. */
+import { useSession } from '../../app/session'
+import { useLiveInbox, useWaiting } from './data'
+
+/** How much waits for whoever is signed in. It listens for the whole inbox, since it is on every page. */
 export function InboxCount() {
-  return null
+  useLiveInbox()
+  const { approvals, calls, more } = useWaiting(useSession().role)
+  const count = approvals + calls
+  if (count === 0) return null
+  return (
+    <span className="count">
+      {more ? '99+' : count}
+      <span className="hidden"> waiting</span>
+    </span>
+  )
 }
