@@ -69,6 +69,11 @@ export function dataOf<T>(answer: { data?: T }): T {
   return answer.data as T
 }
 
+/** The position that an answer shows: who listens from there misses nothing. Null: it shows none. */
+export function positionOf(answer: { readonly response: Response }): string | null {
+  return answer.response.headers.get('Tidelog-Position')
+}
+
 /** Headers of a command that has no reason in its body: the reason goes into the audit log. UTF-8, as `fetch` takes bytes. */
 export function withReason(reason: string): Record<string, string> {
   const bytes = new TextEncoder().encode(reason.trim())

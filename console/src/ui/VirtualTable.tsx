@@ -30,6 +30,8 @@ interface Props<Row> {
   readonly opened?: string | null
   /** Called when the last rows are near: reads the next page. */
   readonly onEnd?: (() => void) | undefined
+  /** Called with the numbers of the first and the last row in sight. */
+  readonly onSight?: (first: number, last: number) => void
   /** Pixels of a row. A cell does not break into lines. */
   readonly rowHeight?: number
   /** How many rows there are in all, if that is known. */
@@ -60,6 +62,7 @@ export function VirtualTable<Row>({
   onOpen,
   opened = null,
   onEnd,
+  onSight,
   rowHeight = 37,
   total,
 }: Props<Row>) {
@@ -82,6 +85,9 @@ export function VirtualTable<Row>({
   useEffect(() => {
     if (rows.length > 0 && last >= rows.length - 20) onEnd?.()
   }, [last, rows.length, onEnd])
+
+  const { startIndex, endIndex } = virtual.range ?? { startIndex: 0, endIndex: 0 }
+  useEffect(() => onSight?.(startIndex, endIndex), [onSight, startIndex, endIndex])
 
   const go = (to: number) => {
     const next = Math.max(0, Math.min(rows.length - 1, to))

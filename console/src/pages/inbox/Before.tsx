@@ -47,7 +47,7 @@ export function Before({
         .
       </p>
       {calls.length > 0 && (
-        <ol className="plain">
+        <ol className="plain-list">
           {calls.map(call => (
             <li key={call.invocation_id} className="spread">
               <span>

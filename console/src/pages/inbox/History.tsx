@@ -14,7 +14,7 @@ export function History({ approval }: { readonly approval: Approval }) {
   return (
     <section className="panel stack" aria-label="History">
       <h2>History</h2>
-      <ol className="plain">
+      <ol className="plain-list">
         {words.map(word => (
           <li key={`${word.by} ${word.at}`}>
             <Status of={word.decision === 'approve' ? 'approved' : 'denied'} /> by{' '}

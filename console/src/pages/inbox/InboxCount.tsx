@@ -3,8 +3,9 @@ import { useLiveInbox, useWaiting } from './data'
 
 /** How much waits for whoever is signed in. It listens for the whole inbox, since it is on every page. */
 export function InboxCount() {
-  useLiveInbox()
-  const { approvals, calls, more } = useWaiting(useSession().role)
+  const { role } = useSession()
+  useLiveInbox(role)
+  const { approvals, calls, more } = useWaiting(role)
   const count = approvals + calls
   if (count === 0) return null
   return (

@@ -1,6 +1,7 @@
 import { useQuery } from '@tanstack/react-query'
+import { useState } from 'react'
 
-import { api, dataOf } from '../../api/client'
+import { api, dataOf, positionOf } from '../../api/client'
 import { usePages } from '../../api/pages'
 import { Problem } from '../../api/problem'
 import type { components } from '../../api/schema'
@@ -35,9 +36,13 @@ export function decides(role: string): boolean {
 }
 
 /** Keeps all that is shown of the inbox as it is now. For the one place that is always there. */
-export function useLiveInbox(): void {
+export function useLiveInbox(role: string): void {
   const refresh = useRefresh(KEYS)
-  useEvents({ types: TYPES }, { onEvents: refresh, onReset: () => refresh([]) })
+  const { after } = useWaiting(role)
+  // From the first reading on, so that nothing is missed between it and the first event.
+  const [from, setFrom] = useState<string | null>(null)
+  if (from === null && after !== null) setFrom(after)
+  useEvents({ types: TYPES }, { enabled: from !== null, after: from, onEvents: refresh, onReset: () => refresh([]) })
 }
 
 /** How much waits: `more` where not all was counted. */
@@ -45,9 +50,11 @@ export function useWaiting(role: string) {
   const enabled = decides(role)
   const approvals = useQuery({
     queryKey: ['approvals', 'waiting'],
-    enabled,
-    queryFn: async ({ signal }) =>
-      dataOf(await api.GET('/v1/approvals', { params: { query: { mine: true, limit: MOST } }, signal })),
+    queryFn: async ({ signal }) => {
+      const query = enabled ? { mine: true, limit: MOST } : { limit: 1 }
+      const answer = await api.GET('/v1/approvals', { params: { query }, signal })
+      return { ...dataOf(answer), after: positionOf(answer) }
+    },
   })
   const calls = useQuery({
     queryKey: ['calls', 'ambiguous', 'waiting'],
@@ -56,9 +63,10 @@ export function useWaiting(role: string) {
       dataOf(await api.GET('/v1/invocations', { params: { query: { status: 'ambiguous', limit: MOST } }, signal })),
   })
   return {
-    approvals: approvals.data?.data.length ?? 0,
+    after: approvals.data?.after ?? null,
+    approvals: enabled ? (approvals.data?.data.length ?? 0) : 0,
     calls: calls.data?.data.length ?? 0,
-    more: Boolean(approvals.data?.next_cursor ?? calls.data?.next_cursor),
+    more: enabled && Boolean(approvals.data?.next_cursor ?? calls.data?.next_cursor),
   }
 }
 
