@@ -82,9 +82,9 @@ function Troubles({ report }: { readonly report: Readiness }) {
 const WHAT: Readonly<Record<string, string>> = {
   postgres: 'PostgreSQL',
   nats: 'NATS',
-  durability: 'Answered appends are on disk',
-  disk: 'Room on the disk of PostgreSQL',
-  setup: 'Set-up of the streams',
+  durability: 'Appends on disk',
+  disk: 'Room for PostgreSQL',
+  setup: 'Set-up',
 }
 
 function Dependencies({ report }: { readonly report: Readiness }) {
@@ -104,10 +104,10 @@ function Dependencies({ report }: { readonly report: Readiness }) {
       ))}
       <Figure name="Server" value={report.version} />
       {report.head !== null && <Figure name="Newest event" value={report.head.toLocaleString('en')} />}
-      {report.free_bytes !== null && <Figure name="Free for the data folder" value={bytes(report.free_bytes)} />}
+      {report.free_bytes !== null && <Figure name="Free on the disk" value={bytes(report.free_bytes)} />}
       {report.durable === false && <Figure name="Durability" value="a throw-away database" />}
       {report.row_level_security !== null && (
-        <Figure name="Database keeps tenants apart, too" value={report.row_level_security ? 'yes' : 'no'} />
+        <Figure name="Row level security" value={report.row_level_security ? 'in force' : 'off'} />
       )}
     </section>
   )
