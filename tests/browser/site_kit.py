@@ -151,11 +151,17 @@ that talk. waiting: for the signal `go`. fork: of `failed`. long: a thousand ste
 @asynccontextmanager
 async def running_site(services: EmbeddedServices, folder: Path) -> AsyncIterator[Site]:
     """Runs a server and a worker during the block, on a database of their own. `folder`: for their logs."""
+    async with fresh_database(services) as database_url, site_on(database_url, services.nats_url, folder) as site:
+        yield site
+
+
+@asynccontextmanager
+async def site_on(database_url: str, nats_url: str, folder: Path) -> AsyncIterator[Site]:
+    """The same, on a database that is there."""
     agents = folder / "agents"
     shutil.copytree(AGENTS, agents / "gallery", ignore=shutil.ignore_patterns("__pycache__"))
     async with (
-        fresh_database(services) as database_url,
-        serving(database_url, services.nats_url, folder) as server,
+        serving(database_url, nats_url, folder) as server,
         Client(server.url, KEY) as client,
         worker_process(server.url, agents),
     ):
