@@ -1,7 +1,7 @@
 """Screenshots of every page, for whoever looks at the console: `make console-shots`.
 
 `.browser/shots` gets each page in both themes, wide and narrow, with runs of all kinds and the demo's. `--docs`: the pictures of the
-docs, too, into `docs/pictures`. `--only NAME`: pages whose names begin so. What no page may do is printed at the end, and is an error.
+docs, too, into `docs/pictures`. `--only NAME`: pages whose names begin so. What no page may do is printed, and is an error.
 """
 
 import argparse
@@ -107,7 +107,7 @@ async def take(browsing: Browsing, shots: list[Shot], theme: Theme, width: int) 
             if shot.act is not None:
                 await shot.act(one)
                 await settled(one)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the other pages are shown all the same
             failed.append(f"{shot.name}, {theme}, {width} px: {str(error).splitlines()[0]}")
         height = min(LONGEST_PX, await one.evaluate("document.documentElement.scrollHeight"))
         clip = {"x": 0, "y": 0, "width": width, "height": height}
@@ -164,7 +164,7 @@ async def review(site: Site) -> str:
 async def running() -> AsyncIterator[Site]:
     with tempfile.TemporaryDirectory(prefix="tidelog-shots-") as name:
         folder = Path(name)
-        folder.chmod(0o711)
+        os.chmod(folder, 0o711)
         team = folder / "team"
         shutil.copytree(DEMO, team / "repo_review", ignore=shutil.ignore_patterns("__pycache__"))
         os.environ |= {"TIDELOG_WORKER_RUN_AS": "root", "TIDELOG_REPORT_DIR": str(folder / "reports")}
