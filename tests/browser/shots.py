@@ -1,7 +1,7 @@
 """Screenshots of every page, for whoever looks at the console: `make console-shots`.
 
-`.browser/shots` gets each page in both themes, wide and narrow, with runs of all kinds and the demo's. `--docs`: the pictures of the
-docs, too, into `docs/pictures`. `--only NAME`: pages whose names begin so. What no page may do is printed, and is an error.
+`.browser/shots` gets each page in both themes, wide and narrow, with runs of all kinds and the demo's. `--docs`: the pictures of
+the docs, too, into `docs/pictures`. `--only NAME`: pages whose names begin so. What no page may do is an error.
 """
 
 import argparse
