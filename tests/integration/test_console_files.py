@@ -62,7 +62,8 @@ async def test_files_come_compressed_and_are_not_sent_again(http: httpx2.AsyncCl
     ("path", "root"),
     [
         ("/console/", "./"), ("/console/runs", "./"), ("/console/runs/", "../"), ("/console/runs/1/events", "../../"),
-        ("/console/tools/a%2Fb", "../"), ("/console//x", "../"), ("/console/index.html", "./"), ("/console/tools/fs.js", "../"),
+        ("/console/tools/a%2Fb", "../"), ("/console/runs?status=failed&at=%00", "./"), ("/console/?link=a&link=b", "./"),
+        ("/console//x", "../"), ("/console/index.html", "./"), ("/console/tools/fs.js", "../"),
     ],
 )  # fmt: skip
 async def test_every_path_that_is_no_file_is_the_page_and_refers_to_its_files(

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from api.http.conventions.answers import knows, tag_of
 from api.http.conventions.permissions import public
@@ -19,8 +20,20 @@ from api.http.conventions.routing import DeepRoute, DirectRoute
 from api.http.documents import openapi
 from domain.errors import NotFound
 
-router = APIRouter(tags=["documents"], route_class=DirectRoute)
-pages = APIRouter(tags=["documents"], route_class=DeepRoute)
+
+class _Page(DirectRoute):
+    """The query of a page is for the page's script: filters, the moment that is shown. Any query gets the page."""
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().respond({**scope, "query_string": b""}, receive, send)
+
+
+class _AnyPage(_Page, DeepRoute):
+    pass
+
+
+router = APIRouter(tags=["documents"], route_class=_Page)
+pages = APIRouter(tags=["documents"], route_class=_AnyPage)
 
 FOLDER = Path(__file__).parents[1] / "console"
 INDEX = "index.html"
