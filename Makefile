@@ -73,7 +73,7 @@ mutants: $(MUTATION)/.installed ## Break domain and engines in 300 ways that uni
 	PYTHONPATH=$(MUTATION) PYTHONHASHSEED=0 $(BIN)/python -m tests.mutation --jobs $(or $(JOBS),2) \
 	  $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(ONLY)
 
-bench: $(INSTALLED) $(LOAD)/.installed ## Measure (ARGS="growth --events 10000000": one of the benchmarks; ARGS=large: what takes longer)
+bench: $(INSTALLED) $(LOAD)/.installed $(if $(filter console%,$(ARGS)),$(BROWSER)/.installed) ## Measure (ARGS="growth --events 10000000": one of the benchmarks; ARGS=large: what takes longer)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-peers: $(INSTALLED) $(LOAD)/.installed ## Measure the log and runs beside other systems (their packages go into .venv-peers)

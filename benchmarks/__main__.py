@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
 BY_NAME = (
     *BENCHMARKS, "permissions", "walls", "run_peers", "long_runs", "cold_claim", "run_lists", "tenants", "vacuum", "soak",
     "outside", "breaker", "compensations", "permits", "budgets", "plans", "plan_checks", "forks", "schedules", "starter_lists",
-    "triggers", "waits", "sockets", "pauses", *GROUPS,
+    "triggers", "waits", "sockets", "pauses", "console", *GROUPS,
 )  # fmt: skip
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 4 * 3600
 

@@ -34,8 +34,9 @@ export function Pages() {
           <Route path="/workers" component={Workers} />
           <Route path="/health" component={Health} />
           <Route>
+            <h1>There is no such page</h1>
             <Empty>
-              There is no such page. <Link href="/runs">All runs</Link>
+              <Link href="/runs">All runs</Link>
             </Empty>
           </Route>
         </Switch>
