@@ -3,6 +3,8 @@ import './virtual-table.css'
 import { useVirtualizer } from '@tanstack/react-virtual'
 import { type KeyboardEvent, type ReactNode, useEffect, useId, useRef, useState } from 'react'
 
+import { useNarrow } from './narrow'
+
 export interface Column<Row> {
   readonly key: string
   readonly name: ReactNode
@@ -36,19 +38,6 @@ interface Props<Row> {
   readonly rowHeight?: number
   /** How many rows there are in all, if that is known. */
   readonly total?: number
-}
-
-const NARROW = '(max-width: 760px)'
-
-function useNarrow(): boolean {
-  const [narrow, setNarrow] = useState(() => matchMedia(NARROW).matches)
-  useEffect(() => {
-    const query = matchMedia(NARROW)
-    const onChange = () => setNarrow(query.matches)
-    query.addEventListener('change', onChange)
-    return () => query.removeEventListener('change', onChange)
-  }, [])
-  return narrow
 }
 
 /** A table of any length in a scroller of its own: only the rows in sight are there. Arrow keys go from row to row. */

@@ -31,6 +31,8 @@ export function goesOn(run: Run): boolean {
 export function useRun(runId: string, at: string | null) {
   return useQuery({
     queryKey: ['run', runId, 'view', at],
+    // The past never changes, whatever happens.
+    staleTime: at === null ? Number.POSITIVE_INFINITY : 'static',
     placeholderData: keepPreviousData,
     queryFn: async ({ signal }) =>
       dataOf(await api.GET('/v1/runs/{run_id}', { params: { path: { run_id: runId }, query: asOf(at) }, signal })),
