@@ -17,6 +17,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from api.http.conventions import look_ups
 from application.engine.ports.pages import decode_cursor
 from application.slash_commands.line import CommandLine, Option, write_line
 from domain.errors import InvalidCommand
@@ -215,6 +216,8 @@ async def ask(other: Other, place: Place, value: str) -> httpx2.Response:
         body = body_with(place, value) if place.kind == "body" else BODIES[place.path][0]
         text = re.sub(r"(?<!{){(\w+)}", lambda found: other.own[found[1]], json.dumps(body))
         request["json"] = json.loads(text.replace(NEW, str(new_id())).replace(NEW_NAME, f"t{new_id().hex}"))
+    if place.path.startswith("/v1/sessions"):
+        request["headers"]["Host"] = "127.0.0.1"  # by another name links are not looked at
     if place.path == "/v1/events" and place.name == "Last-Event-ID":
         return await other.streamed(path, value)
     return await other.learns_nothing(place.method, path, **request)
@@ -270,6 +273,12 @@ async def differs(other: Other, place: Place, pair: Pair, nobodys: Nobodys) -> t
         found = foreign, absent
         await other.system.settled()
     return found
+
+
+@pytest.fixture(autouse=True)
+def wrong_keys_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each value in the place of a key is a wrong key."""
+    monkeypatch.setattr(look_ups, "PACE_S", 0.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
