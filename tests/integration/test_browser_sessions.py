@@ -66,6 +66,14 @@ async def test_a_browser_signs_in_by_a_key_and_asks_by_its_cookie(system: System
         assert rows == [(sha256(token), sha256(key))]
 
 
+async def test_a_browser_is_shown_the_processes_of_the_server_as_its_key_is(system: System) -> None:
+    async def places(client: httpx2.AsyncClient) -> set[bool]:
+        return {"place" in member for member in (await client.get("/health/ready")).json()["members"]}
+
+    async with browser(system, system.key) as client, system.client(None) as stranger:
+        assert (await places(client), await places(stranger)) == ({True}, {False})
+
+
 async def test_what_a_browser_does_is_done_by_its_key(system: System) -> None:
     key, key_id = await key_of(system)
     await system.worker().register("alpha")

@@ -58,14 +58,14 @@ def _for_strangers(report: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _shows_key(request: Request) -> bool:
-    """Whether the request has a valid API key that may read about the server.
+    """Whether the request has a valid API key, or the cookie of a browser, that may read about the server.
 
     False if that cannot be known soon: a report does not wait for a database.
     """
     callers: Callers = request.app.state.callers
     try:
         async with asyncio.timeout(KEY_TIMEOUT_S):
-            principal, _ = await callers.keys.principal(request.scope["state"]["headers"])
+            principal = await callers.admit(request.scope)
     except (TidelogError, TimeoutError):
         return False
     return principal.projects is None and may(principal.role, Action.PROJECTIONS_READ)
