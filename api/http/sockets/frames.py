@@ -83,8 +83,7 @@ class Subscribe(_Part):
         Field(
             ge=1,
             le=MAX_WINDOW,
-            description="While so many events, or more, are not acknowledged, no further ones are sent. Missing or null: "
-            "nothing is acknowledged",
+            description="No more events than this are sent and not acknowledged. Missing or null: nothing is acknowledged",
         ),
     ] = None
 

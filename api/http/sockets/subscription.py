@@ -232,7 +232,7 @@ class SocketSubscription:
     async def _hand_over(self, batch: Batch) -> None:
         """Sends events as the client takes them."""
         for part in batch.split(self._most(), EVENTS_BYTES):
-            while not self.over and self._must_wait():
+            while not self.over and (self._socket.is_crowded(self) or self._is_too_much(part)):
                 self._waiter = asyncio.get_running_loop().create_future()
                 try:
                     await self._waiter
@@ -269,16 +269,20 @@ class SocketSubscription:
                 self._at_once = False
                 self._start(self._send_seen)
                 return
-            if self._must_wait():
+            if self._socket.is_crowded(self):
                 return
-            part = self._next()
+            part = self._first()
+            if self._is_too_much(part):
+                return
+            self._rest = self._rest[1:]
             if self._send(part, part):
                 return
 
     async def _send_seen(self) -> None:
         """Sends what waits to a reader that does not see all of it."""
         while not self.over and (self._has_more() or self._rest):
-            await self._hand_over(self._next())
+            part, self._rest = self._first(), self._rest[1:]
+            await self._hand_over(part)
         if not self.over and self._listener is not None:
             self._task, self._at_once = None, True
 
@@ -296,25 +300,22 @@ class SocketSubscription:
             return False
         return listener.queued > 0
 
-    def _next(self) -> Batch:
-        """The next part of what waits."""
+    def _first(self) -> Batch:
+        """The next part of what waits, which is then the first of `_rest`."""
         if not self._rest:
             assert self._listener is not None
             batch = self._listener.take_some(self._most(), EVENTS_BYTES)
             if batch and batch[0].position <= self.reached:  # this process had not read up to the client's position then
                 batch = Batch(event for event in batch if event.position > self.reached)
             self._rest = batch.split(self._most(), EVENTS_BYTES)
-        first, *self._rest = self._rest
-        return first
+        return self._rest[0]
 
     def _most(self) -> int:
         return MAX_EVENTS if self._window is None else min(self._window, MAX_EVENTS)
 
-    def _must_wait(self) -> bool:
-        """Whether the client takes nothing now. The subscription is called when it takes something again."""
-        if self._window is not None and self._on_way_events >= self._window:
-            return True
-        return self._socket.is_crowded(self)
+    def _is_too_much(self, part: Batch) -> bool:
+        """Whether the client wants to acknowledge other events first."""
+        return self._window is not None and self._on_way_events > 0 and self._on_way_events + len(part) > self._window
 
     # --- sending --------------------------------------------------------------------------------------------------------------
 
