@@ -212,11 +212,7 @@ async def test_a_client_that_does_not_read_is_told_and_misses_nothing(shared: Sy
     container, patient = shared.container, Limits(send_s=600.0)
     async with live_feed(shared, queue_events=20) as feed, served(replace(container, live=feed), patient) as url:
         before = await head(shared)
-        connection = tcp.socket()
-        connection.setsockopt(tcp.SOL_SOCKET, tcp.SO_RCVBUF, 4096)
-        connection.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(connection, (httpx2.URL(url).host, httpx2.URL(url).port))
-        async with reader(url, shared.key, sock=connection, max_queue=1) as one:
+        async with reader(url, shared.key, sock=await small_buffers(url), max_queue=1) as one:
             for id in ("a", "b"):
                 await one.subscribe(id, types=["project.created"])
                 await one.next("live", id=id)
@@ -311,3 +307,25 @@ async def test_the_program_of_the_how_to_misses_nothing(shared: System, monkeypa
 
 async def _any(found: list[int]) -> bool:
     return bool(found)
+
+
+async def test_a_client_that_pauses_goes_on_where_it_was(shared: System, url: str) -> None:
+    """What did not fit into its buffers comes when it reads again, without a word."""
+    before = await head(shared)
+    async with reader(url, shared.key, sock=await small_buffers(url), max_queue=1) as one:
+        for id in ("a", "b"):
+            await one.subscribe(id, after=str(before), types=["project.created"])
+            await one.next("live", id=id)
+        last = await projects(shared, 30, size=200_000)
+        for id in ("a", "b"):
+            assert positions(await one.events(last - before, id)) == list(range(before + 1, last + 1))
+        assert not [message for message in one.came if message["type"] == "resync"]
+
+
+async def small_buffers(url: str) -> tcp.socket:
+    """A connection that takes little before it is read."""
+    connection = tcp.socket()
+    connection.setsockopt(tcp.SOL_SOCKET, tcp.SO_RCVBUF, 4096)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connection, (httpx2.URL(url).host, httpx2.URL(url).port))
+    return connection
