@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
 import pytest
 import pytest_asyncio
 from websockets.exceptions import InvalidStatus
@@ -284,7 +285,7 @@ async def test_another_tenant_sees_its_own(shared: System, url: str) -> None:
     [
         ({"key": None}, 401, "unauthenticated"),
         ({"key": "nonsense"}, 401, "unauthenticated"),
-        ({"origin": "https://elsewhere.example"}, 403, "forbidden"),
+        ({"origin": "https://elsewhere.example"}, 403, "foreign-origin"),
         ({"subprotocols": None}, 422, "invalid-command"),
         ({"path": "/v1/ws?after=0"}, 422, "invalid-command"),
     ],
@@ -299,6 +300,24 @@ async def test_a_refused_request_gets_a_problem(shared: System, url: str, option
     assert response.status_code == status and response.headers["content-type"] == "application/problem+json"
     problem = json.loads(response.body)
     assert (problem["code"], problem["instance"]) == (code, "/v1/ws")
+
+
+async def test_a_browser_that_is_signed_in_needs_no_key_until_it_is_signed_out(shared: System, url: str) -> None:
+    async with httpx2.AsyncClient(base_url=url, headers={"Origin": url}) as browser:
+        assert (await browser.post("/v1/sessions", json={"key": shared.key})).status_code == 201
+        cookie = {"Cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
+        for origin in (None, "https://elsewhere.example"):
+            with pytest.raises(InvalidStatus) as refused:
+                async with socket(url, None, additional_headers=cookie, origin=origin):
+                    pass
+            assert refused.value.response.status_code == 403
+        async with reader(url, None, additional_headers=cookie, origin=url) as one:
+            await one.subscribe()
+            last = await projects(shared, 1)
+            assert positions(await one.events(1)) == [last]
+            assert (await browser.delete("/v1/sessions/self")).status_code == 204
+            assert (await one.next("error"))["problem"]["code"] == "unauthenticated"
+            assert await one.until_closed() == 4401
 
 
 async def test_a_key_of_a_worker_may_not_read_events(shared: System, url: str) -> None:

@@ -10,7 +10,7 @@ from api.container import Container
 from api.http.conventions.callers import Callers
 from api.http.conventions.middleware import must_be_single
 from api.http.conventions.request import Principal
-from api.http.conventions.websockets import must_be_of_this_site, refuse
+from api.http.conventions.websockets import refuse
 from api.http.sockets.beats import Beats
 from api.http.sockets.connection import EventConnection
 from api.http.sockets.limits import HEARTBEAT_S, OPENING, PATH, PROTOCOL
@@ -55,13 +55,13 @@ class EventSockets:
 
     async def _admitted(self, scope: Scope, connection: EventConnection) -> Principal:
         """Raises TidelogError if the caller may not connect."""
-        state, headers = scope["state"], scope["state"]["headers"]
+        state: dict[str, Any] = scope["state"]
         if self._container.live.closed:
             raise Unavailable("the process stops")
         must_be_single(scope["headers"])
         if scope["query_string"]:
             raise InvalidCommand("the WebSocket takes no parameters: a filter is in the message `subscribe`")
-        must_be_of_this_site(headers)
+        self._callers.must_be_of_this_site(scope)
         principal = await self._callers.admit(scope)
         connection.identify(principal.key_id)
         must_be_allowed(principal.role, OPENING)
