@@ -45,10 +45,10 @@ function Details({ run, call, step, at, onClose }: Omit<Props, 'id'> & { readonl
   return (
     <>
       <div className="spread">
-        <h3 className="row">
+        <h2 className="row">
           <span className="mono">{call.key}</span>
           <Status of={call.status} />
-        </h3>
+        </h2>
         <button type="button" className="button small" onClick={onClose}>
           Close the call
         </button>
@@ -116,25 +116,25 @@ function Details({ run, call, step, at, onClose }: Omit<Props, 'id'> & { readonl
       <CallActs run={run} call={call} step={step} at={at} />
       <div className="values">
         <div className="stack">
-          <h4>Arguments</h4>
+          <h3 className="small">Arguments</h3>
           <Value of={call} field="arguments" what="arguments" />
           {call.asked_arguments != null && (
             <>
-              <h4>Arguments as they were asked for</h4>
+              <h3 className="small">Arguments as they were asked for</h3>
               <Value of={call} field="asked_arguments" what="arguments as asked for" />
             </>
           )}
         </div>
         {call.status === 'succeeded' && (
           <div className="stack">
-            <h4>Result</h4>
+            <h3 className="small">Result</h3>
             <Value of={call} field="result" what="result of the call" />
           </div>
         )}
       </div>
       {call.resolution != null && (
         <div className="stack">
-          <h4>A person said its outcome</h4>
+          <h3 className="small">A person said its outcome</h3>
           <p>
             <Time of={call.resolution.at} /> by <span className="mono">{call.resolution.by}</span>:{' '}
             {call.resolution.reason}

@@ -132,7 +132,7 @@ function EntryDetails({
   return (
     <section className="panel stack" aria-label={`Entry ${entry.key}`}>
       <div className="spread">
-        <h3 className="mono">{entry.key}</h3>
+        <h2 className="mono">{entry.key}</h2>
         <button type="button" className="button small" onClick={onClose}>
           Close the entry
         </button>

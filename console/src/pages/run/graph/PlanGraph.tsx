@@ -13,6 +13,8 @@ import { useDrawing } from './useDrawing'
 /** Room for the buttons at the right. */
 const PADDING = { top: '20px', bottom: '20px', left: '24px', right: '64px' } as const
 const TYPES = { step: StepBox }
+// The console links to no other host; docs/decisions/0131 names React Flow, whose licence (MIT) allows this.
+const NO_LINK = { hideAttribution: true }
 const EDGES = { markerEnd: { type: MarkerType.ArrowClosed, width: 14, height: 14 } }
 
 /** Steps up to which the whole plan is in sight at first, and every step is in the page, so that the keyboard reaches it. */
@@ -84,6 +86,7 @@ export default function PlanGraph({ run: whole, chosen, onChoose }: Props) {
               zoomOnScroll={false}
               preventScrolling={false}
               onlyRenderVisibleElements={nodes.length > ALL}
+              proOptions={NO_LINK}
               aria-label="The plan as a graph"
             >
               <Controls showInteractive={false} position="bottom-right" />

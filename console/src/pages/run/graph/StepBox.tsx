@@ -23,7 +23,6 @@ export const StepBox = memo(function StepBox({ data, positionAbsoluteX, position
         type="button"
         className={`step-box ${toneOf(status)} ${chosen ? 'chosen' : ''} nopan`}
         aria-pressed={chosen}
-        aria-label={`Step ${step.key}, ${status.replaceAll('_', ' ')}`}
         data-testid="step-node"
         data-step={step.key}
         data-status={status}
