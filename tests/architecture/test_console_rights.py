@@ -11,7 +11,8 @@ RIGHTS = Path(__file__).parents[2] / "console/src/api/rights.ts"
 def roles_of_the_console() -> dict[str, set[str]]:
     """Action → the roles that may do it, as `rights.ts` says."""
     text = RIGHTS.read_text(encoding="utf-8")
-    lists = {name: set(re.findall(r"'(\w+)'", roles)) for name, roles in re.findall(r"^const (\w+) = \[(.*)\] as const$", text, re.M)}
+    found = re.findall(r"^const (\w+) = \[(.*)\] as const$", text, re.M)
+    lists = {name: set(re.findall(r"'(\w+)'", roles)) for name, roles in found}
     return {action: lists[name] for action, name in re.findall(r"^  '([\w.]+)': (\w+),$", text, re.M)}
 
 
