@@ -10,6 +10,7 @@ import { Time, Took } from '../../ui/Time'
 import { type Agent, useAgents, useWorkers } from './data'
 import { SchemaTable } from './SchemaTable'
 import { Online, Tags } from './Search'
+import { TableBox } from '../../ui/TableBox'
 
 export function AgentPage({ name }: { readonly name: string }) {
   const agents = useAgents()
@@ -91,7 +92,7 @@ function Runs({ name }: { readonly name: string }) {
       {runs.isError && <ProblemBox error={runs.error} retry={() => void runs.refetch()} />}
       {runs.isSuccess && runs.data.data.length === 0 && <p className="soft">No run has a step of this agent yet.</p>}
       {runs.isSuccess && runs.data.data.length > 0 && (
-        <div className="table-box">
+        <TableBox name="Newest runs">
           <table className="table">
             <thead>
               <tr>
@@ -122,7 +123,7 @@ function Runs({ name }: { readonly name: string }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </TableBox>
       )}
     </section>
   )

@@ -2,6 +2,7 @@ import { useState } from 'react'
 
 import { Json } from '../../ui/Json'
 import { schemaRows } from './schemaRows'
+import { TableBox } from '../../ui/TableBox'
 
 /** A JSON Schema as a table of its fields; the schema itself one click away. */
 export function SchemaTable({
@@ -28,7 +29,7 @@ export function SchemaTable({
       {rows === null && <p className="soft">{none}</p>}
       {rows !== null && raw && <Json of={of} what={name} />}
       {rows !== null && !raw && (
-        <div className="table-box">
+        <TableBox name={name}>
           <table className="table">
             <thead>
               <tr>
@@ -59,7 +60,7 @@ export function SchemaTable({
               )}
             </tbody>
           </table>
-        </div>
+        </TableBox>
       )}
     </section>
   )

@@ -9,6 +9,7 @@ import { Loading, ProblemBox } from '../../ui/States'
 import { Status } from '../../ui/Status'
 import { Time, Took } from '../../ui/Time'
 import { callsOf, TYPES_OF_CALLS } from './calls'
+import { TableBox } from '../../ui/TableBox'
 
 /** Events of calls that are looked at: those of all tools. */
 const LOOKED_AT = 400
@@ -42,7 +43,7 @@ export function ToolCalls({ name }: { readonly name: string }) {
         </p>
       )}
       {calls.isSuccess && calls.data.calls.length > 0 && (
-        <div className="table-box">
+        <TableBox name="Newest calls">
           <table className="table">
             <thead>
               <tr>
@@ -76,7 +77,7 @@ export function ToolCalls({ name }: { readonly name: string }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </TableBox>
       )}
       {calls.data?.more === true && (
         <p className="soft">Found among the newest {LOOKED_AT} events of calls of all tools.</p>

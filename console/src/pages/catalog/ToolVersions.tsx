@@ -10,6 +10,7 @@ import { Loading, ProblemBox } from '../../ui/States'
 import { Time } from '../../ui/Time'
 import type { Tool, ToolVersion } from './data'
 import { declarationOf, nextVersion } from './declaration'
+import { TableBox } from '../../ui/TableBox'
 
 /** The versions of a tool, and what differs between two of them. */
 export function ToolVersions({ tool }: { readonly tool: Tool }) {
@@ -42,7 +43,7 @@ export function ToolVersions({ tool }: { readonly tool: Tool }) {
     <>
       <section className="panel stack" aria-label="Versions">
         <h2>Versions</h2>
-        <div className="table-box">
+        <TableBox name="Versions">
           <table className="table">
             <thead>
               <tr>
@@ -79,7 +80,7 @@ export function ToolVersions({ tool }: { readonly tool: Tool }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </TableBox>
         {versions.hasNextPage && (
           <button
             type="button"

@@ -30,7 +30,7 @@ export function WorkerPanel({ session, worker, onClose }: Props) {
   return (
     // Escape closes it, wherever the focus is inside.
     // eslint-disable-next-line jsx-a11y/no-noninteractive-element-interactions
-    <aside
+    <section
       className="panel stack catalog-panel"
       aria-label={worker === undefined ? 'A worker' : `Worker ${worker.worker_id}`}
       tabIndex={-1}
@@ -50,7 +50,7 @@ export function WorkerPanel({ session, worker, onClose }: Props) {
       ) : (
         <Shown session={session} worker={worker} />
       )}
-    </aside>
+    </section>
   )
 }
 

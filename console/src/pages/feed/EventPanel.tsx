@@ -40,7 +40,7 @@ export function EventPanel({ position, onFilter, onClose }: Props) {
   return (
     // Escape closes it, wherever the focus is inside.
     // eslint-disable-next-line jsx-a11y/no-noninteractive-element-interactions
-    <aside
+    <section
       className="panel stack feed-panel"
       aria-label={`Event ${position}`}
       tabIndex={-1}
@@ -58,7 +58,7 @@ export function EventPanel({ position, onFilter, onClose }: Props) {
       {event.isPending && <Loading what="the event" />}
       {event.isError && <ProblemBox error={event.error} retry={() => void event.refetch()} />}
       {event.isSuccess && <Whole event={event.data} onFilter={onFilter} />}
-    </aside>
+    </section>
   )
 }
 

@@ -156,9 +156,6 @@ export function FeedRows({ live, from, open, onOpen, onNow }: Props) {
         onScroll={onScroll}
         data-testid="feed"
         data-following={following}
-        role="table"
-        aria-label="Events"
-        aria-rowcount={tail.older || !joined ? -1 : count}
       >
         {count === 0 && !tail.older && (
           <Empty>No event yet that the filters let through. What comes is shown here at once.</Empty>
@@ -170,7 +167,13 @@ export function FeedRows({ live, from, open, onOpen, onNow }: Props) {
             </button>
           </div>
         )}
-        <div className="feed-body" role="rowgroup" style={{ height: count * rowHeight }}>
+        <div
+          className="feed-body"
+          role="table"
+          aria-label="Events"
+          aria-rowcount={tail.older || !joined ? -1 : count}
+          style={{ height: count * rowHeight }}
+        >
           {shown.map((row, at) => (
             <Row
               key={row.position}

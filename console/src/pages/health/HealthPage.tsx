@@ -11,6 +11,7 @@ import { ModelTable } from './Models'
 import { Processes, Upkeep } from './Processes'
 import { bytes, consumersOf, CURES, standOf } from './state'
 import { Time } from '../../ui/Time'
+import { TableBox } from '../../ui/TableBox'
 
 /** How the installation is: what it depends on, how far its parts are, and what cannot go on. */
 export default function HealthPage() {
@@ -147,7 +148,7 @@ function Work({ report }: { readonly report: Readiness }) {
         ))}
       </div>
       {queues.length > 0 && (
-        <div className="table-box">
+        <TableBox name="Queues">
           <table className="table">
             <thead>
               <tr>
@@ -180,7 +181,7 @@ function Work({ report }: { readonly report: Readiness }) {
               ))}
             </tbody>
           </table>
-        </div>
+        </TableBox>
       )}
     </section>
   )
@@ -203,7 +204,7 @@ function Following({ report }: { readonly report: Readiness }) {
       <ModelTable models={models} />
       <section className="panel stack" aria-label="Others that follow the log">
         <h2>{names.size === 0 ? 'What follows the log' : 'Others that follow the log'}</h2>
-        <div className="table-box">
+        <TableBox name="Parts that follow the log">
           <table className="table">
             <thead>
               <tr>
@@ -234,7 +235,7 @@ function Following({ report }: { readonly report: Readiness }) {
               })}
             </tbody>
           </table>
-        </div>
+        </TableBox>
       </section>
     </>
   )

@@ -2,6 +2,7 @@ import { Time } from '../../ui/Time'
 import { duration } from '../../ui/time'
 import type { Member, Readiness } from './data'
 import { unitsOf } from './state'
+import { TableBox } from '../../ui/TableBox'
 
 /** Which processes there are, and which parts of the engine's work each does. */
 export function Processes({ members }: { readonly members: readonly Member[] }) {
@@ -51,7 +52,7 @@ export function Upkeep({ chores }: { readonly chores: NonNullable<Readiness['upk
   return (
     <section className="panel stack" aria-label="Upkeep">
       <h2>Upkeep</h2>
-      <div className="table-box">
+      <TableBox name="Chores">
         <table className="table">
           <thead>
             <tr>
@@ -90,7 +91,7 @@ export function Upkeep({ chores }: { readonly chores: NonNullable<Readiness['upk
             ))}
           </tbody>
         </table>
-      </div>
+      </TableBox>
     </section>
   )
 }

@@ -59,9 +59,11 @@ export function useModels() {
     queryFn: async ({ signal }) => dataOf(await api.GET('/v1/projections', { signal })),
     ...watched,
     refetchInterval: query =>
-      query.state.data?.data.some(model => isUnderWay(model.build) || isUnderWay(model.check)) === true
-        ? watchedClosely.refetchInterval
-        : watched.refetchInterval,
+      query.state.error !== null
+        ? false
+        : query.state.data?.data.some(model => isUnderWay(model.build) || isUnderWay(model.check)) === true
+          ? watchedClosely.refetchInterval
+          : watched.refetchInterval,
   })
 }
 
