@@ -92,6 +92,6 @@ async def test_things_of_another_tenant_are_not_there(browser: Browsing, site: S
     browser.allow("404")
     key = await site.tenant()
     page = await browser.open("/console/agents/greeter", key=key)
-    await expect(page.get_by_text("There is no agent of this name")).to_be_visible()
+    await expect(page.get_by_role("alert")).to_be_visible()
     page = await browser.open("/console/tools/tell", key=key)
     await expect(page.get_by_role("alert")).to_be_visible()

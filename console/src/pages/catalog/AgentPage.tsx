@@ -2,34 +2,36 @@ import { useQuery } from '@tanstack/react-query'
 import { Link } from 'wouter'
 
 import { api, dataOf } from '../../api/client'
+import { watched } from '../../api/watch'
 import { useEvents } from '../../live/hooks'
 import { useRefresh } from '../../live/useRefresh'
-import { Empty, Loading, ProblemBox } from '../../ui/States'
+import { Loading, ProblemBox } from '../../ui/States'
 import { Status } from '../../ui/Status'
 import { Time, Took } from '../../ui/Time'
-import { type Agent, useAgents, useWorkers } from './data'
+import { type Agent, useWorkers } from './data'
 import { SchemaTable } from './SchemaTable'
 import { Online, Tags } from './Search'
 import { TableBox } from '../../ui/TableBox'
 
 export function AgentPage({ name }: { readonly name: string }) {
-  const agents = useAgents()
-  if (agents.isPending) return <Loading what="the agent" />
-  if (agents.isError) return <ProblemBox error={agents.error} retry={() => void agents.refetch()} />
-  const agent = agents.data.rows.find(one => one.name === name)
+  const agent = useQuery({
+    queryKey: ['agent', name],
+    queryFn: async ({ signal }) => dataOf(await api.GET('/v1/agents/{name}', { params: { path: { name } }, signal })),
+    ...watched,
+  })
   return (
     <>
       <nav aria-label="Where this is">
         <Link href="/agents">Agents</Link>
       </nav>
-      {agent === undefined ? (
+      {agent.isPending && <Loading what="the agent" />}
+      {agent.isError && (
         <>
-          <h1>{name}</h1>
-          <Empty>There is no agent of this name. Agents are there once a worker has announced them.</Empty>
+          <h1 className="mono">{name}</h1>
+          <ProblemBox error={agent.error} retry={() => void agent.refetch()} />
         </>
-      ) : (
-        <Shown agent={agent} />
       )}
+      {agent.isSuccess && <Shown agent={agent.data} />}
     </>
   )
 }

@@ -86,7 +86,7 @@ export function useBreakers() {
 
 /** Reads agents and tools again when one was announced, declared or changed. */
 export function useCatalogEvents(): void {
-  const onEvents = useRefresh([AGENTS, TOOLS, ['tool'], BREAKERS])
+  const onEvents = useRefresh([AGENTS, ['agent'], TOOLS, ['tool'], BREAKERS])
   useEvents({ types: ['agent.registered'], slices: ['tool', 'breaker'] }, { onEvents })
 }
 
