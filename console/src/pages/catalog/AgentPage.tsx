@@ -44,7 +44,7 @@ function Shown({ agent }: { readonly agent: Agent }) {
           <span className="mono">{agent.name}</span>
           <Online workers={agent.workers} />
         </h1>
-        <Link className="button main" href={`/runs?start=${encodeURIComponent(agent.name)}`}>
+        <Link className="button main" href={`/runs?start=${encodeURIComponent(`agent:${agent.name}`)}`}>
           Start a run
         </Link>
       </header>
