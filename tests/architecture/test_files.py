@@ -14,7 +14,7 @@ from tests.conftest import LONGEST_FIRST
 
 MAX_LINES = 500
 
-TEXT = [path for path in tracked_files() if path.suffix not in (".png", ".ico", ".woff2", ".gz", ".xz")]
+TEXT = [path for path in tracked_files() if path.suffix not in (".png", ".webp", ".ico", ".woff2", ".gz", ".xz")]
 
 OWN_MACHINE = re.compile(r"(?<![\w.$}-])/(?:work|root|Users|home/(?!runner\b)\w+)/[\w.]")
 PACKAGE_SOURCE = re.compile(

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Dialog, Locator, Page, Playwright, Request, WebError
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Locator,
+    Page,
+    Playwright,
+    Request,
+    WebError,
+    expect,
+)
 
 from tests.browser.chromium import FLAGS, executable
 from tests.pace import slowness_lately
@@ -101,7 +112,9 @@ class Browsing:
         )
         self._opened.push_async_callback(made.close)
         self.contexts.append(made)
-        made.set_default_timeout(PATIENCE_S * 1000 * await slowness_lately())
+        patience_ms = PATIENCE_S * 1000 * await slowness_lately()
+        made.set_default_timeout(patience_ms)
+        expect.set_options(timeout=patience_ms)
         self.watched.watch(made)
         made.on("dialog", self.watched.dialog)
         for script in (NOTES_LONG_TASKS, *scripts):

@@ -64,8 +64,12 @@ async def start_form(page: Page) -> None:
     await page.get_by_role("button", name="Start a run").or_(page.get_by_role("link", name="Start a run")).first.click()
 
 
+async def fork_form(page: Page) -> None:
+    await page.get_by_role("button", name="Fork from here").first.click()
+
+
 async def first_item(page: Page) -> None:
-    await page.get_by_test_id("inbox-item").first.click()
+    await page.get_by_test_id("approval-row").first.click()
 
 
 async def shots_of(site: Site, page: Page) -> list[Shot]:
@@ -137,16 +141,18 @@ async def picture(page: Page, name: str) -> None:
 async def take_pictures(browsing: Browsing, site: Site) -> None:
     context = await browsing.context(width=PICTURE_WIDTH, height=PICTURE_HEIGHT)
     page = await context.new_page()
-    for name, path in {
-        "runs": "/console/runs",
-        "why-it-failed": f"/console/runs/{await site.run('failed')}",
-        "approve": "/console/inbox",
-        "fork": f"/console/runs/{await site.run('fork')}",
-    }.items():
+    failed = f"/console/runs/{await site.run('failed')}"
+    pictures: tuple[tuple[str, str, Callable[[Page], Awaitable[None]] | None], ...] = (
+        ("runs", "/console/runs", None),
+        ("why-it-failed", failed, None),
+        ("approve", "/console/inbox", first_item),
+        ("fork", failed, fork_form),
+    )
+    for name, path, act in pictures:
         await page.goto(path)
         await settled(page)
-        if name == "approve":
-            await first_item(page)
+        if act is not None:
+            await act(page)
         await picture(page, name)
 
 

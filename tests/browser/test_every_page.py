@@ -63,6 +63,7 @@ async def test_the_page_of_a_run_can_be_used_in_both_themes_and_on_a_phone(brows
 
 
 async def test_signing_in_can_be_used_in_both_themes_and_on_a_phone(browser: Browsing) -> None:
+    browser.allow("401")  # who is signed in? nobody
     await assert_good(await browser.open(key=None))
 
 
