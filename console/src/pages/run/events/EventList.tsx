@@ -23,6 +23,10 @@ interface Props {
 }
 
 const PAGE_ROWS = 20
+/** Rows by which what is asked for moves. */
+const STEP = 50
+/** Milliseconds for which rows that are not here must be looked at before they are asked for. */
+const PAUSE_MS = 40
 
 /** The rows of events. Only those that are seen are drawn, and only windows around them are read. */
 export function EventList({ rows, found, count, opened, which, startAtEnd, live, onOpen }: Props) {
@@ -42,7 +46,10 @@ export function EventList({ rows, found, count, opened, which, startAtEnd, live,
   })
   const seen = virtual.getVirtualItems()
   const [first, last] = [seen[0]?.index ?? 0, seen.at(-1)?.index ?? 0]
-  useWant(rows, found === null ? first : 0, found === null ? last : 0)
+  // In steps, so that slow scrolling asks for what comes next, and fast scrolling for where it rests.
+  const from = Math.max(0, Math.floor(first / STEP) * STEP - STEP)
+  const to = Math.min(Math.max(0, count - 1), (Math.floor(last / STEP) + 2) * STEP)
+  useWant(rows, found === null ? from : 0, found === null ? to : 0, rows.row(first) === undefined ? PAUSE_MS : 0)
 
   useEffect(() => virtual.measure(), [virtual, narrow])
   const end = useRef(startAtEnd)

@@ -63,9 +63,19 @@ export function useRows(runId: string, types: string | null = null): Windows<Eve
   return mine.windows
 }
 
-/** Says what somebody looks at, until they look no more. */
-export function useWant(windows: Windows<EventRow>, first: number, last: number): void {
+/**
+ * Says what somebody looks at, until they look no more. `pause`: milliseconds for which they must look at the same, so that what somebody
+ * only passes by is not asked for.
+ */
+export function useWant(windows: Windows<EventRow>, first: number, last: number, pause = 0): void {
   const [who] = useState(() => ({}))
-  useEffect(() => windows.want(who, first, last), [windows, who, first, last])
+  useEffect(() => {
+    if (pause === 0) {
+      windows.want(who, first, last)
+      return
+    }
+    const timer = setTimeout(() => windows.want(who, first, last), pause)
+    return () => clearTimeout(timer)
+  }, [windows, who, first, last, pause])
   useEffect(() => () => windows.leave(who), [windows, who])
 }
