@@ -1,0 +1,1 @@
+import{rt as e}from"./hooks.js";var t=e();function n({name:e,children:n}){return(0,t.jsx)(`div`,{className:`table-box`,role:`group`,"aria-label":e,tabIndex:0,children:n})}export{n as t};
