@@ -13,7 +13,7 @@ import { useDrawing } from './useDrawing'
 /** Room for the buttons at the right. */
 const PADDING = { top: '20px', bottom: '20px', left: '24px', right: '64px' } as const
 const TYPES = { step: StepBox }
-// The console links to no other host; docs/decisions/0131 names React Flow, whose licence (MIT) allows this.
+// The console links to no other host; docs/decisions/0130 names React Flow, whose licence (MIT) allows this.
 const NO_LINK = { hideAttribution: true }
 const EDGES = { markerEnd: { type: MarkerType.ArrowClosed, width: 14, height: 14 } }
 
