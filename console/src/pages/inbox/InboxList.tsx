@@ -54,6 +54,7 @@ export function InboxList({ items, selected, pathOf, picked, onPicked, more }: P
               ref={rows.measureElement}
               data-index={index}
               data-testid={'call' in item ? 'call-row' : 'approval-row'}
+              data-id={'call' in item ? item.call.invocation_id : item.id}
               style={{ transform: `translateY(${start}px)` }}
             >
               {picked !== null && 'approval' in item && (

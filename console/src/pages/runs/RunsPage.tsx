@@ -66,7 +66,7 @@ function Runs() {
             columns={columns(picked, setPicked)}
             rowKey={run => run.run_id}
             testId="run-row"
-            data={run => ({ 'data-run': run.run_id, 'data-status': run.status })}
+            data={run => ({ 'data-run-id': run.run_id, 'data-status': run.status })}
             onOpen={run => navigate(`/runs/${run.run_id}`)}
             onEnd={runs.hasMore ? runs.readMore : undefined}
             onSight={runs.onSight}
