@@ -12,8 +12,11 @@ class SharedFeed implements Feed {
   constructor(private readonly port: MessagePort) {
     port.onmessage = (message: MessageEvent<ToTab>) => this.take(message.data)
     const lock = `tidelog-tab-${crypto.randomUUID()}`
-    void navigator.locks.request(lock, () => new Promise(() => undefined))
-    this.say({ do: 'hello', lock })
+    // Only when this tab holds its lock: a worker that gets the lock first would take this tab for one that is closed.
+    void navigator.locks.request(lock, () => {
+      this.say({ do: 'hello', lock })
+      return new Promise(() => undefined)
+    })
   }
 
   get link(): Link {
