@@ -7,7 +7,7 @@ import { api, dataOf } from '../../../api/client'
 import { Empty, Loading, ProblemBox } from '../../../ui/States'
 import { isOver } from '../data'
 import { useMoment } from '../moment'
-import { useRows } from '../past/rows'
+import { useRows, useWant } from '../past/rows'
 import type { PartProps } from '../RunPage'
 import { EventList } from './EventList'
 import { EventPanel } from './EventPanel'
@@ -27,6 +27,8 @@ export function EventsTab({ run, at }: PartProps) {
   // Without the types, a filter of types would be no filter, and all rows would be read first.
   const ready = filters.types.length === 0 || known.data !== undefined
   const rows = useRows(run.run_id, types)
+  // How many there are is known from the first rows; the list asks for more once it is there.
+  useWant(rows, 0, 0)
   const until = useCountUntil(run.run_id, types, at)
   const looks = filters.step !== '' || filters.find.trim() !== ''
   const count = at === null ? rows.total : until
