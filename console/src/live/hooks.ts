@@ -3,6 +3,9 @@ import { useEffect, useRef, useSyncExternalStore } from 'react'
 import type { FeedEvent, Filter, Link } from './feed'
 import { theFeed } from './tabFeed'
 
+/** Milliseconds after which events are given without a frame: a hidden tab has none. */
+const LATE_MS = 1_000
+
 /** How it goes with the live connection. */
 export function useLink(): Link {
   return useSyncExternalStore(
@@ -34,8 +37,14 @@ export function useEvents(filter: Filter, wants: Wants): void {
     if (!enabled) return
     let waiting: FeedEvent[] = []
     let frame = 0
-    const flush = () => {
+    let late: ReturnType<typeof setTimeout> | undefined
+    const stop = () => {
+      cancelAnimationFrame(frame)
+      clearTimeout(late)
       frame = 0
+    }
+    const flush = () => {
+      stop()
       const events = waiting
       waiting = []
       if (events.length > 0) latest.current.onEvents(events)
@@ -43,8 +52,9 @@ export function useEvents(filter: Filter, wants: Wants): void {
     const close = theFeed().subscribe(JSON.parse(key) as Filter, after, {
       onEvents: events => {
         waiting.push(...events)
-        // A hidden tab has no frames: its events come in slower steps.
-        if (frame === 0) frame = document.hidden ? window.setTimeout(flush, 1000) : requestAnimationFrame(flush)
+        if (frame !== 0) return
+        frame = requestAnimationFrame(flush)
+        late = setTimeout(flush, LATE_MS) // a hidden tab has no frames
       },
       onReset: () => latest.current.onReset?.(),
       onEnd: () => {
@@ -53,8 +63,7 @@ export function useEvents(filter: Filter, wants: Wants): void {
       },
     })
     return () => {
-      cancelAnimationFrame(frame)
-      clearTimeout(frame)
+      stop()
       close()
     }
   }, [key, enabled, after])
