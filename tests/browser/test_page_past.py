@@ -45,16 +45,12 @@ async def test_a_fast_hand_on_the_slider_asks_for_few_moments(browser: Browsing,
     run_id = await site.run("long")
     page = await browser.open(f"/console/runs/{run_id}/events")
     await expect(page.get_by_test_id("event-row").first).to_have_attribute("data-topic", "run.started")
-    asked: list[str] = []
+    total, asked = await total_of(page), list[str]()
     page.on("request", lambda request: asked.append(request.url) if f"/v1/runs/{run_id}?as_of=" in request.url else None)
-    slider = page.get_by_role("slider", name="Position")
-    await slider.focus()
+    await page.get_by_role("slider", name="Position").focus()
     for _ in range(100):
         await page.keyboard.press("ArrowLeft")
-    total = await total_of(page)
-    await expect(page.get_by_text(re.compile(rf"Event {LONG:,}|Event \d"))).to_be_visible()
-    await expect(page.get_by_test_id("shown-position")).to_have_attribute("data-position", re.compile(r"\d"))
-    assert await total_of(page) <= total
+    await expect(page.get_by_test_id("events")).to_have_attribute("aria-rowcount", str(total - 99))
     assert len(set(asked)) == len(asked) < 100
 
 
