@@ -155,6 +155,9 @@ async def use(system: System) -> None:
     for path in ("/v1/projections", "/v1/projections/sagas/parked", "/v1/log/gaps", "/v1/blobs", f"/v1/ids/{run_id}"):
         assert (await system.http.get(path)).status_code == 200
     assert (await system.http.get("/v1/runs", headers={"Authorization": "Bearer wrong"})).status_code == 401
+    signed_in = await system.http.post("/v1/sessions", json={"key": system.key})
+    by_cookie = {"Cookie": signed_in.headers["Set-Cookie"].partition(";")[0], "Authorization": ""}
+    assert (await system.http.get("/v1/runs", headers=by_cookie)).status_code == 200
 
 
 async def test_the_id_of_the_log_is_replaced_too(real: Parts) -> None:

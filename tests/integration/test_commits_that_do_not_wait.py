@@ -52,6 +52,7 @@ TRIED = {
     "adapters/postgres/worker_sessions.py": "test_a_session_that_a_crash_took_is_opened_again_by_its_worker",
     "migrations/0012_sharing.sql": "test_leases_that_a_crash_took_are_taken_anew_by_the_next_beats",
     "migrations/0019_members.sql": "test_leases_that_a_crash_took_are_taken_anew_by_the_next_beats",
+    "migrations/0075_shares_of_what_others_know.sql": "test_leases_that_a_crash_took_are_taken_anew_by_the_next_beats",
     "projections/engine/checkpoints.py": "test_readers_that_share_a_reader_go_back_each_to_its_own_checkpoint",
 }
 """Each file with a commit that does not wait, and the test of this file that loses it."""

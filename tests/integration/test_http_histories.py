@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -117,13 +118,12 @@ async def test_open_streams_are_told(system: System, url: str, worker: PlayedWor
     run_id = await system.start("alpha")
     started = await system.settled()
     head = await projects(system, 5)
-    async with (
-        streaming(url, system.key, "/v1/events", after="0") as tenant,
-        streaming(url, system.key, f"/v1/runs/{run_id}/events") as run,
-        streaming(url, system.key, "/v1/events", after="0", types="tenant.created") as behind,
-        streaming(url, system.key, "/v1/events") as fresh,
-    ):
+    async with AsyncExitStack() as opened:
+        tenant = await opened.enter_async_context(streaming(url, system.key, "/v1/events", after="0"))
         assert position_of([await tenant.next() for _ in range(head)][-1]) == head
+        run = await opened.enter_async_context(streaming(url, system.key, f"/v1/runs/{run_id}/events"))
+        behind = await opened.enter_async_context(streaming(url, system.key, "/v1/events", after="0", types="tenant.created"))
+        fresh = await opened.enter_async_context(streaming(url, system.key, "/v1/events"))  # the feed has told of everything by now
         seen = [await run.next() for event in await system.events(run_id)]
         assert position_of(await behind.next()) == 1
         await listening(system, 4)

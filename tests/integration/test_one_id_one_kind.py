@@ -91,6 +91,7 @@ OWNERS = {
     "bulk_action_id": "bulk_actions",
     "key_id": "",
     "budget_id": "allowances",
+    "session_id": "",
 }
 """The slice to which the id of a path parameter belongs."""
 KINDS = (*CATALOG.deciders, "foreign")

@@ -9,7 +9,7 @@ import typer
 
 from api.cli import output, tool_calls
 from api.cli.main import app
-from api.http.routes.events import _topics
+from api.http.routes.events import topics_of
 from domain.errors import InvalidCommand
 from tidelog.errors import NotFoundError
 
@@ -30,7 +30,7 @@ def test_a_refused_choice_says_nothing_of_the_library_that_checks_it() -> None:
 )
 def test_an_unknown_type_of_events_is_told_its_likely_name_and_where_the_types_are(types: str, told: str) -> None:
     with pytest.raises(InvalidCommand) as refused:
-        _topics(types)
+        topics_of(types)
     assert str(refused.value).startswith(told)
     assert str(refused.value).endswith("(GET /schemas lists all)")
 

@@ -137,8 +137,8 @@ async def post_link(request: Request) -> Response:
     """The link works once, within ten minutes, on the machine of a server that serves its own machine alone. The browser is signed
     in with the key of the request.
     """
-    _must_be_local(request)
     await body_of(request, MakeLinkBody)
+    _must_be_local(request)
     principal = principal_of(request)
     by = SignedBy(principal.tenant_id, principal.key_id, request.scope["state"]["key"])
     link, life_s = await callers_of(request).make_link(by)
