@@ -56,8 +56,10 @@ async def test_a_thousand_events_in_a_second_are_all_told_and_a_bounded_number_i
             history.end()
 
     await asyncio.to_thread(append)
-    last = page.get_by_test_id("event-row").filter(has_text="run.completed").last
-    await expect(last).to_be_visible()
-    came = int(str(await page.get_by_test_id("feed-count").get_attribute("data-came")))
-    assert came >= count
+
+    async def all_came() -> bool:
+        return int(str(await page.get_by_test_id("feed-count").get_attribute("data-came"))) >= count
+
+    await eventually(all_came, "all events")
+    await expect(page.get_by_test_id("event-row").filter(has_text="run.completed").last).to_be_visible()
     assert await rows_of(page) < MOST_ROWS
