@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from adapters.embedded import EmbeddedServices
 from api.assembly import platform
@@ -69,7 +70,27 @@ class Site:
         """Makes another tenant. Returns the key of its owner. The tenant has no worker."""
         made = make_key(new_key_id())
         await platform.create_tenant(self.database_url, new_key_id(), name, made.key_id, made.sha256)
-        async with Client(self.url, made.text, patience_s=0) as client:
+        await self._until_known(made.text)
+        return made.text
+
+    async def role(self, role: str) -> str:
+        """The key of somebody else in the tenant of the site."""
+        issued = await self.client.issue_key(role, role=role)
+        await self._until_known(issued.key)
+        return issued.key
+
+    async def approval_of(self, run_id: str) -> str:
+        """The id of the newest approval that a run waits for, once it is in the list."""
+
+        async def known() -> str:
+            async for one in self.client.approvals.list(run_id=UUID(run_id)):
+                return str(one.approval_id)
+            return ""
+
+        return str(await eventually(known, "the approval in the list"))
+
+    async def _until_known(self, key: str) -> None:
+        async with Client(self.url, key, patience_s=0) as client:
 
             async def known() -> bool:
                 try:
@@ -78,8 +99,7 @@ class Site:
                     return False
                 return True
 
-            await eventually(known, "the key of the new tenant")
-        return made.text
+            await eventually(known, "the new key")
 
 
 Make = Callable[[Site], Awaitable[str]]

@@ -6,6 +6,7 @@ from playwright.async_api import expect
 
 from tests.browser.browser_kit import NARROW, Browsing, assert_accessible, assert_fits, tab_to
 from tests.browser.site_kit import Site
+from tests.integration.system_kit import eventually
 
 
 async def test_an_agent_is_found_by_its_words_and_opened_by_keys(browser: Browsing, site: Site) -> None:
@@ -36,8 +37,11 @@ async def test_a_tool_is_called_by_hand_with_a_reason(browser: Browsing, site: S
     outcome = page.get_by_test_id("outcome")
     await expect(outcome).to_have_attribute("data-status", "succeeded")
     await expect(outcome).to_contain_text("<b>tides</b>")
-    audit = await site.client.audit(action="tools.call")
-    assert "to see whether it works" in str(audit)
+
+    async def audited() -> bool:
+        return "to see whether it works" in str(await site.client.audit(action="tools.call"))
+
+    await eventually(audited, "the entry in the audit trail")
     await page.get_by_role("link", name="Calls").click()
     await expect(page.get_by_test_id("call-row").first).to_have_attribute("data-status", "succeeded")
 
@@ -72,7 +76,11 @@ async def test_versions_are_compared_and_an_older_one_comes_back(browser: Browsi
     await dialog.get_by_label("Reason").fill("the new text says too much")
     await dialog.get_by_role("button", name="Go back to it").click()
     await expect(page.get_by_test_id("version-row").first).to_have_attribute("data-name", "3")
-    assert (await site.client.tool("weather")).description == "The weather."
+
+    async def back() -> bool:
+        return (await site.client.tool("weather")).description == "The weather."
+
+    await eventually(back, "the older text")
 
 
 async def test_a_worker_tells_what_it_has_in_hand(browser: Browsing, site: Site) -> None:

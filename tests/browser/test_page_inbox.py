@@ -9,7 +9,6 @@ from playwright.async_api import Locator, Page, expect
 from tests.browser.browser_kit import NARROW, Browsing, assert_accessible, assert_fits
 from tests.browser.site_kit import Site
 from tests.integration.sdk_kit import end_of
-from tests.integration.system_kit import eventually
 
 STRANGE = "<img src=x onerror=alert(1)>"
 
@@ -17,16 +16,7 @@ STRANGE = "<img src=x onerror=alert(1)>"
 async def waiting(site: Site, **more: Any) -> str:
     """The id of a new approval: of a mail to a stranger."""
     run_id = await site.until_event("approval.requested", agent="secretary", input={"to": "ada@example.org", **more})
-    return await approval_of(site, run_id)
-
-
-async def approval_of(site: Site, run_id: str) -> str:
-    async def known() -> str:
-        async for one in site.client.approvals.list(run_id=UUID(run_id)):
-            return str(one.approval_id)
-        return ""
-
-    return str(await eventually(known, "the approval in the list"))
+    return await site.approval_of(run_id)
 
 
 async def run_of(site: Site, approval_id: str) -> UUID:
@@ -146,8 +136,7 @@ async def test_an_unknown_outcome_is_resolved(site: Site, browser: Browsing) -> 
 
 async def test_an_auditor_sees_it_and_decides_nothing(site: Site, browser: Browsing) -> None:
     approval_id = await waiting(site)
-    issued = await site.client.issue_key("looks", role="auditor")
-    page = await browser.open(f"/console/inbox/{approval_id}", key=issued.key)
+    page = await browser.open(f"/console/inbox/{approval_id}", key=await site.role("auditor"))
     await expect(page.get_by_role("button", name="Approve", exact=True)).to_be_disabled()
     await expect(page.get_by_role("region", name="Facts")).to_contain_text("do not decide it")
     await site.client.approvals.deny(UUID(approval_id), "done")
@@ -155,7 +144,7 @@ async def test_an_auditor_sees_it_and_decides_nothing(site: Site, browser: Brows
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", NARROW)])
 async def test_it_fits_and_is_accessible(site: Site, browser: Browsing, theme: Any, width: int) -> None:
-    approval_id = await approval_of(site, await site.run("approval"))
+    approval_id = await site.approval_of(await site.run("approval"))
     page = await browser.open(f"/console/inbox/{approval_id}", theme=theme, width=width)
     await page.get_by_role("button", name="Change arguments").click()
     await page.get_by_label("to", exact=True).fill(STRANGE + "x" * 50_000)
@@ -166,7 +155,7 @@ async def test_it_fits_and_is_accessible(site: Site, browser: Browsing, theme: A
 
 async def test_another_tenant_sees_nothing_of_it(site: Site, browser: Browsing) -> None:
     browser.allow("404")
-    approval_id = await approval_of(site, await site.run("approval"))
+    approval_id = await site.approval_of(await site.run("approval"))
     page = await browser.open(f"/console/inbox/{approval_id}", key=await site.tenant())
     await expect(page.get_by_role("alert")).to_contain_text("not-found")
     await expect(page.get_by_text("Nothing waits for you.")).to_be_visible()

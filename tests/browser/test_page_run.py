@@ -38,9 +38,9 @@ async def test_why_a_run_failed_and_a_fork_from_before(browser: Browsing, site: 
     await act(page, "Fork before this step", "once more")
     await page.wait_for_url(lambda url: run_id not in url)
     fork_id = page.url.split("/runs/")[1].split("/")[0]
+    await expect(page.get_by_text("Forked from")).to_be_visible()
     fork = await site.client.get_run(fork_id)
     assert fork.forked_from is not None and str(fork.forked_from.run_id) == run_id
-    await expect(page.get_by_text("Forked from")).to_be_visible()
 
 
 async def test_a_run_is_paused_resumed_signalled_and_seen_to_end(browser: Browsing, site: Site) -> None:

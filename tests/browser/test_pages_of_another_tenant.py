@@ -60,8 +60,7 @@ async def test_agents_and_tools_of_another_tenant_are_not_there(browser: Browsin
 
 async def test_an_approval_of_another_tenant_is_not_there(browser: Browsing, site: Site) -> None:
     browser.allow("404")
-    run_id = await site.run("approval")
-    [approval] = [one async for one in site.client.approvals.list() if str(one.run_id) == run_id]
+    approval_id = await site.approval_of(await site.run("approval"))
     page = await browser.open(key=await site.tenant())
     place = "/console/inbox/{}"
-    assert await told(page, place, str(approval.approval_id)) == await told(page, place, NOTHING)
+    assert await told(page, place, approval_id) == await told(page, place, NOTHING)

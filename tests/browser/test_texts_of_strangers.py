@@ -40,8 +40,7 @@ async def test_what_a_run_says_is_a_text_in_every_part_of_its_page(browser: Brow
 
 async def test_what_waits_for_a_person_is_a_text(browser: Browsing, site: Site) -> None:
     run_id = await site.until_event("approval.requested", agent="secretary", input={"to": SCRIPT + TURNED})
-    [approval] = [one async for one in site.client.approvals.list() if str(one.run_id) == run_id]
-    page = await browser.open(f"/console/inbox/{approval.approval_id}", width=NARROW)
+    page = await browser.open(f"/console/inbox/{await site.approval_of(run_id)}", width=NARROW)
     await settled(page)
     await page.get_by_text("alert(1)").first.wait_for()
     await assert_fits(page)
